@@ -1,0 +1,1 @@
+"""Train, evaluate and show a language model that understands lyrics, over DeepSpeed."""

@@ -1,0 +1,1 @@
+"""Songs in, packed Arrow shards with label masks out. CPU only; imports no torch."""
