@@ -1,0 +1,334 @@
+"""Arrow shards on disk: written whole or not at all, opened by memory map, checked against a manifest.
+
+A data set is a folder that `datasets.load_from_disk` opens as it is::
+
+    DIR/manifest.json        counts, hashes, tokenizer, tasks, config; written last: a folder without it is not done
+    DIR/dataset_dict.json    the splits, for `datasets`
+    DIR/train/data-00000-of-00002.arrow, …, dataset_info.json, state.json
+    DIR/eval/…               the same for held-out songs
+    DIR/eval_songs.jsonl     the held-out songs with their facts, for `harness evaluate`
+    DIR/labels.json          the names that training songs carry (artists, genres), with counts
+    DIR/tokenizer/           the tokenizer that the ids belong to
+    DIR/quality.json         what was found in the input
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+
+from preprocess.errors import DataError, NoSpaceError
+from preprocess.forest import PackedRow, example_paths, segment_starts
+
+FORMAT_VERSION = 1
+ROWS_PER_BATCH = 256
+
+SCHEMA = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())),
+        ("label_mask", pa.list_(pa.bool_())),
+        ("seq_lens", pa.list_(pa.int32())),
+        ("parents", pa.list_(pa.int32())),
+        ("tasks", pa.list_(pa.int32())),
+        ("song_ids", pa.list_(pa.string())),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInfo:
+    """One shard file: its name inside the split's folder, rows, bytes and sha256."""
+
+    file: str
+    num_rows: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SplitInfo:
+    """Counts of one split.
+
+    Attributes:
+        num_rows: Rows.
+        num_songs: Distinct songs.
+        num_examples: Question-answer pairs.
+        num_tokens: Slots that hold a token (all of them: rows on disk are not padded).
+        num_supervised: Supervised tokens.
+        unshared_tokens: Tokens that the same examples would take with each prefix repeated.
+        by_task: For each task, its examples and supervised tokens.
+        shards: The files.
+    """
+
+    num_rows: int
+    num_songs: int
+    num_examples: int
+    num_tokens: int
+    num_supervised: int
+    unshared_tokens: int
+    by_task: dict[str, dict[str, int]]
+    shards: tuple[ShardInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a data set holds. `extra` keeps the build's configuration, counts and versions."""
+
+    seq_len: int
+    tasks: tuple[str, ...]
+    tokenizer_source: str
+    tokenizer_sha256: str
+    vocab_size: int
+    prompt_format: str
+    system: str
+    stop_token: str
+    stop_token_id: int
+    splits: dict[str, SplitInfo]
+    extra: dict[str, Any]
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_text_durably(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise no_space(path, error) from error
+
+
+def no_space(path: Path, error: OSError) -> DataError | NoSpaceError:
+    """The user's error for a write that failed."""
+    if error.errno in (28, 122):  # ENOSPC, EDQUOT
+        return NoSpaceError(f"no space left while writing {path}; free some and run the same command again")
+    return DataError(f"could not write {path}: {error.strerror or error}")
+
+
+def write_split(
+    folder: Path, rows: Sequence[PackedRow], tasks: Sequence[str], rows_per_shard: int
+) -> SplitInfo:
+    """Write one split's shards, and the two files that `datasets.load_from_disk` needs.
+
+    Raises:
+        NoSpaceError: The disk is full.
+        DataError: The folder cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    num_shards = max(1, -(-len(rows) // rows_per_shard))
+    shards = []
+    for i in range(num_shards):
+        name = f"data-{i:05d}-of-{num_shards:05d}.arrow"
+        part = rows[i * rows_per_shard : (i + 1) * rows_per_shard]
+        _write_shard(folder / name, part)
+        shards.append(ShardInfo(name, len(part), (folder / name).stat().st_size, sha256_of(folder / name)))
+    _write_datasets_files(folder, shards)
+    return _count_split(rows, tasks, shards)
+
+
+def _write_shard(path: Path, rows: Sequence[PackedRow]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            with pa.ipc.new_stream(file, SCHEMA) as writer:
+                for start in range(0, len(rows), ROWS_PER_BATCH):
+                    writer.write_batch(_to_batch(rows[start : start + ROWS_PER_BATCH]))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise no_space(path, error) from error
+
+
+def _to_batch(rows: Sequence[PackedRow]) -> pa.RecordBatch:
+    columns = [
+        _list_array([getattr(row, name) for row in rows], SCHEMA.field(name).type) for name in SCHEMA.names
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _list_array(values: Sequence[Any], type_: pa.ListType) -> pa.ListArray:
+    offsets = np.cumsum([0] + [len(value) for value in values]).astype(np.int32)
+    if pa.types.is_string(type_.value_type):
+        flat = pa.array([item for value in values for item in value], type=pa.string())
+    else:
+        flat = pa.array(np.concatenate(values), type=type_.value_type)
+    return pa.ListArray.from_arrays(pa.array(offsets), flat, type=type_)
+
+
+def _write_datasets_files(folder: Path, shards: Sequence[ShardInfo]) -> None:
+    features = {
+        name: {
+            "feature": {
+                "dtype": str(field.type.value_type),
+                "_type": "Value",
+            },
+            "_type": "List",
+        }
+        for name, field in zip(SCHEMA.names, SCHEMA, strict=True)
+    }
+    info = {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
+    state: dict[str, Any] = {
+        "_data_files": [{"filename": shard.file} for shard in shards],
+        "_fingerprint": hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": folder.name,
+    }
+    write_text_durably(folder / "dataset_info.json", json.dumps(info, indent=2))
+    write_text_durably(folder / "state.json", json.dumps(state, indent=2))
+
+
+def _count_split(rows: Sequence[PackedRow], tasks: Sequence[str], shards: Sequence[ShardInfo]) -> SplitInfo:
+    by_task = {task: {"examples": 0, "supervised_tokens": 0} for task in tasks}
+    songs: set[str] = set()
+    unshared = 0
+    for row in rows:
+        songs.update(row.song_ids)
+        unshared += sum(int(row.seq_lens[path].sum()) for path in example_paths(row))
+        supervised = np.add.reduceat(row.label_mask, segment_starts(row), dtype=np.int64)
+        for task, count in zip(row.tasks.tolist(), supervised.tolist(), strict=True):
+            if task >= 0:
+                by_task[tasks[task]]["examples"] += 1
+                by_task[tasks[task]]["supervised_tokens"] += count
+    return SplitInfo(
+        num_rows=len(rows),
+        num_songs=len(songs),
+        num_examples=sum(row.num_examples for row in rows),
+        num_tokens=sum(len(row.input_ids) for row in rows),
+        num_supervised=sum(int(row.label_mask.sum()) for row in rows),
+        unshared_tokens=unshared,
+        by_task=by_task,
+        shards=tuple(shards),
+    )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest, the last file of a data set."""
+    write_text_durably(folder / "dataset_dict.json", json.dumps({"splits": list(manifest.splits)}))
+    value = {"format_version": FORMAT_VERSION, **asdict(manifest)}
+    write_text_durably(folder / "manifest.json", json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a data set's manifest.
+
+    Raises:
+        DataError: The folder is no finished data set, or of another format version.
+    """
+    path = folder / "manifest.json"
+    if not path.is_file():
+        what = (
+            "no such folder"
+            if not folder.is_dir()
+            else "it holds no manifest.json, so it is not a finished data set"
+        )
+        raise DataError(
+            f"{folder}: {what}. Make one with: python -m preprocess build --input … --output {folder}"
+        )
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value.pop("format_version") != FORMAT_VERSION:
+            raise DataError(f"{path}: written by another version of the format; build the data set again")
+        splits = {name: _split_from_json(split) for name, split in value.pop("splits").items()}
+        return Manifest(**{**value, "tasks": tuple(value["tasks"]), "splits": splits})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: damaged ({error}); build the data set again") from error
+
+
+def _split_from_json(value: dict[str, Any]) -> SplitInfo:
+    return SplitInfo(**{**value, "shards": tuple(ShardInfo(**shard) for shard in value["shards"])})
+
+
+def check_hashes(folder: Path, manifest: Manifest, splits: Iterable[str] | None = None) -> None:
+    """Hash every shard and compare.
+
+    Raises:
+        DataError: A shard is missing or its bytes are not the ones that were written.
+    """
+    for split in manifest.splits if splits is None else splits:
+        for shard in manifest.splits[split].shards:
+            path = folder / split / shard.file
+            if not path.is_file():
+                raise DataError(
+                    f"{path}: missing; the manifest lists it. Build the data set again or copy it whole"
+                )
+            if path.stat().st_size != shard.num_bytes or sha256_of(path) != shard.sha256:
+                raise DataError(
+                    f"{path}: damaged: its {path.stat().st_size} bytes are not the {shard.num_bytes} that were "
+                    f"written (sha256 differs). Copy it again or build the data set again"
+                )
+
+
+class ShardedRows(Sequence[PackedRow]):
+    """The rows of one split, memory-mapped: opening is instant and a row costs microseconds."""
+
+    def __init__(self, folder: Path, info: SplitInfo) -> None:
+        tables = [_open_shard(folder / shard.file, shard.num_rows) for shard in info.shards]
+        self._table = pa.concat_tables(tables)
+        self._columns = [self._table.column(name) for name in SCHEMA.names]
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> PackedRow: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[PackedRow]: ...
+
+    def __getitem__(self, index: int | slice) -> PackedRow | list[PackedRow]:
+        if isinstance(index, slice):
+            return [self._row(i) for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self._row(index % len(self))
+
+    def _row(self, index: int) -> PackedRow:
+        values = [column[index].values for column in self._columns]
+        ids, mask, seq_lens, parents, tasks = (value.to_numpy(zero_copy_only=False) for value in values[:5])
+        return PackedRow(ids, mask, seq_lens, parents, tasks, tuple(values[5].to_pylist()))
+
+    def __iter__(self) -> Iterator[PackedRow]:
+        return (self[i] for i in range(len(self)))
+
+
+def _open_shard(path: Path, num_rows: int) -> pa.Table:
+    try:
+        table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read as an Arrow stream ({error})") from error
+    if table.num_rows != num_rows or table.schema != SCHEMA:
+        raise DataError(f"{path}: {table.num_rows} rows, expected {num_rows}: the file was cut or replaced")
+    return table
+
+
+def open_split(folder: Path, split: str, manifest: Manifest | None = None) -> ShardedRows:
+    """Open one split of a data set.
+
+    Raises:
+        DataError: There is no such split, or a shard is cut, replaced or not Arrow.
+    """
+    manifest = read_manifest(folder) if manifest is None else manifest
+    if split not in manifest.splits:
+        raise DataError(f"{folder}: no split {split!r}; it has {', '.join(manifest.splits)}")
+    return ShardedRows(folder / split, manifest.splits[split])
