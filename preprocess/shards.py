@@ -24,6 +24,7 @@ from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from preprocess.errors import DataError, NoSpaceError
 from preprocess.forest import PackedRow, example_paths, segment_starts
@@ -307,6 +308,16 @@ class ShardedRows(Sequence[PackedRow]):
         values = [column[index].values for column in self._columns]
         ids, mask, seq_lens, parents, tasks = (value.to_numpy(zero_copy_only=False) for value in values[:5])
         return PackedRow(ids, mask, seq_lens, parents, tasks, tuple(values[5].to_pylist()))
+
+    def rows_of_song(self, song_id: str) -> list[int]:
+        """Indices of the rows that hold a segment of this song, ascending."""
+        found: list[int] = []
+        first = 0
+        for chunk in self._table.column("song_ids").chunks:
+            rows = pc.list_parent_indices(chunk).filter(pc.equal(chunk.flatten(), song_id))
+            found += [first + row for row in pc.unique(rows).to_pylist()]
+            first += len(chunk)
+        return found
 
     def __iter__(self) -> Iterator[PackedRow]:
         return (self[i] for i in range(len(self)))
