@@ -1,0 +1,83 @@
+"""The report of a run: one HTML file that opens anywhere, without a network, and shows all that was measured."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from harness.json_lines import replace_text
+from harness.report.charts import chart_accuracy, chart_memory, chart_throughput, chart_training
+from harness.report.headlines import list_cards, list_warnings
+from harness.report.records import RunRecords, read_run
+from harness.report.tables import (
+    OVERVIEW,
+    tabulate_accuracy,
+    tabulate_memory,
+    tabulate_nested,
+    tabulate_throughput,
+)
+
+__all__ = ["REPORT_FILE", "render_report", "write_report"]
+
+REPORT_FILE = "report.html"
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write a run's report from whatever its folder holds; what is missing is left out, with a line saying so.
+
+    The same folder gives the same bytes.
+
+    Args:
+        run_dir: Folder of the run, with any of config.yaml, metrics.jsonl, memory.jsonl, evaluation.json,
+            demo.json, quality.json, versions.json.
+
+    Returns:
+        Path of the file, `run_dir`/report.html.
+
+    Raises:
+        DataError: The folder is missing, is no run's, or holds a damaged file.
+    """
+    path = run_dir / REPORT_FILE
+    replace_text(path, render_report(read_run(run_dir)))
+    return path
+
+
+def render_report(run: RunRecords) -> str:
+    """Render the page. Every text of the run is escaped."""
+    folder = files("harness.report")
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    page = environment.from_string(folder.joinpath("page.html").read_text(encoding="utf-8"))
+    return page.render(
+        run=run,
+        css=Markup(folder.joinpath("page.css").read_text(encoding="utf-8")),
+        cards=list_cards(run),
+        warnings=list_warnings(run),
+        sections=list_sections(run),
+        versions=tabulate_nested("", run.versions),
+    )
+
+
+def list_sections(run: RunRecords) -> list[dict[str, object]]:
+    """List the sections of charts and tables that have content, in the order of the page."""
+    evaluation = tabulate_nested("Evaluation", run.evaluation)
+    sections = [
+        ("accuracy", "Accuracy", chart_accuracy(run.tasks), tabulate_accuracy(run.tasks) + evaluation),
+        ("training", "Training", chart_training(run), []),
+        ("throughput", "Throughput", chart_throughput(run), tabulate_throughput(run)),
+        ("memory", "Memory", chart_memory(run.memory), tabulate_memory(run.memory)),
+        ("data", "Data", [], tabulate_nested(OVERVIEW, run.quality)),
+    ]
+    return [
+        {"id": name, "title": title, "charts": charts, "tables": tables}
+        for name, title, charts, tables in sections
+        if charts or tables
+    ]

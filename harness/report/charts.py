@@ -1,0 +1,142 @@
+"""The report's charts: which of a run's figures are drawn, and how."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import PercentFormatter
+
+from harness.json_lines import JsonObject
+from harness.memory_profile import GIB, PHASES, MemoryRecord, describe_peaks
+from harness.report.plots import (
+    NUM_SERIES_COLORS,
+    Chart,
+    LegendEntry,
+    Series,
+    color,
+    draw,
+    draw_bars,
+    draw_lines,
+    draw_stack,
+)
+from harness.report.records import Accuracy, RunRecords, TaskResult
+
+STEP_PARTS = ("data", "forward_loss", "backward", "optimizer", "other")
+
+
+def take(lines: Sequence[JsonObject], key: str) -> list[float]:
+    """Return one key of every line as floats; null and missing are NaN."""
+    return [math.nan if line.get(key) is None else float(line[key]) for line in lines]
+
+
+def chart_training(run: RunRecords) -> list[Chart]:
+    """Chart loss, loss by task, learning rate and gradient norm."""
+    steps = take(run.train, "step")
+    train, evals = Series("train", steps, take(run.train, "loss")), _eval_series(run)
+    charts = []
+    if run.train or run.evals:
+        lines = ([train] if run.train else []) + ([evals] if run.evals else [])
+        charts.append(draw_lines("loss", "Loss, nats a supervised token", lines))
+    by_task = _eval_series_by_task(run)
+    if by_task:
+        charts.append(draw_lines("task-loss", "Eval loss by task", by_task))
+    if run.train:
+        for key, title in (
+            ("learning_rate", "Learning rate"),
+            ("grad_norm", "Gradient norm before clipping"),
+        ):
+            name = key.replace("_", "-")
+            charts.append(
+                draw_lines(name, title, [Series(title, steps, take(run.train, key))], from_zero=True)
+            )
+    return charts
+
+
+def _eval_series(run: RunRecords) -> Series:
+    return Series("eval", take(run.evals, "step"), take(run.evals, "loss"), is_sparse=True)
+
+
+def _eval_series_by_task(run: RunRecords) -> list[Series]:
+    tables = [line.get("by_task", {}) for line in run.evals]
+    tasks = dict.fromkeys(task for table in tables for task in table)
+    steps = take(run.evals, "step")
+    return [Series(task, steps, take(tables, task), is_sparse=True) for task in tasks]
+
+
+def chart_throughput(run: RunRecords) -> list[Chart]:
+    """Chart tokens and samples a second for every step, and the step's time by part."""
+    if not run.train:
+        return []
+    steps = take(run.train, "step")
+    tokens = Series("tokens", steps, take(run.train, "tokens_per_s"))
+    supervised = Series("supervised tokens", steps, take(run.train, "supervised_tokens_per_s"))
+    samples = Series("samples", steps, take(run.train, "samples_per_s"))
+    parts = [line.get("parts_s", {}) for line in run.train]
+    layers = {part.replace("_", " and "): take(parts, part) for part in STEP_PARTS}
+    return [
+        draw_lines("tokens-per-s", "Tokens a second, all ranks", [tokens, supervised], from_zero=True),
+        draw_lines("samples-per-s", "Samples (examples) a second, all ranks", [samples], from_zero=True),
+        draw_stack("parts", "Seconds of a step by part", steps, layers),
+    ]
+
+
+def chart_memory(records: Sequence[MemoryRecord]) -> list[Chart]:
+    """Chart the peak of every phase on every rank; beyond eight ranks, the highest and the lowest of them."""
+    if not records:
+        return []
+    phases = [phase for phase in PHASES if any(record.phase == phase for record in records)]
+    peaks = {(record.rank, record.phase): record.peak_bytes / GIB for record in records}
+    ranks = sorted({record.rank for record in records})
+    by_rank = {rank: [peaks.get((rank, phase), math.nan) for phase in phases] for rank in ranks}
+    bars = {f"rank {rank}": heights for rank, heights in by_rank.items()}
+    if len(ranks) > NUM_SERIES_COLORS:
+        stacked = np.array(list(by_rank.values()))
+        highest, lowest = np.nanmax(stacked, axis=0).tolist(), np.nanmin(stacked, axis=0).tolist()
+        bars = {f"highest of {len(ranks)} ranks": highest, "lowest": lowest}
+    names = [phase.replace("_", " ") for phase in phases]
+    chart = draw_bars("memory", "Peak memory by phase, GiB", names, bars)
+    return [Chart(chart.title, chart.svg, chart.legend, f"Peak: {describe_peaks(records)}.")]
+
+
+def chart_accuracy(tasks: Sequence[TaskResult]) -> list[Chart]:
+    """Chart accuracy by task before and after, with 95 % intervals and the levels of guessing."""
+    if not tasks:
+        return []
+
+    def paint(axes: Any) -> None:  # noqa: ANN401
+        for index, task in enumerate(tasks):
+            _paint_accuracy(axes, index - 0.19, task.before, "s6")
+            _paint_accuracy(axes, index + 0.19, task.after, "s1")
+            for level, style in ((task.chance, "--"), (task.majority, ":")):
+                if level is not None:
+                    axes.plot(
+                        [index - 0.42, index + 0.42], [level] * 2, style, color=color("s2"), linewidth=1.8
+                    )
+        axes.set_xticks(range(len(tasks)), [task.task for task in tasks])
+        axes.tick_params(axis="x", length=0, labelrotation=25 if len(tasks) > 5 else 0)
+        axes.set_xlim(-0.6, len(tasks) - 0.4)
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+    legend = [
+        LegendEntry("before", "s6", "box"),
+        LegendEntry("after", "s1", "box"),
+        LegendEntry("chance", "s2", "dash"),
+        LegendEntry("most frequent answer", "s2", "dot"),
+    ]
+    title = "Accuracy, with 95 % intervals"
+    return [Chart(title, draw("accuracy", title, paint), legend)]
+
+
+def _paint_accuracy(axes: Any, x: float, result: Accuracy | None, role: str) -> None:  # noqa: ANN401
+    if result is None:
+        return
+    # Rounding may put a bound on the wrong side of the share by one unit in the last place.
+    below, above = max(0.0, result.accuracy - result.low), max(0.0, result.high - result.accuracy)
+    axes.bar(x, result.accuracy, 0.34, color=color(role))
+    axes.errorbar(
+        x, result.accuracy, [[below], [above]], color=color("ink"), capsize=3.5, linewidth=1.2, fmt="none"
+    )

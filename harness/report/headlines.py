@@ -1,0 +1,88 @@
+"""The report's first lines: headline figures, and what a reader must not overlook."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from harness.memory_profile import GIB
+from harness.report.charts import take
+from harness.report.records import RunRecords
+from harness.report.tables import format_float, format_percent, format_seconds, summarize_throughput
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A headline figure."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+def list_cards(run: RunRecords) -> list[Card]:
+    """List the headline figures that the run has."""
+    return _accuracy_cards(run) + _loss_cards(run) + _speed_cards(run) + _memory_cards(run)
+
+
+def _accuracy_cards(run: RunRecords) -> list[Card]:
+    cards = []
+    for task in run.tasks:
+        notes = [f"before {format_percent(task.before.accuracy)}"] if task.before and task.after else []
+        notes += [] if task.chance is None else [f"chance {format_percent(task.chance)}"]
+        shown = task.after or task.before
+        if shown is not None:
+            cards.append(Card(f"{task.task} right", format_percent(shown.accuracy), ", ".join(notes)))
+    return cards
+
+
+def _loss_cards(run: RunRecords) -> list[Card]:
+    cards = []
+    for label, lines in (("eval loss", run.evals), ("train loss", run.train)):
+        known = [(line["step"], line["loss"]) for line in lines if line.get("loss") is not None]
+        if known:
+            (first_step, first), (last_step, last) = known[0], known[-1]
+            note = f"{first:.3f} at step {first_step:,}" if len(known) > 1 else f"at step {last_step:,}"
+            cards.append(Card(label, f"{last:.3f}", note))
+    return cards
+
+
+def _speed_cards(run: RunRecords) -> list[Card]:
+    if not run.train:
+        return []
+    speed = summarize_throughput(run)
+    seconds = format_seconds(math.fsum(take(run.train, "step_time_s")))
+    cards = [Card("steps", f"{run.train[-1]['step']:,}", f"{seconds} of step time")]
+    if speed.get("samples_per_s") is not None:
+        share, per_example = speed.get("real_slot_share"), speed.get("tokens_per_example") or math.nan
+        cards += [
+            Card("samples/s", format_float(speed["samples_per_s"]), f"{per_example:,.0f} tokens an example"),
+            Card(
+                "tokens/s", format_float(speed["tokens_per_s"]), f"{format_percent(share)} of slots are real"
+            ),
+        ]
+    return cards
+
+
+def _memory_cards(run: RunRecords) -> list[Card]:
+    if not run.memory:
+        return []
+    top = max(run.memory, key=lambda record: record.peak_bytes)
+    return [
+        Card(
+            "peak memory",
+            f"{top.peak_bytes / GIB:.2f} GiB",
+            f"rank {top.rank}, {top.phase.replace('_', ' ')}",
+        )
+    ]
+
+
+def list_warnings(run: RunRecords) -> list[str]:
+    """List what a reader must not overlook: steps whose loss or gradient was not a finite number."""
+    warnings = []
+    for kind, lines in (("training", run.train), ("evaluation", run.evals)):
+        bad = [str(line["step"]) for line in lines if line.get("non_finite")]
+        if bad:
+            shown = ", ".join(bad[:10]) + (" and more" if len(bad) > 10 else "")
+            warnings.append(f"{len(bad)} {kind} lines hold a figure that is not finite, at step {shown}.")
+    return warnings

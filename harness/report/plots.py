@@ -1,0 +1,267 @@
+"""Charts as inline SVG whose colours are CSS variables, so that one file suits a light and a dark page.
+
+matplotlib draws with stand-in colours, one for each role; afterwards each is replaced by the variable of
+that role. Text stays text and takes the page's font. The same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+Floats = npt.NDArray[np.float64]
+
+NUM_SERIES_COLORS = 8
+ROLES = ("ink", "muted", "grid", *(f"s{i}" for i in range(1, NUM_SERIES_COLORS + 1)))
+STAND_INS = {role: f"#0{i:x}0f0{i:x}" for i, role in enumerate(ROLES, start=1)}
+"""Role to the colour that matplotlib draws it with; no chart uses these colours for anything else."""
+
+MAX_POINTS = 300
+STYLE = {
+    "svg.hashsalt": "lyrics-harness",
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.edgecolor": STAND_INS["grid"],
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": STAND_INS["grid"],
+    "grid.linewidth": 0.8,
+    "axes.labelcolor": STAND_INS["muted"],
+    "xtick.color": STAND_INS["grid"],
+    "ytick.color": STAND_INS["grid"],
+    "xtick.labelcolor": STAND_INS["muted"],
+    "ytick.labelcolor": STAND_INS["muted"],
+    "ytick.major.size": 0,
+    "lines.solid_capstyle": "round",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LegendEntry:
+    """A swatch in a series' colour with its name; the page draws it, so that it wraps on a phone."""
+
+    label: str
+    role: str
+    shape: Literal["line", "box", "dash", "dot"] = "line"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A drawing with its words.
+
+    Attributes:
+        title: What is shown, with the unit.
+        svg: The drawing.
+        legend: Its series; empty when there is only one.
+        note: A remark below, or "".
+    """
+
+    title: str
+    svg: Markup
+    legend: list[LegendEntry] = field(default_factory=list)
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A named line: steps and values of the same length, NaN where a value is missing."""
+
+    label: str
+    steps: Sequence[float]
+    values: Sequence[float]
+    is_sparse: bool = False
+    """Whether each point is marked (a few evaluations, not every step)."""
+
+
+def color(role: str) -> str:
+    """Return the stand-in colour of a role."""
+    return STAND_INS[role]
+
+
+def series_role(index: int) -> str:
+    """Return the role of the n-th series; colours repeat after eight."""
+    return f"s{index % NUM_SERIES_COLORS + 1}"
+
+
+def draw(name: str, label: str, paint: Callable[[Any], None]) -> Markup:
+    """Draw one chart.
+
+    Args:
+        name: Prefix of the drawing's ids, unique on the page.
+        label: What a screen reader says.
+        paint: Gets matplotlib's axes and draws on them.
+
+    Returns:
+        An <svg> element without fixed size, for the page as it is.
+    """
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        # A name in a script that matplotlib's font lacks: the page's font has it, only the measure is off.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Figure(figsize=(5.9, 3.0), layout="constrained")
+        axes = figure.add_subplot()
+        axes.tick_params(labelsize=10.5)
+        paint(axes)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    return Markup(_adopt(out.getvalue(), name, label))
+
+
+def _adopt(svg: str, name: str, label: str) -> str:
+    """Make matplotlib's SVG file a part of the page: own ids, the page's colours and font, no metadata."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r'(href="#|url\(#)', rf"\1{name}-", svg)
+    svg = re.sub(r"font: ([^;\"]*?)([\d.]+px) [^;\"]*", r"font: \1\2 var(--font)", svg)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", svg)
+    for role, stand_in in STAND_INS.items():
+        svg = svg.replace(stand_in, f"var(--{role})")
+    box = re.search(r'viewBox="[^"]+"', svg)
+    assert box is not None, "matplotlib wrote an <svg> without a viewBox"
+    namespace = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
+    head = f'<svg {namespace} {box.group()} role="img" aria-label="{Markup.escape(label)}">'
+    return head + svg[svg.index(">") + 1 :]
+
+
+def thin(steps: Sequence[float], values: Sequence[float]) -> tuple[Floats, Floats]:
+    """Take means over equal runs of steps, so that no line has more than `MAX_POINTS` points.
+
+    Args:
+        steps: float[n], ascending.
+        values: float[n]; NaN where missing.
+
+    Returns:
+        Middle steps and means, float64[m] each with m at most `MAX_POINTS`. A run without any value is NaN.
+    """
+    x, y = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if len(x) <= MAX_POINTS:
+        return x, y
+    bins = np.array_split(np.arange(len(x)), MAX_POINTS)
+    means = [np.nanmean(y[b]) if np.isfinite(y[b]).any() else np.nan for b in bins]
+    return np.array([x[b].mean() for b in bins]), np.array(means)
+
+
+def smooth(values: Floats, window: int) -> Floats:
+    """Return the running mean over up to `window` values that end at each; NaN is left out."""
+    return np.array(
+        [np.nanmean(v) if np.isfinite(v).any() else np.nan for v in _trailing_windows(values, window)]
+    )
+
+
+def _trailing_windows(values: Floats, window: int) -> list[Floats]:
+    return [values[max(0, i - window + 1) : i + 1] for i in range(len(values))]
+
+
+def format_number(value: float, position: int | None = None) -> str:
+    """Write a tick shortly: 12k, 1.5M, 0.25, 5e-05. `position` is matplotlib's and unused."""
+    for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def set_step_axes(axes: Any, from_zero: bool) -> None:  # noqa: ANN401 (matplotlib is untyped)
+    """Label a chart over steps: few ticks, whole steps, short numbers."""
+    axes.set_xlabel("step", fontsize=10.5)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(format_number))
+    if from_zero:
+        axes.set_ylim(bottom=0)
+
+
+def draw_lines(name: str, title: str, series: Sequence[Series], from_zero: bool = False) -> Chart:
+    """Draw lines over steps; a long noisy one is pale with its running mean on top.
+
+    Args:
+        name: Prefix of ids.
+        title: What is shown, with the unit.
+        series: At least one line.
+        from_zero: Whether the value axis starts at zero (rates and times, where a cut axis exaggerates).
+    """
+
+    def paint(axes: Any) -> None:  # noqa: ANN401
+        for index, line in enumerate(series):
+            _paint_line(axes, line, color(series_role(index)))
+        set_step_axes(axes, from_zero)
+
+    legend = [LegendEntry(line.label, series_role(i)) for i, line in enumerate(series)]
+    thinned = max(len(line.steps) for line in series) > MAX_POINTS
+    note = f"Means of neighbouring steps, {MAX_POINTS} points a line." if thinned else ""
+    return Chart(title, draw(name, title, paint), legend if len(series) > 1 else [], note)
+
+
+def _paint_line(axes: Any, line: Series, line_color: str) -> None:  # noqa: ANN401
+    steps, values = thin(line.steps, line.values)
+    if line.is_sparse or len(steps) < 3:
+        axes.plot(steps, values, color=line_color, linewidth=1.6, marker="o", markersize=4.5)
+    elif len(steps) < 40:
+        axes.plot(steps, values, color=line_color, linewidth=1.8)
+    else:
+        axes.plot(steps, values, color=line_color, linewidth=0.8, alpha=0.35)
+        axes.plot(steps, smooth(values, max(5, len(values) // 20)), color=line_color, linewidth=1.9)
+
+
+def draw_stack(name: str, title: str, steps: Sequence[float], layers: Mapping[str, Sequence[float]]) -> Chart:
+    """Draw quantities that add up, over steps.
+
+    Args:
+        name: Prefix of ids.
+        title: What is shown, with the unit.
+        steps: float[n].
+        layers: Label to float[n], from the bottom up.
+    """
+
+    def paint(axes: Any) -> None:  # noqa: ANN401
+        x = thin(steps, steps)[0]
+        heights = [np.nan_to_num(thin(steps, values)[1]) for values in layers.values()]
+        colors = [color(series_role(i)) for i in range(len(layers))]
+        if len(x) < 3:
+            for i, height in enumerate(heights):
+                axes.bar(x, height, bottom=sum(heights[:i], np.zeros(len(x))), color=colors[i], width=0.5)
+        else:
+            axes.stackplot(x, *heights, colors=colors, alpha=0.85, linewidth=0)
+        set_step_axes(axes, from_zero=True)
+
+    legend = [LegendEntry(label, series_role(i), "box") for i, label in enumerate(layers)]
+    return Chart(title, draw(name, title, paint), legend)
+
+
+def draw_bars(name: str, title: str, groups: Sequence[str], bars: Mapping[str, Sequence[float]]) -> Chart:
+    """Draw groups of bars side by side.
+
+    Args:
+        name: Prefix of ids.
+        title: What is shown, with the unit.
+        groups: n names along the axis.
+        bars: Label to float[n], NaN where there is no bar.
+    """
+
+    def paint(axes: Any) -> None:  # noqa: ANN401
+        width = 0.8 / len(bars)
+        for index, heights in enumerate(bars.values()):
+            offset = (index - (len(bars) - 1) / 2) * width
+            axes.bar(np.arange(len(groups)) + offset, heights, width * 0.92, color=color(series_role(index)))
+        axes.set_xticks(range(len(groups)), groups, fontsize=9.5 if len(groups) > 5 else 10.5)
+        axes.tick_params(axis="x", length=0, labelrotation=25 if len(groups) > 5 else 0)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+
+    legend = [LegendEntry(label, series_role(i), "box") for i, label in enumerate(bars)]
+    return Chart(title, draw(name, title, paint), legend if len(bars) > 1 else [])

@@ -1,0 +1,210 @@
+"""What a run folder holds, read and checked for the report. Any part may be missing; a damaged one is an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.json_lines import JsonObject, read_json_lines
+from harness.memory_profile import MEMORY_FILE, MemoryRecord, read_memory
+from harness.metrics_file import METRICS_FILE
+from preprocess.errors import DataError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Share of right answers with its 95 % interval, all 0 to 1."""
+
+    correct: int
+    total: int
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """One task's accuracy without and with the adapter, and what guessing reaches.
+
+    Attributes:
+        task: Name of the task.
+        before: Of the base model, or None.
+        after: Of the fine-tuned model, or None.
+        chance: Accuracy of a uniform guess, 0 to 1, or None.
+        majority: Accuracy of always giving the most frequent answer, 0 to 1, or None.
+    """
+
+    task: str
+    before: Accuracy | None
+    after: Accuracy | None
+    chance: float | None
+    majority: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SampleAnswer:
+    """One question of the demo with the answers of both models; None where a model was not asked."""
+
+    title: str | None
+    artist: str | None
+    lyrics_excerpt: str
+    question: str
+    expected: str | None
+    before: str | None
+    after: str | None
+
+
+@dataclass(slots=True)
+class RunRecords:
+    """Everything that the report shows.
+
+    Attributes:
+        name: Name of the run folder.
+        config: The resolved configuration as YAML text, or None.
+        train: Lines of kind "train", by step.
+        evals: Lines of kind "eval", by step.
+        summary: The last line of kind "summary", or None (a run that was stopped writes none).
+        memory: Memory by phase and rank.
+        tasks: Accuracy by task.
+        evaluation: Further figures of the evaluation (num_songs, seconds, ...).
+        demo: Sample answers.
+        quality: Summary of the data, nested as its writer chose.
+        versions: Versions of the software and hardware.
+        missing: A sentence for each part that the folder does not hold.
+    """
+
+    name: str
+    config: str | None = None
+    train: list[JsonObject] = field(default_factory=list)
+    evals: list[JsonObject] = field(default_factory=list)
+    summary: JsonObject | None = None
+    memory: list[MemoryRecord] = field(default_factory=list)
+    tasks: list[TaskResult] = field(default_factory=list)
+    evaluation: JsonObject = field(default_factory=dict)
+    demo: list[SampleAnswer] = field(default_factory=list)
+    quality: JsonObject = field(default_factory=dict)
+    versions: JsonObject = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+
+PARTS = {
+    METRICS_FILE: "loss, learning rate and throughput",
+    MEMORY_FILE: "memory by phase",
+    "evaluation.json": "accuracy before and after",
+    "demo.json": "sample answers",
+    "quality.json": "the data summary",
+    "config.yaml": "the configuration",
+    "versions.json": "versions",
+}
+"""File of the run folder to what the report shows of it."""
+
+
+def read_run(run_dir: Path) -> RunRecords:
+    """Read a run folder.
+
+    Args:
+        run_dir: Folder that a run wrote.
+
+    Raises:
+        DataError: The folder is missing, holds none of the files of a run, or holds a damaged one.
+    """
+    if not run_dir.is_dir():
+        raise DataError(f"{run_dir} is not a folder. Give the folder that a run wrote (output_dir).")
+    present = [name for name in PARTS if (run_dir / name).is_file()]
+    if not present:
+        raise DataError(
+            f"{run_dir} holds none of {', '.join(PARTS)}. Give the folder that a run wrote (output_dir)."
+        )
+    run = RunRecords(name=run_dir.resolve().name)
+    for name in present:
+        READERS[name](run, run_dir / name)
+    run.missing = [f"{name} is not there: {PARTS[name]} left out." for name in PARTS if name not in present]
+    if run.train and run.summary is None:
+        run.missing.append(f"{METRICS_FILE} has no summary: throughput is taken from the steps.")
+    return run
+
+
+def _read_metrics(run: RunRecords, path: Path) -> None:
+    lines = [line for line in read_json_lines(path) if "step" in line]
+    by_kind = {kind: [x for x in lines if x.get("kind") == kind] for kind in ("train", "eval", "summary")}
+    run.train = sorted(by_kind["train"], key=lambda line: int(line["step"]))
+    run.evals = sorted(by_kind["eval"], key=lambda line: int(line["step"]))
+    run.summary = by_kind["summary"][-1] if by_kind["summary"] else None
+
+
+def _read_memory(run: RunRecords, path: Path) -> None:
+    run.memory = read_memory(path)
+
+
+def _read_evaluation(run: RunRecords, path: Path) -> None:
+    content = _read_object(path)
+    tasks = content.pop("tasks", {})
+    run.tasks = _check_shape(path, lambda: [_parse_task(task, fields) for task, fields in tasks.items()])
+    run.evaluation = content
+
+
+def _parse_task(task: str, fields: JsonObject) -> TaskResult:
+    before, after = (_parse_accuracy(fields.get(key)) for key in ("before", "after"))
+    return TaskResult(task, before, after, fields.get("chance"), fields.get("majority"))
+
+
+def _parse_accuracy(fields: JsonObject | None) -> Accuracy | None:
+    return None if fields is None else Accuracy(**{key: fields[key] for key in Accuracy.__dataclass_fields__})
+
+
+def _read_demo(run: RunRecords, path: Path) -> None:
+    answers = _read_json(path)
+    keys = SampleAnswer.__dataclass_fields__
+    run.demo = _check_shape(path, lambda: [SampleAnswer(**{key: a[key] for key in keys}) for a in answers])
+
+
+def _read_quality(run: RunRecords, path: Path) -> None:
+    run.quality = _read_object(path)
+
+
+def _read_versions(run: RunRecords, path: Path) -> None:
+    run.versions = _read_object(path)
+
+
+def _read_config(run: RunRecords, path: Path) -> None:
+    run.config = path.read_text(encoding="utf-8")
+
+
+READERS: dict[str, Callable[[RunRecords, Path], None]] = {
+    METRICS_FILE: _read_metrics,
+    MEMORY_FILE: _read_memory,
+    "evaluation.json": _read_evaluation,
+    "demo.json": _read_demo,
+    "quality.json": _read_quality,
+    "config.yaml": _read_config,
+    "versions.json": _read_versions,
+}
+
+
+def _read_json(path: Path) -> Any:  # noqa: ANN401 (what JSON holds)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}). Write it again, or remove it.") from error
+
+
+def _read_object(path: Path) -> JsonObject:
+    content = _read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: got a {type(content).__name__}, expected an object. Write it again.")
+    return content
+
+
+def _check_shape(path: Path, parse: Callable[[], T]) -> T:
+    """Run a parser; what is missing or of the wrong kind is the file's fault, and the message says which."""
+    try:
+        return parse()
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} does not have the expected fields ({type(error).__name__}: {error}). Write it again."
+        ) from error

@@ -1,0 +1,242 @@
+"""The report's tables, as text."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.json_lines import JsonObject
+from harness.memory_profile import GIB, PHASES, MemoryRecord
+from harness.report.charts import take
+from harness.report.records import Accuracy, RunRecords, TaskResult
+
+MAX_ROWS = 40
+NOTHING = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        title: Heading, or "".
+        columns: Column heads; empty for a list of names and values.
+        rows: Cells; as long as `columns` where there are heads.
+        shares: For each row the length of its bar, 0 to 1; empty for a table without bars.
+        marked: Cells to mark, as (row, column).
+        note: A remark below, or "".
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    shares: list[float] = field(default_factory=list)
+    marked: frozenset[tuple[int, int]] = frozenset()
+    note: str = ""
+
+
+def format_value(value: object) -> str:
+    """Write a value for a table: thousands separated, four digits of a float, lists joined."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case None:
+            return NOTHING
+        case int():
+            return f"{value:,}"
+        case float():
+            return format_float(value)
+        case list() | tuple():
+            return ", ".join(format_value(item) for item in value) or NOTHING
+        case Mapping():
+            return ", ".join(f"{key}: {format_value(item)}" for key, item in value.items()) or NOTHING
+        case _:
+            return str(value)
+
+
+def format_float(value: float) -> str:
+    """Write a float with about four digits; NaN is a dash."""
+    if not math.isfinite(value):
+        return NOTHING
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration: 42 s, 3 min 5 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest_s = divmod(round(seconds), 60)
+    return f"{minutes} min {rest_s} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def format_percent(share: float | None) -> str:
+    """Write a share as a percentage with one digit; None and NaN are a dash."""
+    return NOTHING if share is None or not math.isfinite(share) else f"{share:.1%}"
+
+
+def summarize_throughput(run: RunRecords) -> JsonObject:
+    """Return the run's throughput: its own summary, or, for a run that was stopped, from its steps but the first.
+
+    Returns:
+        samples_per_s, tokens_per_s, supervised_tokens_per_s, real_slot_share, tokens_per_example and more; {}
+        where no step was measured.
+    """
+    if run.summary is not None:
+        return run.summary
+    steps = run.train[1:]
+    seconds = math.fsum(take(steps, "step_time_s"))
+    if not seconds > 0:
+        return {}
+    sums = {key: math.fsum(take(steps, key)) for key in ("examples", "tokens", "supervised_tokens", "slots")}
+    return {
+        "num_steps": len(steps),
+        "samples_per_s": sums["examples"] / seconds,
+        "tokens_per_s": sums["tokens"] / seconds,
+        "supervised_tokens_per_s": sums["supervised_tokens"] / seconds,
+        "slots_per_s": sums["slots"] / seconds,
+        "real_slot_share": sums["tokens"] / sums["slots"] if sums["slots"] else math.nan,
+        "tokens_per_example": sums["tokens"] / sums["examples"] if sums["examples"] else math.nan,
+        "step_time_median_s": statistics.median(take(steps, "step_time_s")),
+    }
+
+
+def tabulate_throughput(run: RunRecords) -> list[Table]:
+    """Tabulate the summary of throughput and the share of step time by part."""
+    speed = summarize_throughput(run)
+    rows = [
+        [label, format_value(speed[key])]
+        for key, label in THROUGHPUT_ROWS.items()
+        if speed.get(key) is not None
+    ]
+    tables = [Table("After warm-up", [], rows)] if rows else []
+    shares = {
+        part: share for part, share in (speed.get("time_share_by_part") or {}).items() if share is not None
+    }
+    if shares:
+        parts = [[part.replace("_", " "), f"{share:.1%}"] for part, share in shares.items()]
+        tables.append(Table("Share of step time", [], parts, list(shares.values())))
+    return tables
+
+
+THROUGHPUT_ROWS = {
+    "num_steps": "steps measured",
+    "samples_per_s": "samples/s",
+    "rows_per_s": "rows/s",
+    "tokens_per_s": "tokens/s",
+    "supervised_tokens_per_s": "supervised tokens/s",
+    "slots_per_s": "slots/s (with padding)",
+    "real_slot_share": "share of slots that are real",
+    "tokens_per_example": "tokens computed an example",
+    "step_time_median_s": "median step, s",
+    "step_time_p20_s": "step, 20th percentile, s",
+    "step_time_p80_s": "step, 80th percentile, s",
+    "eval_s": "evaluation, apart, s",
+    "save_s": "saving, apart, s",
+}
+
+
+def tabulate_memory(records: Sequence[MemoryRecord]) -> list[Table]:
+    """Tabulate peaks, phases by ranks in GiB, the highest marked."""
+    if not records:
+        return []
+    ranks = sorted({record.rank for record in records})
+    phases = [phase for phase in PHASES if any(record.phase == phase for record in records)]
+    peaks = {(record.phase, record.rank): record.peak_bytes for record in records}
+    highest = max(peaks.values())
+    rows, marked = [], set()
+    for r, phase in enumerate(phases):
+        cells = [peaks.get((phase, rank)) for rank in ranks]
+        rows.append([phase.replace("_", " "), *(NOTHING if c is None else f"{c / GIB:.2f}" for c in cells)])
+        marked |= {(r, c + 1) for c, peak in enumerate(cells) if peak == highest}
+    columns = ["GiB", *(f"rank {rank}" for rank in ranks)]
+    return [Table("Peak by phase and rank", columns, rows, marked=frozenset(marked))]
+
+
+def tabulate_accuracy(tasks: Sequence[TaskResult]) -> list[Table]:
+    """Tabulate accuracy by task, and whether the interval is clear of what guessing reaches."""
+    if not tasks:
+        return []
+    columns = ["task", "songs", "before", "after", "chance", "most frequent", "above guessing"]
+    return [Table("", columns, [_accuracy_row(task) for task in tasks])]
+
+
+def _accuracy_row(task: TaskResult) -> list[str]:
+    shown = task.after or task.before
+    return [
+        task.task,
+        format_value(shown.total if shown else None),
+        _format_accuracy(task.before),
+        _format_accuracy(task.after),
+        format_percent(task.chance),
+        format_percent(task.majority),
+        _judge(task),
+    ]
+
+
+def _format_accuracy(result: Accuracy | None) -> str:
+    if result is None:
+        return NOTHING
+    return f"{result.accuracy:.1%} ({result.low:.1%} to {result.high:.1%})"
+
+
+def _judge(task: TaskResult) -> str:
+    levels = [level for level in (task.chance, task.majority) if level is not None]
+    if task.after is None or not levels:
+        return NOTHING
+    return "yes" if task.after.low > max(levels) else "not shown"
+
+
+def tabulate_nested(title: str, content: Mapping[str, object]) -> list[Table]:
+    """Tabulate a nested mapping of any shape: one table for each level that holds values.
+
+    Args:
+        title: Heading of the top level.
+        content: Keys to values, mappings, or lists of mappings.
+    """
+    plain = {key: value for key, value in content.items() if not _is_nested(value)}
+    tables = [_tabulate_values(title, plain)] if plain else []
+    for key, value in content.items():
+        name = _name(key) if not title or title == OVERVIEW else f"{title}: {_name(key)}"
+        if isinstance(value, Mapping) and value:
+            tables += tabulate_nested(name, value)
+        elif isinstance(value, list) and _is_nested(value):
+            tables.append(_tabulate_list(name, value))
+    return tables
+
+
+OVERVIEW = "Overview"
+
+
+def _name(key: str) -> str:
+    return str(key).replace("_", " ")
+
+
+def _is_nested(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return bool(value)
+    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
+
+
+def _tabulate_values(title: str, values: Mapping[str, object]) -> Table:
+    rows = [[_name(key), format_value(value)] for key, value in values.items()]
+    counts = [value for value in values.values() if type(value) is int and value >= 0]
+    is_distribution = title != OVERVIEW and len(counts) == len(rows) > 1 and max(counts) > 0
+    shares = [count / max(counts) for count in counts] if is_distribution else []
+    return _cut(Table(title, [], rows, shares))
+
+
+def _tabulate_list(title: str, items: list[Mapping[str, object]]) -> Table:
+    columns = list(dict.fromkeys(key for item in items for key in item))
+    rows = [[format_value(item.get(key)) for key in columns] for item in items]
+    return _cut(Table(title, [_name(column) for column in columns], rows))
+
+
+def _cut(table: Table) -> Table:
+    rest = len(table.rows) - MAX_ROWS
+    if rest <= 0:
+        return table
+    return Table(
+        table.title, table.columns, table.rows[:MAX_ROWS], table.shares[:MAX_ROWS], note=f"and {rest:,} more"
+    )
