@@ -49,3 +49,9 @@ class NoSpaceError(UserError):
     """The disk is full."""
 
     exit_code = 9
+
+
+class TrainingError(UserError):
+    """Training diverged: a loss or a gradient that is not finite."""
+
+    exit_code = 10

@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 
 from preprocess.errors import DataError, NoSpaceError
 from preprocess.forest import PackedRow, example_paths, segment_starts
+from preprocess.schema import Int64Array
 
 FORMAT_VERSION = 1
 ROWS_PER_BATCH = 256
@@ -318,6 +319,16 @@ class ShardedRows(Sequence[PackedRow]):
             found += [first + row for row in pc.unique(rows).to_pylist()]
             first += len(chunk)
         return found
+
+    def num_supervised(self) -> Int64Array:
+        """int64[rows]: supervised tokens of each row, counted without decoding rows."""
+        counts = [np.zeros(0, dtype=np.int64)]
+        for chunk in self._table.column("label_mask").chunks:
+            offsets = chunk.offsets.to_numpy()
+            flags = chunk.values[offsets[0] : offsets[-1]].to_numpy(zero_copy_only=False)
+            total = np.concatenate([[0], np.cumsum(flags, dtype=np.int64)])
+            counts.append(np.diff(total[offsets - offsets[0]]))
+        return np.concatenate(counts)
 
     def __iter__(self) -> Iterator[PackedRow]:
         return (self[i] for i in range(len(self)))

@@ -1,0 +1,228 @@
+"""Checkpoints that are whole or not there: written aside, hashed, then renamed; hashed again before loading.
+
+    run/checkpoint-40/
+        manifest.json        sha256 and size of every other file; written last
+        state.json           step, best step, the run's fingerprint
+        adapter/             the adapter as peft loads it
+        deepspeed/*.pt       optimizer and master weights, a part of each rank; the frozen base is not in it
+
+A folder with a `.tmp` ending is a save that did not finish; it is never loaded and is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.dist import World, barrier, gather_objects
+from preprocess.errors import CheckpointError
+from preprocess.shards import sha256_of, write_text_durably
+
+PREFIX = "checkpoint-"
+ENGINE_TAG = "deepspeed"
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """Where a run stands.
+
+    Attributes:
+        step: Optimizer steps done.
+        eval_loss: Eval loss at that step, or None.
+        best_step: Step of the checkpoint with the lowest eval loss so far, or None.
+        best_eval_loss: That loss, or None.
+        skipped_steps: Steps that fp16 overflow left without an update.
+    """
+
+    step: int = 0
+    eval_loss: float | None = None
+    best_step: int | None = None
+    best_eval_loss: float | None = None
+    skipped_steps: int = 0
+
+    def with_eval(self, loss: float) -> RunState:
+        """This state after an evaluation."""
+        return replace(self, eval_loss=loss)
+
+    def with_best(self) -> RunState:
+        """This state with its own step as the best one, if its eval loss is the lowest of all checkpoints."""
+        if self.eval_loss is None or (
+            self.best_eval_loss is not None and self.eval_loss >= self.best_eval_loss
+        ):
+            return self
+        return replace(self, best_step=self.step, best_eval_loss=self.eval_loss)
+
+
+class CheckpointFolder:
+    """The checkpoints of one run folder, as seen from one rank.
+
+    Args:
+        run_dir: The run's folder on this host.
+        world: This rank's place.
+        fingerprint: What must be the same for a resumed run to be the same run.
+        keep: Newest checkpoints to keep, besides the best.
+    """
+
+    def __init__(self, run_dir: Path, world: World, fingerprint: dict[str, Any], keep: int) -> None:
+        self.run_dir = run_dir
+        self.world = world
+        self.fingerprint = fingerprint
+        self.keep = keep
+        self.shared_storage = self._find_out_whether_shared()
+
+    @property
+    def commits(self) -> bool:
+        """Whether this rank renames and prunes: one rank for each separate file system."""
+        return self.world.is_main if self.shared_storage else self.world.local_rank == 0
+
+    def _find_out_whether_shared(self) -> bool:
+        """Whether every host sees the file that rank 0 writes."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        token = self.run_dir / f".seen-by-all-{gather_objects(os.getpid())[0]}"
+        if self.world.is_main:
+            token.touch()
+        barrier()
+        shared = all(gather_objects(token.exists()))
+        if self.world.is_main:
+            token.unlink()
+        return shared
+
+    def path_of(self, step: int) -> Path:
+        """Folder of a step's checkpoint."""
+        return self.run_dir / f"{PREFIX}{step}"
+
+    def save(self, engine: Any, state: RunState, write_adapter: Any) -> None:  # noqa: ANN401 - DeepSpeedEngine and a callable
+        """Write a checkpoint; every rank must call this.
+
+        Args:
+            engine: The DeepSpeed engine.
+            state: Where the run stands.
+            write_adapter: Called with a folder on each committing rank.
+        """
+        final, temporary = self.path_of(state.step), self.path_of(state.step).with_suffix(".tmp")
+        if self.commits:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        barrier()
+        engine.save_checkpoint(
+            str(temporary), tag=ENGINE_TAG, save_latest=False, exclude_frozen_parameters=True
+        )
+        barrier()
+        if self.commits:
+            write_adapter(temporary / "adapter")
+            value = {"state": asdict(state), "fingerprint": self.fingerprint}
+            write_text_durably(temporary / "state.json", json.dumps(value, indent=2))
+            _write_hashes(temporary)
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
+            _fsync_folder(self.run_dir)
+            self._prune(state.best_step)
+        barrier()
+
+    def _prune(self, best_step: int | None) -> None:
+        steps = self._steps()
+        for step in steps[: -self.keep]:
+            if step != best_step:
+                shutil.rmtree(self.path_of(step))
+
+    def _steps(self) -> list[int]:
+        names = [path.name.removeprefix(PREFIX) for path in self.run_dir.glob(f"{PREFIX}*") if path.is_dir()]
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def load_newest(self, engine: Any, warn: Any) -> RunState:  # noqa: ANN401 - DeepSpeedEngine and a callable
+        """Load the newest checkpoint that is whole on every host.
+
+        Args:
+            engine: A freshly built DeepSpeed engine.
+            warn: Called with a line for every damaged checkpoint that is passed over.
+
+        Raises:
+            CheckpointError: There is none, or it belongs to another run.
+        """
+        step = self._agree_on_step(warn)
+        value = json.loads((self.path_of(step) / "state.json").read_text())
+        self._check_fingerprint(value["fingerprint"], step)
+        loaded, _ = engine.load_checkpoint(str(self.path_of(step)), tag=ENGINE_TAG, load_module_strict=False)
+        if loaded is None:
+            raise CheckpointError(f"{self.path_of(step)}: DeepSpeed found nothing to load in it")
+        return RunState(**value["state"])
+
+    def _agree_on_step(self, warn: Any) -> int:  # noqa: ANN401 - a callable
+        whole: set[int] | None = None
+        if self.commits:
+            whole = set()
+            for step in reversed(self._steps()):
+                problem = find_damage(self.path_of(step))
+                if problem is None:
+                    whole.add(step)
+                    if self.shared_storage:
+                        break
+                    continue
+                warn(f"{self.path_of(step)}: {problem}; passing over it")
+        answers = [answer for answer in gather_objects(whole) if answer is not None]
+        common: set[int] = set.intersection(*answers)
+        if not common:
+            raise CheckpointError(
+                f"--resume: {self.run_dir} holds no whole checkpoint. Start without --resume, in another output_dir "
+                "or after removing this one"
+            )
+        return max(common)
+
+    def _check_fingerprint(self, saved: dict[str, Any], step: int) -> None:
+        now = json.loads(json.dumps(self.fingerprint))
+        differing = [key for key in now if now[key] != saved.get(key)]
+        if differing:
+            details = "; ".join(f"{key} was {saved.get(key)!r} and is {now[key]!r}" for key in differing)
+            raise CheckpointError(
+                f"{self.path_of(step)}: made by another run: {details}. Restore the settings to go on"
+            )
+
+
+def _write_hashes(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    value = {
+        str(path.relative_to(folder)): {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+        for path in files
+    }
+    write_text_durably(folder / "manifest.json", json.dumps(value, indent=2))
+    _fsync_folder(folder)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None when every file is the one that was written."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        for name, entry in manifest.items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != entry["bytes"] or sha256_of(path) != entry["sha256"]:
+                return f"{name} is damaged (its sha256 is not the one that was written)"
+    except FileNotFoundError:
+        return "it has no manifest.json, so its save did not finish"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "its manifest.json is damaged"
+    return None
+
+
+def publish_adapter(run_dir: Path, source: Path) -> Path:
+    """Copy a checkpoint's adapter to `run_dir`/adapter, replacing what is there in one step."""
+    target, temporary = run_dir / "adapter", run_dir / "adapter.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    return target

@@ -1,0 +1,276 @@
+"""The configuration of a run: one YAML file, typed, with nothing that is set in two places.
+
+ZeRO, precision details and communication live in `ds_configs/*.json`; batch sizes, learning rate, schedule and which
+precision to use live here. No torch is imported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from preprocess.errors import ConfigError
+from preprocess.settings import Settings, load_settings
+
+ATTENTION_AND_MLP = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+OWNED_BY_RUN = (
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "optimizer",
+    "scheduler",
+)
+"""DeepSpeed keys whose one home is the run's config."""
+
+Precision = Literal["bf16", "fp16", "fp32"]
+
+
+class ModelSettings(Settings):
+    """Which model, and how its forward pass runs."""
+
+    path: str
+    """A model folder, a `.gguf` file (or a folder with one), or a Hugging Face hub id."""
+
+    precision: Precision = "bf16"
+    """Precision of the frozen weights and of the computation; masters and optimizer states are float32."""
+
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    """Attention kernel; both take the forest mask and give the same result."""
+
+    recompute: bool = False
+    """Recompute each layer's activations in the backward pass: less memory, about a third more work."""
+
+    loss_chunk: int = Field(default=1024, ge=1)
+    """Supervised positions whose logits exist at a time; memory for logits does not grow beyond it."""
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters on a frozen base (Hu et al. 2021)."""
+
+    r: int = Field(default=16, ge=1)
+    """Rank."""
+
+    alpha: float = Field(default=32.0, gt=0)
+    """Scale: the adapter's output is multiplied by alpha / r."""
+
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the adapter's input."""
+
+    targets: tuple[str, ...] = ATTENTION_AND_MLP
+    """Names of the linear layers that get an adapter. With `lm_head` most servers refuse the adapter unmerged."""
+
+
+class DataSettings(Settings):
+    """Which shards."""
+
+    path: Path
+    """Folder that `python -m preprocess build` wrote."""
+
+    verify_hashes: bool = True
+    """Hash every shard before training and refuse a damaged one."""
+
+
+class BatchSettings(Settings):
+    """How many packed rows make a step. Accumulation follows: global / (micro x ranks)."""
+
+    micro_batch_size: int = Field(default=1, ge=1)
+    """Rows in one forward pass on one rank."""
+
+    global_batch_size: int = Field(default=8, ge=1)
+    """Rows in one optimizer step over all ranks; the same on any number of ranks."""
+
+    def accumulation_steps(self, world_size: int) -> int:
+        """Micro-steps in one optimizer step.
+
+        Raises:
+            ConfigError: The global batch does not divide evenly.
+        """
+        rows_at_once = self.micro_batch_size * world_size
+        if self.global_batch_size % rows_at_once:
+            below = self.global_batch_size // rows_at_once * rows_at_once
+            choices = [str(n) for n in (below, below + rows_at_once) if n > 0]
+            raise ConfigError(
+                f"batch.global_batch_size {self.global_batch_size} is no multiple of micro_batch_size "
+                f"{self.micro_batch_size} x {world_size} ranks = {rows_at_once}; use {' or '.join(choices)}"
+            )
+        return self.global_batch_size // rows_at_once
+
+
+class OptimizerSettings(Settings):
+    """AdamW (Loshchilov & Hutter 2019), cosine schedule with linear warm-up, clipping."""
+
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Highest rate, reached after the warm-up."""
+
+    warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
+    """Share of all steps over which the rate rises; the first step already has a rate above zero."""
+
+    final_fraction: float = Field(default=0.1, ge=0, le=1)
+    """Rate at the last step as a share of the highest."""
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of the first and second moment."""
+
+    eps: float = Field(default=1e-8, gt=0)
+    """Added to the root of the second moment."""
+
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled decay of the adapter's weights."""
+
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+
+
+class ScheduleSettings(Settings):
+    """How long, and what happens when."""
+
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the training rows; may be a fraction."""
+
+    max_steps: int | None = Field(default=None, ge=1)
+    """Stop after this many steps even if epochs are left."""
+
+    eval_every_steps: int | None = Field(default=None, ge=1)
+    """Evaluate the loss at this interval; always at the end."""
+
+    save_every_steps: int | None = Field(default=None, ge=1)
+    """Write a checkpoint at this interval; always at the end."""
+
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """Newest checkpoints to keep; the best one is kept besides."""
+
+
+class RunConfig(Settings):
+    """A whole run."""
+
+    output_dir: Path
+    """Run folder: checkpoints, metrics, adapter."""
+
+    model: ModelSettings
+    data: DataSettings
+    lora: LoraSettings = LoraSettings()
+    batch: BatchSettings = BatchSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+
+    deepspeed: str = "zero1"
+    """A file of `ds_configs/` by name (zero0 … zero3, zero3_offload), or a path to a JSON file."""
+
+    world_size: int | None = Field(default=None, ge=1)
+    """Ranks that must take part, or None for any number."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of the adapter's start, the order of rows, and dropout."""
+
+    tensorboard: bool = True
+    """Write TensorBoard files besides metrics.jsonl."""
+
+    resume: bool = False
+    """Go on from the newest whole checkpoint of output_dir; an error when there is none."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.lora.targets)) != len(self.lora.targets) or not self.lora.targets:
+            raise ValueError("lora.targets must name at least one layer, each once")
+        return self
+
+
+def load_run_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run's configuration from a YAML file or by the name of a shipped one.
+
+    Raises:
+        ConfigError: There is no such file, a key is unknown, or a value is not allowed.
+    """
+    return load_settings(RunConfig, find_shipped(str(path), "harness.configs", ".yaml"), overrides)
+
+
+def find_shipped(name: str, package: str, suffix: str) -> Path:
+    """A path as it is, or the shipped file that a bare name stands for.
+
+    Raises:
+        ConfigError: Neither a file nor a shipped name.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    shipped = folder / f"{name}{suffix}"
+    if shipped.is_file():
+        return shipped
+    names = ", ".join(sorted(file.stem for file in folder.glob(f"*{suffix}")))
+    raise ConfigError(f"config {name}: no such file; shipped ones: {names}")
+
+
+def load_deepspeed_config(name: str) -> dict[str, Any]:
+    """Read a DeepSpeed JSON and refuse keys that the run's config owns.
+
+    Raises:
+        ConfigError: Missing, not JSON, holds a key owned by the run's config, or an "auto".
+    """
+    path = find_shipped(name, "ds_configs", ".json")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a JSON object")
+    if owned := [key for key in OWNED_BY_RUN if key in values]:
+        raise ConfigError(f"{path}: {', '.join(owned)} belong in the run's config, not here")
+    if '"auto"' in json.dumps(values):
+        raise ConfigError(
+            f'{path}: holds an "auto" value, which DeepSpeed would misread; write the value itself'
+        )
+    for precision in ("bf16", "fp16"):
+        if "enabled" in values.get(precision, {}):
+            raise ConfigError(f"{path}: {precision}.enabled is set by the run's model.precision; remove it")
+    if unknown := sorted(set(values) - KNOWN_DEEPSPEED_KEYS):
+        raise ConfigError(
+            f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(sorted(KNOWN_DEEPSPEED_KEYS))}"
+        )
+    return values
+
+
+KNOWN_DEEPSPEED_KEYS = frozenset(
+    {
+        "bf16",
+        "communication_data_type",
+        "data_types",
+        "fp16",
+        "prescale_gradients",
+        "seq_parallel_communication_data_type",
+        "zero_allow_untested_optimizer",
+        "zero_force_ds_cpu_optimizer",
+        "zero_optimization",
+    }
+)
+"""Top-level keys of a DeepSpeed JSON that make sense here; DeepSpeed itself ignores a misspelt one in silence."""
+
+
+def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
+    """The dictionary for `deepspeed.initialize`: the JSON plus what the run's config owns."""
+    values = load_deepspeed_config(config.deepspeed)
+    precision = config.model.precision
+    for name in ("bf16", "fp16"):
+        values[name] = {**values.get(name, {}), "enabled": precision == name}
+    values["train_micro_batch_size_per_gpu"] = config.batch.micro_batch_size
+    values["gradient_accumulation_steps"] = config.batch.accumulation_steps(world_size)
+    values["train_batch_size"] = config.batch.global_batch_size
+    values["gradient_clipping"] = config.optimizer.max_grad_norm
+    values["steps_per_print"] = 1_000_000_000  # the harness reports by itself
+    values["wall_clock_breakdown"] = False
+    return values
+
+
+def zero_stage(config: RunConfig) -> int:
+    """The ZeRO stage that the run's DeepSpeed file asks for."""
+    return int(load_deepspeed_config(config.deepspeed).get("zero_optimization", {}).get("stage", 0))

@@ -1,0 +1,102 @@
+"""Process group, rank and the few collectives that the loop needs, over DeepSpeed's own communication layer."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed
+from deepspeed.accelerator import get_accelerator
+
+from preprocess.errors import PreflightError
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process's place among the ranks.
+
+    Attributes:
+        rank: Global rank, 0 … size - 1.
+        size: Ranks over all hosts.
+        local_rank: Rank on this host.
+        device: Where this rank computes.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the rank that writes and speaks."""
+        return self.rank == 0
+
+
+def join_world(expected_size: int | None) -> World:
+    """Join the process group that the launcher set up (or a group of one, without a launcher).
+
+    Args:
+        expected_size: Ranks that must take part, or None.
+
+    Raises:
+        PreflightError: Another number of ranks was started.
+    """
+    for name, value in {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+    }.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("MASTER_PORT", "29500")
+    size = int(os.environ["WORLD_SIZE"])
+    if expected_size is not None and size != expected_size:
+        raise PreflightError(
+            f"{size} ranks were started, but {expected_size} are asked for. Check the hostfile's path and its slots: "
+            "DeepSpeed's launcher falls back to this machine alone when it does not find the file"
+        )
+    accelerator = get_accelerator()
+    if accelerator.device_name() == "cpu":
+        # DeepSpeed would spend most of a minute compiling a shared-memory kernel that only inference uses.
+        deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
+    if accelerator.device_name() == "cuda":
+        accelerator.set_device(int(os.environ["LOCAL_RANK"]))
+    deepspeed.init_distributed(dist_backend=accelerator.communication_backend_name(), verbose=False)
+    local_rank = int(os.environ["LOCAL_RANK"])
+    return World(
+        torch.distributed.get_rank(), torch.distributed.get_world_size(), local_rank, _device(local_rank)
+    )
+
+
+def _device(local_rank: int) -> torch.device:
+    accelerator = get_accelerator()
+    return torch.device("cpu" if accelerator.device_name() == "cpu" else accelerator.device_name(local_rank))
+
+
+def leave_world() -> None:
+    """End the process group."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for every rank."""
+    torch.distributed.barrier()
+
+
+def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """The element-wise sum of a tensor over all ranks, on every rank."""
+    total = values.clone()
+    torch.distributed.all_reduce(total)
+    return total
+
+
+def gather_objects(value: Any) -> list[Any]:  # noqa: ANN401 - any picklable value
+    """The values of all ranks in rank order, on every rank."""
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values

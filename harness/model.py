@@ -1,0 +1,71 @@
+"""Load a base model from a folder, a GGUF file or a hub id, frozen, in the run's precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from harness.config import ModelSettings, Precision
+from preprocess.errors import ConfigError, DataError
+from preprocess.shards import Manifest
+
+DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def load_base_model(settings: ModelSettings) -> nn.Module:
+    """Load a causal language model with every weight frozen.
+
+    Raises:
+        ConfigError: There is no such model, or it is of a kind without `.model` and `.lm_head`.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            **_source(settings.path), dtype=DTYPES[settings.precision], attn_implementation=settings.attention
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ConfigError(
+            f"model.path {settings.path}: cannot be loaded ({reason}). Expected a model folder, a .gguf file, or "
+            "a hub id that this machine can reach"
+        ) from error
+    if not hasattr(model, "model") or not hasattr(model, "lm_head"):
+        raise ConfigError(f"model.path {settings.path}: {type(model).__name__} has no .model and .lm_head")
+    model.requires_grad_(requires_grad=False)
+    model.config.use_cache = False
+    return cast("nn.Module", model)
+
+
+def _source(path: str) -> dict[str, Any]:
+    local = Path(path)
+    if local.is_dir() and not (local / "config.json").is_file():
+        files = sorted(local.glob("*.gguf"))
+        if len(files) != 1:
+            raise ConfigError(
+                f"model.path {path}: the folder holds neither config.json nor exactly one .gguf file"
+            )
+        local = files[0]
+    if local.suffix == ".gguf":
+        if not local.is_file():
+            raise ConfigError(f"model.path {path}: no such file")
+        return {"pretrained_model_name_or_path": str(local.parent), "gguf_file": local.name}
+    if not local.exists() and path.startswith((".", "/", "~")):
+        raise ConfigError(f"model.path {path}: no such folder")
+    return {"pretrained_model_name_or_path": path}
+
+
+def check_vocabulary(model: nn.Module, manifest: Manifest) -> None:
+    """Refuse shards whose ids the model does not have.
+
+    Raises:
+        DataError: The tokenizer of the shards is larger than the model's embedding.
+    """
+    rows = cast("Any", model).get_input_embeddings().weight.shape[0]
+    if manifest.vocab_size > rows:
+        raise DataError(
+            f"the shards were made with tokenizer {manifest.tokenizer_source} ({manifest.vocab_size} ids), but the "
+            f"model has {rows}. Build the data set with the model's own tokenizer"
+        )

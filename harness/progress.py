@@ -1,0 +1,69 @@
+"""Progress of a run: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from harness.throughput import StepRates
+
+LINE_EVERY_S = 15.0
+"""Seconds between lines where there is no terminal."""
+
+
+class StepProgress:
+    """Shows steps, loss and speed.
+
+    Args:
+        console: Where to.
+        num_steps: Steps of the whole run.
+        done: Steps done before.
+        enabled: False on every rank but one.
+    """
+
+    def __init__(self, console: Console, num_steps: int, done: int, *, enabled: bool) -> None:
+        self._console = console
+        self._num_steps = num_steps
+        self._enabled = enabled
+        self._last_line_s = float("-inf")
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (enabled and console.is_terminal),
+        )
+        self._task = self._bar.add_task("", total=num_steps, completed=done)
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the terminal as it was."""
+        self._bar.stop()
+
+    def advance(self, step: int, loss: float, rates: StepRates) -> None:
+        """Show that a step is done."""
+        speed = f"{rates.smoothed_samples_per_s:,.2f} samples/s, {rates.smoothed_tokens_per_s:,.0f} tokens/s"
+        text = f"loss {loss:.4f}, {speed}"
+        self._bar.update(self._task, completed=step, description=text)
+        now = time.monotonic()
+        is_due = now - self._last_line_s >= LINE_EVERY_S or step == self._num_steps
+        if self._enabled and not self._console.is_terminal and is_due:
+            self._last_line_s = now
+            self._console.print(f"step {step}/{self._num_steps}: {text}", highlight=False)
+
+    def note_eval(self, step: int, loss: float) -> None:
+        """Show an evaluation."""
+        if self._enabled:
+            self._console.print(f"step {step}/{self._num_steps}: eval loss {loss:.4f}", highlight=False)

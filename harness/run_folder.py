@@ -1,0 +1,92 @@
+"""The run folder: what is written once at the start, what makes two runs the same, and each rank's log."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import socket
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from harness.checkpoint import PREFIX
+from harness.config import RunConfig, load_deepspeed_config
+from preprocess.errors import ConfigError, DataError, PreflightError, UserError
+from preprocess.settings import dump_settings
+from preprocess.shards import Manifest, write_text_durably
+
+PACKAGES = ("torch", "deepspeed", "transformers", "peft", "datasets", "pyarrow", "tokenizers", "numpy")
+
+
+def fingerprint(config: RunConfig, manifest: Manifest, world_size: int) -> dict[str, Any]:
+    """What must be equal for a resumed run to go on as the same run."""
+    shards = [shard.sha256 for split in manifest.splits.values() for shard in split.shards]
+    return {
+        "data": hashlib.sha256("".join(shards).encode()).hexdigest(),
+        "model": config.model.path,
+        "precision": config.model.precision,
+        "lora": config.lora.model_dump(mode="json"),
+        "batch": config.batch.model_dump(mode="json"),
+        "optimizer": config.optimizer.model_dump(mode="json"),
+        "epochs": config.schedule.epochs,
+        "max_steps": config.schedule.max_steps,
+        "seed": config.seed,
+        "zero": load_deepspeed_config(config.deepspeed).get("zero_optimization", {}),
+        "world_size": world_size,
+    }
+
+
+def open_run_folder(config: RunConfig, manifest: Manifest, is_writer: bool) -> None:
+    """Refuse a folder that holds another run, then write the resolved config and the versions.
+
+    Raises:
+        ConfigError: The folder already holds a run and `resume` is off.
+    """
+    folder = config.output_dir
+    if not config.resume and (any(folder.glob(f"{PREFIX}*")) or (folder / "metrics.jsonl").exists()):
+        raise ConfigError(
+            f"output_dir {folder} already holds a run. Pass --resume to go on with it, or choose another output_dir"
+        )
+    if is_writer:
+        write_text_durably(folder / "config.yaml", dump_settings(config))
+        write_text_durably(folder / "versions.json", json.dumps(versions(), indent=2))
+        quality = config.data.path / "quality.json"
+        if quality.is_file():
+            write_text_durably(folder / "quality.json", quality.read_text(encoding="utf-8"))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    found = {name: metadata.version(name) for name in PACKAGES}
+    return {
+        "python": platform.python_version(),
+        **found,
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+    }
+
+
+def start_logging(folder: Path, rank: int) -> None:
+    """Send this rank's log records, DeepSpeed's and transformers' too, to its own file."""
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(logs / f"rank-{rank}.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("harness", "DeepSpeed", "transformers", "py.warnings"):
+        logging.getLogger(name).addHandler(handler)
+    logging.getLogger("harness").setLevel(logging.INFO)
+    logging.captureWarnings(capture=True)
+
+
+def explain_error(error: UserError) -> None:
+    """Print a user's error in one line; what every rank of a host would say, only its first one says."""
+    is_common = isinstance(error, ConfigError | DataError | PreflightError)
+    if is_common and os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    where = "" if size == "1" else f" (rank {rank} on {socket.gethostname()})"
+    print(f"error{where}: {error}", file=sys.stderr, flush=True)

@@ -1,0 +1,287 @@
+"""Train: the order of events, from the configuration to the adapter.
+
+Started by a launcher on every rank, or by hand as one process::
+
+    deepspeed --hostfile hostfiles/three_nodes --module harness.train --config run.yaml
+    python -m harness launch --hostfile hostfiles/three_nodes --config run.yaml
+    python -m harness.train --config run.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from rich.console import Console
+
+from harness.checkpoint import CheckpointFolder, RunState, publish_adapter
+from harness.config import RunConfig, load_run_config
+from harness.data import BatchPlan, MicroBatch, collate
+from harness.dist import World, gather_objects, join_world, leave_world
+from harness.engine import build_engine, evaluate_loss, gather_adapter, train_step
+from harness.launch_outcome import launch_dir_from_environment, record_exit
+from harness.lora import add_lora, enable_recompute, save_adapter
+from harness.loss import ForestLanguageModel
+from harness.memory_profile import MEMORY_FILE, MemoryProfile, Phase, print_memory, write_memory
+from harness.meters import MetricsWriter, Part, ThroughputMeter, print_throughput
+from harness.model import check_vocabulary, load_base_model
+from harness.progress import StepProgress
+from harness.run_folder import explain_error, fingerprint, open_run_folder, start_logging
+from harness.schedule import count_steps, learning_rate
+from preprocess.errors import DataError, UserError
+from preprocess.shards import Manifest, ShardedRows, check_hashes, open_split, read_manifest
+
+
+def train(config: RunConfig, console: Console) -> None:
+    """Run one training, from loading to the adapter; every rank calls this.
+
+    Raises:
+        UserError: What went wrong, with its exit code.
+    """
+    world = join_world(config.world_size)
+    manifest, train_rows, eval_rows = open_data(config, world)
+    plan = BatchPlan(
+        num_rows=len(train_rows),
+        micro_batch_size=config.batch.micro_batch_size,
+        accumulation_steps=config.batch.accumulation_steps(world.size),
+        world_size=world.size,
+        seed=config.seed,
+    )
+    checkpoints = CheckpointFolder(
+        config.output_dir, world, fingerprint(config, manifest, world.size), config.schedule.keep_checkpoints
+    )
+    open_run_folder(config, manifest, checkpoints.commits)
+    start_logging(config.output_dir, world.rank)
+    Run(config, console, world, manifest, train_rows, eval_rows, plan, checkpoints).go()
+
+
+def open_data(config: RunConfig, world: World) -> tuple[Manifest, ShardedRows, ShardedRows | None]:
+    """Open the shards; the first rank of each host hashes them.
+
+    Raises:
+        DataError: They are missing or damaged, or there are fewer rows than ranks.
+    """
+    folder = config.data.path
+    manifest = read_manifest(folder)
+    problem = None
+    if config.data.verify_hashes and world.local_rank == 0:
+        try:
+            check_hashes(folder, manifest)
+        except DataError as error:
+            problem = str(error)
+    if problems := sorted({found for found in gather_objects(problem) if found is not None}):
+        raise DataError("; ".join(problems))
+    rows = open_split(folder, "train", manifest)
+    if len(rows) < world.size:
+        raise DataError(
+            f"{folder}: {world.size} ranks, but only {len(rows)} training rows; use fewer ranks or more songs"
+        )
+    has_eval = "eval" in manifest.splits and manifest.splits["eval"].num_rows > 0
+    return manifest, rows, open_split(folder, "eval", manifest) if has_eval else None
+
+
+class Run:
+    """One training run on one rank: what it holds, and its few events."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        console: Console,
+        world: World,
+        manifest: Manifest,
+        train_rows: ShardedRows,
+        eval_rows: ShardedRows | None,
+        plan: BatchPlan,
+        checkpoints: CheckpointFolder,
+    ) -> None:
+        self.config = config
+        self.console = console
+        self.world = world
+        self.manifest = manifest
+        self.train_rows = train_rows
+        self.eval_rows = eval_rows
+        self.plan = plan
+        self.checkpoints = checkpoints
+        self.num_steps = count_steps(config.schedule, plan.steps_per_epoch)
+        self.num_supervised = train_rows.num_supervised()
+        self.memory = MemoryProfile(world.rank, world.device)
+        self.meter = ThroughputMeter()
+        self.metrics = MetricsWriter(config.output_dir, config.tensorboard) if world.is_main else None
+        self.state = RunState()
+
+    def go(self) -> None:
+        """Build the engine, take every step, leave an adapter and the tables."""
+        self.build()
+        if self.config.resume:
+            self.state = self.checkpoints.load_newest(self.engine, self.say)
+            self.say(f"going on after step {self.state.step}")
+            if self.metrics:
+                self.metrics.truncate_after(self.state.step)
+        schedule = self.config.schedule
+        with StepProgress(
+            self.console, self.num_steps, self.state.step, enabled=self.world.is_main
+        ) as progress:
+            for step in range(self.state.step, self.num_steps):
+                self.take_step(step, progress)
+                done = step + 1
+                is_last = done == self.num_steps
+                saves = is_last or (schedule.save_every_steps and done % schedule.save_every_steps == 0)
+                if saves or (schedule.eval_every_steps and done % schedule.eval_every_steps == 0):
+                    self.evaluate(progress)
+                if saves:
+                    self.save()
+        self.finish()
+
+    def build(self) -> None:
+        """Model, adapter, engine."""
+        config = self.config
+        with self.memory.phase("load"):
+            base = load_base_model(config.model)
+            check_vocabulary(base, self.manifest)
+        with self.memory.phase("lora"):
+            self.adapter = add_lora(base, config.lora, config.seed, config.model.path)
+            if config.model.recompute:
+                enable_recompute(base)
+            model = ForestLanguageModel(
+                self.adapter.get_base_model(), config.model.attention, config.model.loss_chunk
+            )
+        with self.memory.phase("engine_init"):
+            self.engine = build_engine(
+                model, config, self.world, shared_storage=self.checkpoints.shared_storage
+            )
+
+    def take_step(self, step: int, progress: StepProgress) -> None:
+        """One optimizer step."""
+        self.meter.start_step()
+        with self.part("data"):
+            rows = self.plan.rows_of_step(step)
+            batches = [
+                self.load(self.train_rows, rows) for rows in self.plan.rows_of_rank(step, self.world.rank)
+            ]
+        rate = learning_rate(step - self.state.skipped_steps, self.num_steps, self.config.optimizer)
+        result = train_step(
+            self.engine,
+            batches,
+            self.world,
+            step=step,
+            global_valid_tokens=int(self.num_supervised[rows].sum()),
+            learning_rate=rate,
+            seed=self.config.seed,
+            part=self.part,
+        )
+        rates = self.meter.end_step(result.counts)
+        skipped = self.state.skipped_steps + (not result.applied)
+        self.state = replace(self.state, step=step + 1, eval_loss=None, skipped_steps=skipped)
+        progress.advance(step + 1, result.loss, rates)
+        if self.metrics:
+            epoch = (step + 1) / self.plan.steps_per_epoch
+            self.metrics.write_train(
+                step + 1, epoch, result.loss, rate, result.grad_norm, result.counts, rates
+            )
+
+    def load(self, split: ShardedRows, rows: Sequence[int] | np.ndarray) -> MicroBatch:
+        """A micro-batch on this rank's device."""
+        return collate([split[int(row)] for row in rows]).to(self.world.device)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Time a part of a step and, where it is a phase too, profile its memory."""
+        with self.meter.part(cast("Part", name)):
+            if name == "data":
+                yield
+            else:
+                with self.memory.phase(cast("Phase", name)):
+                    yield
+
+    def evaluate(self, progress: StepProgress) -> None:
+        """Loss on the eval split."""
+        if self.eval_rows is None:
+            return
+        tasks = self.manifest.tasks
+        plan = BatchPlan(len(self.eval_rows), self.config.batch.micro_batch_size, 1, self.world.size, None)
+        parts = (plan.rows_of_rank(step, self.world.rank)[0] for step in range(plan.steps_per_epoch))
+        started_s = time.perf_counter()
+        with self.part("eval"):
+            batches = (self.load(self.eval_rows, rows) for rows in parts)
+            loss, by_task, supervised = evaluate_loss(self.engine, batches, self.world, len(tasks))
+        self.state = self.state.with_eval(loss)
+        progress.note_eval(self.state.step, loss)
+        if self.metrics:
+            named = {task: value for task, value in zip(tasks, by_task, strict=True) if np.isfinite(value)}
+            self.metrics.write_eval(self.state.step, loss, named, supervised, time.perf_counter() - started_s)
+
+    def save(self) -> None:
+        """Write a checkpoint, and count it as the best one if its eval loss is the lowest so far."""
+        self.state = self.state.with_best()
+        weights = gather_adapter(self.engine, self.adapter)
+        with self.part("save"):
+            self.checkpoints.save(
+                self.engine, self.state, lambda folder: save_adapter(folder, self.adapter, weights)
+            )
+
+    def finish(self) -> None:
+        """Publish the best checkpoint's adapter and print where the time and the memory went."""
+        records = [record for records in gather_objects(self.memory.records()) for record in records]
+        summary = self.meter.summary()
+        best = self.state.best_step if self.state.best_step is not None else self.state.step
+        if self.checkpoints.commits:
+            publish_adapter(self.config.output_dir, self.checkpoints.path_of(best) / "adapter")
+        if self.metrics:
+            self.metrics.write_memory(self.state.step, records)
+            extra = {
+                "best_step": best,
+                "skipped_steps": self.state.skipped_steps,
+                "world_size": self.world.size,
+            }
+            self.metrics.write_summary(self.state.step, summary, extra)
+            self.metrics.close()
+            write_memory(self.config.output_dir / MEMORY_FILE, records)
+            print_throughput(summary, self.console)
+            print_memory(records, self.console)
+            self.console.print(f"adapter of step {best}: {self.config.output_dir / 'adapter'}")
+
+    def say(self, line: str) -> None:
+        """A line on rank 0's terminal."""
+        if self.world.is_main:
+            self.console.print(line, highlight=False)
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line of a rank: what DeepSpeed's launcher adds, and ours."""
+    parser = argparse.ArgumentParser(
+        "harness.train", description="Train LoRA on packed lyrics with DeepSpeed."
+    )
+    parser.add_argument("--config", required=True, help="a YAML file, or the name of a shipped config")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override one setting")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint")
+    parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of every rank. Returns the exit code."""
+    options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    code = 0
+    try:
+        overrides = [*options.set, *(["resume=true"] if options.resume else [])]
+        train(load_run_config(Path(options.config), overrides), console)
+    except UserError as error:
+        code = error.exit_code
+        explain_error(error)
+    finally:
+        record_exit(launch_dir_from_environment(), int(os.environ.get("RANK", "0")), code)
+    leave_world()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

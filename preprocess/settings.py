@@ -1,0 +1,108 @@
+"""Settings as typed data: YAML, overrides of the form ``a.b=c``, and errors that name the nearest legal key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from preprocess.errors import ConfigError
+
+
+class Settings(BaseModel):
+    """A group of settings: immutable, and a key that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def load_settings(kind: type[SettingsT], path: Path | None, overrides: Sequence[str] = ()) -> SettingsT:
+    """Read settings from a YAML file and apply overrides.
+
+    Args:
+        kind: The settings class.
+        path: YAML file, or None for the defaults.
+        overrides: Assignments such as ``optimizer.learning_rate=1e-4``; the value is read as YAML.
+
+    Raises:
+        ConfigError: The file is missing or no YAML mapping, a key is unknown, or a value is not allowed.
+    """
+    values = {} if path is None else _read_yaml(path)
+    for override in overrides:
+        _apply_override(values, override)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        where = "the settings" if path is None else str(path)
+        raise ConfigError(f"{where}: {_explain(kind, error)}") from error
+
+
+def dump_settings(settings: Settings) -> str:
+    """The settings as YAML that `load_settings` reads back."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"config {path}: no such file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path}: not valid YAML ({' '.join(str(error).split())})") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"config {path}: expected a mapping of settings, got {type(values).__name__}")
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {override!r}: expected KEY=VALUE, as in optimizer.learning_rate=1e-4")
+    *groups, last = key.strip().split(".")
+    target = values
+    for group in groups:
+        target = target.setdefault(group, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {override!r}: {group} is a single value, not a group of settings")
+    try:
+        target[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
+
+
+def _explain(kind: type[BaseModel], error: ValidationError) -> str:
+    return "; ".join(
+        _explain_one(kind, item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()
+    )
+
+
+def _explain_one(
+    kind: type[BaseModel], location: tuple[int | str, ...], type_: str, message: str, got: object
+) -> str:
+    name = ".".join(str(part) for part in location)
+    if type_ == "missing":
+        return f"{name} is required"
+    if type_ != "extra_forbidden":
+        return f"{name}: got {got!r}: {message.removeprefix('Value error, ')}"
+    legal = _legal_keys(kind, location[:-1])
+    near = difflib.get_close_matches(str(location[-1]), legal, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"legal keys here: {', '.join(sorted(legal))}"
+    return f"unknown key {name!r}; {hint}"
+
+
+def _legal_keys(kind: type[BaseModel], groups: tuple[int | str, ...]) -> list[str]:
+    for group in groups:
+        field = kind.model_fields.get(str(group))
+        annotation = None if field is None else field.annotation
+        if not isinstance(annotation, type) or not issubclass(annotation, BaseModel):
+            return []
+        kind = annotation
+    return list(kind.model_fields)
