@@ -118,10 +118,15 @@ Evidence = dict[str, dict[str, float]]
 """Theme → evidence word or phrase → its weight, share · (1 + ln count)."""
 
 
-def find_evidence(lyrics: str, lexicon: Lexicon) -> Evidence:
-    """Collect for every theme the words and phrases of the lyrics that show it, weak themes left out.
+def find_evidence(lyrics: str, lexicon: Lexicon, *, keep_weak: bool = False) -> Evidence:
+    """Collect for every theme the words and phrases of the lyrics that show it.
 
     Linear in the length of the lyrics.
+
+    Args:
+        lyrics: The lyrics; headings are not read.
+        lexicon: Whose words to look for.
+        keep_weak: Also give themes with fewer than `MIN_WORDS` words and `MIN_HITS` occurrences.
     """
     words_by_line = [find_words(line) for line in sung_lines(lyrics)]
     counts = Counter(word for words in words_by_line for word in words)
@@ -145,7 +150,7 @@ def find_evidence(lyrics: str, lexicon: Lexicon) -> Evidence:
     return {
         theme: words
         for theme, words in evidence.items()
-        if len(words) >= MIN_WORDS or hits[theme] >= MIN_HITS
+        if keep_weak or len(words) >= MIN_WORDS or hits[theme] >= MIN_HITS
     }
 
 
@@ -153,12 +158,13 @@ def _rank(evidence: Evidence, lyrics: str) -> list[ThemeEvidence]:
     num_words = sum(len(find_words(line)) for line in sung_lines(lyrics)) if evidence else 0
     scale = 100 / math.sqrt(max(1, num_words) * BASE_WORDS)
     found = [
-        ThemeEvidence(theme, round(sum(words.values()) * scale, 4), strongest_words(words))
+        ThemeEvidence(theme, round(sum(words.values()) * scale, 4), strongest_words(words, theme))
         for theme, words in evidence.items()
     ]
     return sorted(found, key=lambda item: (-item.score, item.theme))
 
 
-def strongest_words(words: Mapping[str, float]) -> tuple[str, ...]:
-    """Evidence words from the heaviest to the lightest; equal ones in alphabetical order."""
-    return tuple(sorted(words, key=lambda word: (-words[word], word)))
+def strongest_words(words: Mapping[str, float], theme: str) -> tuple[str, ...]:
+    """Evidence words from the heaviest to the lightest; of equal ones first the theme's own name, then by alphabet."""
+    own = set(find_words(theme))
+    return tuple(sorted(words, key=lambda word: (-words[word], word not in own, word)))
