@@ -331,7 +331,7 @@ def test_a_step_without_a_finite_loss_is_told_at_the_top(tmp_path: Path) -> None
     third = json.loads(lines[2]) | {"loss": None, "non_finite": ["loss"]}
     path.write_text("\n".join([*lines[:2], json.dumps(third), *lines[3:]]) + "\n", encoding="utf-8")
     texts = PageReader(write_report(tmp_path).read_text(encoding="utf-8")).texts
-    assert "1 training lines hold a figure that is not finite, at step 3." in texts
+    assert "Training: the loss or another figure was not a finite number at step 3." in texts
 
 
 @pytest.mark.parametrize(

@@ -68,9 +68,8 @@ def render_report(run: RunRecords) -> str:
 
 def list_sections(run: RunRecords) -> list[dict[str, object]]:
     """List the sections of charts and tables that have content, in the order of the page."""
-    evaluation = tabulate_nested("Evaluation", run.evaluation)
     sections = [
-        ("accuracy", "Accuracy", chart_accuracy(run.tasks), tabulate_accuracy(run.tasks) + evaluation),
+        ("accuracy", "Accuracy", chart_accuracy(run.tasks), tabulate_accuracy(run)),
         ("training", "Training", chart_training(run), []),
         ("throughput", "Throughput", chart_throughput(run), tabulate_throughput(run)),
         ("memory", "Memory", chart_memory(run.memory), tabulate_memory(run.memory)),

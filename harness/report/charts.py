@@ -32,6 +32,11 @@ def take(lines: Sequence[JsonObject], key: str) -> list[float]:
     return [math.nan if line.get(key) is None else float(line[key]) for line in lines]
 
 
+def spell(name: str) -> str:
+    """Write the name of a part, a phase or a key for a reader."""
+    return name.replace("forward_loss", "forward + loss").replace("_", " ")
+
+
 def chart_training(run: RunRecords) -> list[Chart]:
     """Chart loss, loss by task, learning rate and gradient norm."""
     steps = take(run.train, "step")
@@ -44,26 +49,22 @@ def chart_training(run: RunRecords) -> list[Chart]:
     if by_task:
         charts.append(draw_lines("task-loss", "Eval loss by task", by_task))
     if run.train:
-        for key, title in (
-            ("learning_rate", "Learning rate"),
-            ("grad_norm", "Gradient norm before clipping"),
-        ):
-            name = key.replace("_", "-")
-            charts.append(
-                draw_lines(name, title, [Series(title, steps, take(run.train, key))], from_zero=True)
-            )
+        rate = Series("", steps, take(run.train, "learning_rate"), style="exact")
+        norm = Series("", steps, take(run.train, "grad_norm"))
+        charts.append(draw_lines("learning-rate", "Learning rate", [rate], from_zero=True))
+        charts.append(draw_lines("grad-norm", "Gradient norm before clipping", [norm], from_zero=True))
     return charts
 
 
 def _eval_series(run: RunRecords) -> Series:
-    return Series("eval", take(run.evals, "step"), take(run.evals, "loss"), is_sparse=True)
+    return Series("eval", take(run.evals, "step"), take(run.evals, "loss"), style="marked")
 
 
 def _eval_series_by_task(run: RunRecords) -> list[Series]:
     tables = [line.get("by_task", {}) for line in run.evals]
     tasks = dict.fromkeys(task for table in tables for task in table)
     steps = take(run.evals, "step")
-    return [Series(task, steps, take(tables, task), is_sparse=True) for task in tasks]
+    return [Series(task, steps, take(tables, task), style="marked") for task in tasks]
 
 
 def chart_throughput(run: RunRecords) -> list[Chart]:
@@ -75,7 +76,7 @@ def chart_throughput(run: RunRecords) -> list[Chart]:
     supervised = Series("supervised tokens", steps, take(run.train, "supervised_tokens_per_s"))
     samples = Series("samples", steps, take(run.train, "samples_per_s"))
     parts = [line.get("parts_s", {}) for line in run.train]
-    layers = {part.replace("_", " and "): take(parts, part) for part in STEP_PARTS}
+    layers = {spell(part): take(parts, part) for part in STEP_PARTS}
     return [
         draw_lines("tokens-per-s", "Tokens a second, all ranks", [tokens, supervised], from_zero=True),
         draw_lines("samples-per-s", "Samples (examples) a second, all ranks", [samples], from_zero=True),
@@ -96,9 +97,9 @@ def chart_memory(records: Sequence[MemoryRecord]) -> list[Chart]:
         stacked = np.array(list(by_rank.values()))
         highest, lowest = np.nanmax(stacked, axis=0).tolist(), np.nanmin(stacked, axis=0).tolist()
         bars = {f"highest of {len(ranks)} ranks": highest, "lowest": lowest}
-    names = [phase.replace("_", " ") for phase in phases]
-    chart = draw_bars("memory", "Peak memory by phase, GiB", names, bars)
-    return [Chart(chart.title, chart.svg, chart.legend, f"Peak: {describe_peaks(records)}.")]
+    names = [spell(phase) for phase in phases]
+    note = f"Peak: {describe_peaks(records)}."
+    return [draw_bars("memory", "Peak memory by phase, GiB", names, bars, note)]
 
 
 def chart_accuracy(tasks: Sequence[TaskResult]) -> list[Chart]:

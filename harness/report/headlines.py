@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from harness.memory_profile import GIB
-from harness.report.charts import take
+from harness.report.charts import spell, take
 from harness.report.records import RunRecords
 from harness.report.tables import format_float, format_percent, format_seconds, summarize_throughput
 
@@ -72,7 +72,7 @@ def _memory_cards(run: RunRecords) -> list[Card]:
         Card(
             "peak memory",
             f"{top.peak_bytes / GIB:.2f} GiB",
-            f"rank {top.rank}, {top.phase.replace('_', ' ')}",
+            f"rank {top.rank}, {spell(top.phase)}",
         )
     ]
 
@@ -80,9 +80,9 @@ def _memory_cards(run: RunRecords) -> list[Card]:
 def list_warnings(run: RunRecords) -> list[str]:
     """List what a reader must not overlook: steps whose loss or gradient was not a finite number."""
     warnings = []
-    for kind, lines in (("training", run.train), ("evaluation", run.evals)):
+    for kind, lines in (("Training", run.train), ("Evaluation", run.evals)):
         bad = [str(line["step"]) for line in lines if line.get("non_finite")]
         if bad:
-            shown = ", ".join(bad[:10]) + (" and more" if len(bad) > 10 else "")
-            warnings.append(f"{len(bad)} {kind} lines hold a figure that is not finite, at step {shown}.")
+            shown = ", ".join(bad[:10]) + (f" and {len(bad) - 10:,} more" if len(bad) > 10 else "")
+            warnings.append(f"{kind}: the loss or another figure was not a finite number at step {shown}.")
     return warnings

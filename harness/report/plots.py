@@ -32,7 +32,10 @@ STYLE = {
     "svg.hashsalt": "lyrics-harness",
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "font.size": 11,
+    "font.size": 10.5,
+    "axes.labelsize": 10.5,
+    "xtick.labelsize": 10.5,
+    "ytick.labelsize": 10.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,
@@ -85,8 +88,8 @@ class Series:
     label: str
     steps: Sequence[float]
     values: Sequence[float]
-    is_sparse: bool = False
-    """Whether each point is marked (a few evaluations, not every step)."""
+    style: Literal["noisy", "exact", "marked"] = "noisy"
+    """Noisy: a long line is pale, its running median strong. Exact: as it is. Marked: few points, each shown."""
 
 
 def color(role: str) -> str:
@@ -99,13 +102,14 @@ def series_role(index: int) -> str:
     return f"s{index % NUM_SERIES_COLORS + 1}"
 
 
-def draw(name: str, label: str, paint: Callable[[Any], None]) -> Markup:
+def draw(name: str, label: str, paint: Callable[[Any], None], height: float = 2.8) -> Markup:
     """Draw one chart.
 
     Args:
         name: Prefix of the drawing's ids, unique on the page.
         label: What a screen reader says.
         paint: Gets matplotlib's axes and draws on them.
+        height: Of the drawing, where its width is 5.2.
 
     Returns:
         An <svg> element without fixed size, for the page as it is.
@@ -113,9 +117,8 @@ def draw(name: str, label: str, paint: Callable[[Any], None]) -> Markup:
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         # A name in a script that matplotlib's font lacks: the page's font has it, only the measure is off.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=(5.9, 3.0), layout="constrained")
+        figure = Figure(figsize=(5.2, height), layout="constrained")
         axes = figure.add_subplot()
-        axes.tick_params(labelsize=10.5)
         paint(axes)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
@@ -158,29 +161,28 @@ def thin(steps: Sequence[float], values: Sequence[float]) -> tuple[Floats, Float
 
 
 def smooth(values: Floats, window: int) -> Floats:
-    """Return the running mean over up to `window` values that end at each; NaN is left out."""
-    return np.array(
-        [np.nanmean(v) if np.isfinite(v).any() else np.nan for v in _trailing_windows(values, window)]
-    )
+    """Return the running median over about `window` values around each; NaN is left out.
 
-
-def _trailing_windows(values: Floats, window: int) -> list[Floats]:
-    return [values[max(0, i - window + 1) : i + 1] for i in range(len(values))]
+    The median, so that one slow step leaves no dent; around, so that the curve does not lag.
+    """
+    half = window // 2
+    around = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
+    return np.array([np.nanmedian(v) if np.isfinite(v).any() else np.nan for v in around])
 
 
 def format_number(value: float, position: int | None = None) -> str:
     """Write a tick shortly: 12k, 1.5M, 0.25, 5e-05. `position` is matplotlib's and unused."""
     for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:
-            return f"{value / unit:.3g}{suffix}"
-    return f"{value:.3g}"
+            return f"{value / unit:.4g}{suffix}"
+    return f"{value:.4g}"
 
 
 def set_step_axes(axes: Any, from_zero: bool) -> None:  # noqa: ANN401 (matplotlib is untyped)
     """Label a chart over steps: few ticks, whole steps, short numbers."""
-    axes.set_xlabel("step", fontsize=10.5)
+    axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], min_n_ticks=4))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(format_number))
     if from_zero:
@@ -188,7 +190,7 @@ def set_step_axes(axes: Any, from_zero: bool) -> None:  # noqa: ANN401 (matplotl
 
 
 def draw_lines(name: str, title: str, series: Sequence[Series], from_zero: bool = False) -> Chart:
-    """Draw lines over steps; a long noisy one is pale with its running mean on top.
+    """Draw lines over steps; a long noisy one is pale with its running median on top.
 
     Args:
         name: Prefix of ids.
@@ -210,9 +212,10 @@ def draw_lines(name: str, title: str, series: Sequence[Series], from_zero: bool 
 
 def _paint_line(axes: Any, line: Series, line_color: str) -> None:  # noqa: ANN401
     steps, values = thin(line.steps, line.values)
-    if line.is_sparse or len(steps) < 3:
-        axes.plot(steps, values, color=line_color, linewidth=1.6, marker="o", markersize=4.5)
-    elif len(steps) < 40:
+    # Few points are marked: one alone between two gaps would not show as a line.
+    if line.style == "marked" or len(steps) < 12:
+        axes.plot(steps, values, color=line_color, linewidth=1.6, marker="o", markersize=4)
+    elif line.style == "exact" or len(steps) < 40:
         axes.plot(steps, values, color=line_color, linewidth=1.8)
     else:
         axes.plot(steps, values, color=line_color, linewidth=0.8, alpha=0.35)
@@ -222,46 +225,63 @@ def _paint_line(axes: Any, line: Series, line_color: str) -> None:  # noqa: ANN4
 def draw_stack(name: str, title: str, steps: Sequence[float], layers: Mapping[str, Sequence[float]]) -> Chart:
     """Draw quantities that add up, over steps.
 
+    A step far above the rest (the first, as a rule) would flatten all others: the axis ends at twice the
+    median total, and the note says what lies above it.
+
     Args:
         name: Prefix of ids.
         title: What is shown, with the unit.
         steps: float[n].
         layers: Label to float[n], from the bottom up.
     """
+    x = thin(steps, steps)[0]
+    heights = [np.nan_to_num(thin(steps, values)[1]) for values in layers.values()]
+    totals = np.sum(heights, axis=0)
+    top = 2 * float(np.median(totals))
+    is_cut = 0 < top < totals.max()
 
     def paint(axes: Any) -> None:  # noqa: ANN401
-        x = thin(steps, steps)[0]
-        heights = [np.nan_to_num(thin(steps, values)[1]) for values in layers.values()]
         colors = [color(series_role(i)) for i in range(len(layers))]
         if len(x) < 3:
             for i, height in enumerate(heights):
                 axes.bar(x, height, bottom=sum(heights[:i], np.zeros(len(x))), color=colors[i], width=0.5)
         else:
-            axes.stackplot(x, *heights, colors=colors, alpha=0.85, linewidth=0)
+            axes.stackplot(x, *heights, colors=colors, alpha=0.9, linewidth=0)
         set_step_axes(axes, from_zero=True)
+        if is_cut:
+            axes.set_ylim(0, top)
 
     legend = [LegendEntry(label, series_role(i), "box") for i, label in enumerate(layers)]
-    return Chart(title, draw(name, title, paint), legend)
+    note = f"The axis is cut: the highest total is {format_number(float(totals.max()))}." if is_cut else ""
+    return Chart(title, draw(name, title, paint), legend, note)
 
 
-def draw_bars(name: str, title: str, groups: Sequence[str], bars: Mapping[str, Sequence[float]]) -> Chart:
-    """Draw groups of bars side by side.
+def draw_bars(
+    name: str, title: str, groups: Sequence[str], bars: Mapping[str, Sequence[float]], note: str
+) -> Chart:
+    """Draw groups of horizontal bars, the first group on top.
 
     Args:
         name: Prefix of ids.
         title: What is shown, with the unit.
-        groups: n names along the axis.
+        groups: n names down the axis.
         bars: Label to float[n], NaN where there is no bar.
+        note: Remark below the drawing.
     """
 
     def paint(axes: Any) -> None:  # noqa: ANN401
         width = 0.8 / len(bars)
-        for index, heights in enumerate(bars.values()):
+        for index, lengths in enumerate(bars.values()):
             offset = (index - (len(bars) - 1) / 2) * width
-            axes.bar(np.arange(len(groups)) + offset, heights, width * 0.92, color=color(series_role(index)))
-        axes.set_xticks(range(len(groups)), groups, fontsize=9.5 if len(groups) > 5 else 10.5)
-        axes.tick_params(axis="x", length=0, labelrotation=25 if len(groups) > 5 else 0)
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+            axes.barh(np.arange(len(groups)) + offset, lengths, width * 0.9, color=color(series_role(index)))
+        axes.set_yticks(range(len(groups)), groups)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.grid(visible=True, axis="x")
+        axes.spines["bottom"].set_visible(False)
+        axes.tick_params(axis="x", length=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
 
     legend = [LegendEntry(label, series_role(i), "box") for i, label in enumerate(bars)]
-    return Chart(title, draw(name, title, paint), legend if len(bars) > 1 else [])
+    height = 0.7 + len(groups) * 0.4
+    return Chart(title, draw(name, title, paint, height), legend if len(bars) > 1 else [], note)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from harness.json_lines import JsonObject
 from harness.memory_profile import GIB, PHASES, MemoryRecord
-from harness.report.charts import take
+from harness.report.charts import spell, take
 from harness.report.records import Accuracy, RunRecords, TaskResult
 
 MAX_ROWS = 40
@@ -102,39 +102,45 @@ def summarize_throughput(run: RunRecords) -> JsonObject:
     }
 
 
-def tabulate_throughput(run: RunRecords) -> list[Table]:
-    """Tabulate the summary of throughput and the share of step time by part."""
-    speed = summarize_throughput(run)
-    rows = [
-        [label, format_value(speed[key])]
-        for key, label in THROUGHPUT_ROWS.items()
-        if speed.get(key) is not None
-    ]
-    tables = [Table("After warm-up", [], rows)] if rows else []
-    shares = {
-        part: share for part, share in (speed.get("time_share_by_part") or {}).items() if share is not None
-    }
-    if shares:
-        parts = [[part.replace("_", " "), f"{share:.1%}"] for part, share in shares.items()]
-        tables.append(Table("Share of step time", [], parts, list(shares.values())))
-    return tables
-
-
-THROUGHPUT_ROWS = {
-    "num_steps": "steps measured",
+RATE_ROWS = {
     "samples_per_s": "samples/s",
     "rows_per_s": "rows/s",
     "tokens_per_s": "tokens/s",
     "supervised_tokens_per_s": "supervised tokens/s",
     "slots_per_s": "slots/s (with padding)",
-    "real_slot_share": "share of slots that are real",
     "tokens_per_example": "tokens computed an example",
-    "step_time_median_s": "median step, s",
-    "step_time_p20_s": "step, 20th percentile, s",
-    "step_time_p80_s": "step, 80th percentile, s",
-    "eval_s": "evaluation, apart, s",
-    "save_s": "saving, apart, s",
+    "real_slot_share": "slots that are real",
 }
+TIME_ROWS = {
+    "num_steps": "steps measured",
+    "step_time_median_s": "median step",
+    "step_time_p20_s": "step, 20th percentile",
+    "step_time_p80_s": "step, 80th percentile",
+    "warmup_s": "warm-up, apart",
+    "eval_s": "evaluation, apart",
+    "save_s": "saving, apart",
+}
+
+
+def tabulate_throughput(run: RunRecords) -> list[Table]:
+    """Tabulate the share of step time by part, the rates, and the times."""
+    speed = summarize_throughput(run)
+    shares = {
+        part: share for part, share in (speed.get("time_share_by_part") or {}).items() if share is not None
+    }
+    parts = [[spell(part), format_percent(share)] for part, share in shares.items()]
+    tables = [Table("Share of step time", [], parts, list(shares.values()))]
+    for title, labels in (("Rates after warm-up", RATE_ROWS), ("Time", TIME_ROWS)):
+        known = {key: speed[key] for key in labels if speed.get(key) is not None}
+        tables.append(Table(title, [], [[labels[key], _format_speed(key, x)] for key, x in known.items()]))
+    return [table for table in tables if table.rows]
+
+
+def _format_speed(key: str, value: float) -> str:
+    if key.endswith("_share"):
+        return format_percent(value)
+    is_time = key.endswith("_s") and not key.endswith("_per_s")
+    return format_seconds(value) if is_time else format_value(value)
 
 
 def tabulate_memory(records: Sequence[MemoryRecord]) -> list[Table]:
@@ -148,18 +154,22 @@ def tabulate_memory(records: Sequence[MemoryRecord]) -> list[Table]:
     rows, marked = [], set()
     for r, phase in enumerate(phases):
         cells = [peaks.get((phase, rank)) for rank in ranks]
-        rows.append([phase.replace("_", " "), *(NOTHING if c is None else f"{c / GIB:.2f}" for c in cells)])
+        rows.append([spell(phase), *(NOTHING if c is None else f"{c / GIB:.2f}" for c in cells)])
         marked |= {(r, c + 1) for c, peak in enumerate(cells) if peak == highest}
     columns = ["GiB", *(f"rank {rank}" for rank in ranks)]
     return [Table("Peak by phase and rank", columns, rows, marked=frozenset(marked))]
 
 
-def tabulate_accuracy(tasks: Sequence[TaskResult]) -> list[Table]:
+def tabulate_accuracy(run: RunRecords) -> list[Table]:
     """Tabulate accuracy by task, and whether the interval is clear of what guessing reaches."""
-    if not tasks:
+    if not run.tasks:
         return []
-    columns = ["task", "songs", "before", "after", "chance", "most frequent", "above guessing"]
-    return [Table("", columns, [_accuracy_row(task) for task in tasks])]
+    columns = ["task", "songs", "before", "after", "guessing", "above it"]
+    facts = {key: value for key, value in run.evaluation.items() if not _is_nested(value)}
+    note = "; ".join(f"{_name(key)}: {format_value(value)}" for key, value in facts.items())
+    nested = {key: value for key, value in run.evaluation.items() if key not in facts}
+    table = Table("By task", columns, [_accuracy_row(task) for task in run.tasks], note=note)
+    return [table, *tabulate_nested("", nested)]
 
 
 def _accuracy_row(task: TaskResult) -> list[str]:
@@ -169,8 +179,7 @@ def _accuracy_row(task: TaskResult) -> list[str]:
         format_value(shown.total if shown else None),
         _format_accuracy(task.before),
         _format_accuracy(task.after),
-        format_percent(task.chance),
-        format_percent(task.majority),
+        f"chance {format_percent(task.chance)}\nmajority {format_percent(task.majority)}",
         _judge(task),
     ]
 
@@ -178,7 +187,7 @@ def _accuracy_row(task: TaskResult) -> list[str]:
 def _format_accuracy(result: Accuracy | None) -> str:
     if result is None:
         return NOTHING
-    return f"{result.accuracy:.1%} ({result.low:.1%} to {result.high:.1%})"
+    return f"{result.accuracy:.1%}\n{100 * result.low:.1f} to {100 * result.high:.1f}"
 
 
 def _judge(task: TaskResult) -> str:
@@ -210,7 +219,7 @@ OVERVIEW = "Overview"
 
 
 def _name(key: str) -> str:
-    return str(key).replace("_", " ")
+    return spell(str(key))
 
 
 def _is_nested(value: object) -> bool:
