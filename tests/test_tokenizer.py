@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from toys import SPECIAL_TOKENS, Family, make_tokenizer
+
+from preprocess.errors import ConfigError
+from preprocess.tokenizer import LLAMA3_SPECIAL_TOKENS, TextTokenizer, load_tokenizer
+
+MULTI_SCRIPT_TEXTS = (
+    "Hello darkness, my old friend\nI've come to talk with you again",
+    "  leading, trailing  \n\n\nand   inner   spaces\t\ttabs ",
+    "C'est l'été — « déjà vu » naïve, I'LL we'Ve don't 1234567 3.14",
+    "雨の夜に歌を聴く。我愛你、中國人",
+    "Дорога домой, ночь без сна",
+    "شمس الليل والقمر",
+    "हिन्दी गीत के बोल",
+    "노래 가사 사랑해",
+    "😀\U0001f469\u200d\U0001f467 ♪♫ e\u0301 \ufb01 \uff57\uff49\uff44\uff45 \u200b\u00a0",
+    "\r\nWindows lines\r\n\r\nCR\ronly",
+    "",
+)
+INJECTIONS = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|begin_of_text|>",
+    "<|im_start|>",
+)
+
+
+def ids_of(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[list[int]]:
+    return [tokenizer.encode(text) for text in texts]
+
+
+def test_a_gguf_gives_the_ids_of_transformers(smollm2: TextTokenizer, smollm2_gguf: Path) -> None:
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(smollm2_gguf.parent, gguf_file=smollm2_gguf.name)
+    expected = [theirs.encode(text, add_special_tokens=False) for text in MULTI_SCRIPT_TEXTS]
+    assert ids_of(smollm2, MULTI_SCRIPT_TEXTS) == expected
+    assert smollm2.vocab_size == len(theirs) == 49_152
+    for token in SPECIAL_TOKENS["chatml"]:
+        assert smollm2.special_id(token) == theirs.convert_tokens_to_ids(token)
+
+
+def test_the_comparison_of_ids_would_see_another_pre_tokenizer(smollm2: TextTokenizer) -> None:
+    value = json.loads(smollm2.to_json())
+    byte_level = value["pre_tokenizer"]["pretokenizers"][-1]
+    assert byte_level["use_regex"] is True
+    byte_level["use_regex"] = False
+    other = TextTokenizer(Tokenizer.from_str(json.dumps(value)), "without the split into words")
+    assert ids_of(other, MULTI_SCRIPT_TEXTS) != ids_of(smollm2, MULTI_SCRIPT_TEXTS)
+
+
+def test_tokenizer_model_and_tokenizer_json_give_the_same_llama_3_ids(
+    llama3_from_model: TextTokenizer, llama3_from_json: TextTokenizer
+) -> None:
+    assert ids_of(llama3_from_model, MULTI_SCRIPT_TEXTS) == ids_of(llama3_from_json, MULTI_SCRIPT_TEXTS)
+    assert llama3_from_model.vocab_size == 128_256
+    for token in LLAMA3_SPECIAL_TOKENS[
+        :11
+    ]:  # those in use; the names of reserved ones differ between releases
+        assert llama3_from_model.special_id(token) == llama3_from_json.special_id(token)
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(max_size=80))
+def test_tokenizer_model_and_tokenizer_json_agree_on_any_text(
+    llama3_from_model: TextTokenizer, llama3_from_json: TextTokenizer, text: str
+) -> None:
+    assert llama3_from_model.encode(text) == llama3_from_json.encode(text)
+
+
+@pytest.mark.parametrize("family", ["chatml", "llama3", "plain"])
+def test_special_tokens_in_lyrics_stay_text(family: Family) -> None:
+    tokenizer = make_tokenizer(family)
+    special_ids = {tokenizer.special_id(token) for token in SPECIAL_TOKENS[family]}
+    text = "la la " + " ".join(INJECTIONS) + " la"
+    ids = tokenizer.encode(text)
+    assert not special_ids & set(ids)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.encode_batch([text, "la"]) == [ids, tokenizer.encode("la")]
+
+
+def test_without_the_switch_the_same_lyrics_would_hold_a_special_token(
+    chatml_tokenizer: TextTokenizer,
+) -> None:
+    backend = Tokenizer.from_str(chatml_tokenizer.to_json())
+    backend.encode_special_tokens = False
+    assert chatml_tokenizer.special_id("<|im_end|>") in backend.encode("la <|im_end|> la").ids
+
+
+def test_special_tokens_in_lyrics_stay_text_for_real_tokenizers(
+    smollm2: TextTokenizer, llama3_from_model: TextTokenizer, llama3_from_json: TextTokenizer
+) -> None:
+    text = "".join(INJECTIONS)
+    for tokenizer in (smollm2, llama3_from_model, llama3_from_json):
+        special = {i for i, token in tokenizer.backend.get_added_tokens_decoder().items() if token.special}
+        assert not special & set(tokenizer.encode(text))
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text())
+def test_any_text_survives_the_round_trip(text: str) -> None:
+    tokenizer = make_tokenizer("chatml")
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_truncation_and_padding_kept_in_a_file_are_switched_off(tmp_path: Path) -> None:
+    backend = Tokenizer.from_str(make_tokenizer("chatml").to_json())
+    backend.enable_truncation(max_length=3)
+    backend.enable_padding(length=16)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    text = "Sing me a song of the road and the rain"
+    assert load_tokenizer(tmp_path).encode(text) == make_tokenizer("chatml").encode(text)
+    assert len(load_tokenizer(tmp_path).encode(text)) > 3
+    assert len(load_tokenizer(tmp_path).encode("a")) == 1
+
+
+def test_saving_and_loading_keeps_the_hash(tmp_path: Path, chatml_tokenizer: TextTokenizer) -> None:
+    (tmp_path / "tokenizer.json").write_text(chatml_tokenizer.to_json(), encoding="utf-8")
+    assert load_tokenizer(tmp_path).sha256 == chatml_tokenizer.sha256
+    assert load_tokenizer(tmp_path / "tokenizer.json").sha256 == chatml_tokenizer.sha256
+    assert make_tokenizer("llama3").sha256 != chatml_tokenizer.sha256
+
+
+def test_a_token_that_is_missing_is_named(chatml_tokenizer: TextTokenizer) -> None:
+    assert not chatml_tokenizer.has_token("<|eot_id|>")
+    with pytest.raises(ConfigError, match=r"toy-chatml has no token '<\|eot_id\|>'"):
+        chatml_tokenizer.special_id("<|eot_id|>")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", b"{}"),
+        ("tokenizer.json", b"not json"),
+        ("tokenizer.json", b""),
+        ("tokenizer.model", b"\x0a\x0e\x0a\x05<unk>\x15\x00\x00 sentencepiece"),
+        ("tokenizer.model", b"IQ== zero\n"),
+        ("tokenizer.model", b"!!!! 0\n"),
+        ("tokenizer.model", b"IQ==\n"),
+        ("tokenizer.model", b""),
+        ("model.gguf", b"GGUF"),
+        ("model.gguf", b"not a gguf at all, but long enough for a header of one"),
+    ],
+)
+def test_a_malformed_file_is_a_config_error(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=name):
+        load_tokenizer(tmp_path / name)
+
+
+def test_a_tokenizer_model_cut_at_a_line_end_is_refused(tmp_path: Path, llama3_model_tokenizer: Path) -> None:
+    lines = llama3_model_tokenizer.read_bytes().splitlines(keepends=True)
+    (tmp_path / "tokenizer.model").write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(ConfigError, match=r"127,999 tokens, expected Llama 3's 128,000"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["./nothing", "/nowhere/tokenizer.json", "a/b/c", "toy.gguf", "~/models"])
+def test_a_missing_path_is_not_taken_for_a_hub_id(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr("preprocess.tokenizer._load_from_hub", lambda _name: pytest.fail("asked the hub"))
+    with pytest.raises(ConfigError, match="no such file or folder"):
+        load_tokenizer(name)
+
+
+def test_a_folder_without_a_tokenizer_says_what_it_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"neither tokenizer\.json nor tokenizer\.model"):
+        load_tokenizer(tmp_path)
+
+
+class FakeTokenizer:
+    """Stands where `tokenizers.Tokenizer` stands, for the hub path."""
+
+    error: Exception | None = None
+    asked: list[str]
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> Any:  # noqa: ANN401
+        cls.asked.append(name)
+        if cls.error is not None:
+            raise cls.error
+        return Tokenizer.from_str(make_tokenizer("llama3").to_json())
+
+
+def test_a_hub_id_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeTokenizer, "asked", [], raising=False)
+    monkeypatch.setattr("preprocess.tokenizer.Tokenizer", FakeTokenizer)
+    tokenizer = load_tokenizer("some-lab/some-model")
+    assert FakeTokenizer.asked == ["some-lab/some-model"]
+    assert tokenizer.sha256 == make_tokenizer("llama3").sha256
+    assert tokenizer.source == "some-lab/some-model"
+
+
+@pytest.mark.parametrize("error", [OSError("no route\nmore lines"), RuntimeError(""), ValueError("gated")])
+def test_a_hub_that_does_not_answer_is_a_config_error(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(FakeTokenizer, "asked", [], raising=False)
+    monkeypatch.setattr(FakeTokenizer, "error", error)
+    monkeypatch.setattr("preprocess.tokenizer.Tokenizer", FakeTokenizer)
+    with pytest.raises(ConfigError, match=r"Pass a folder with tokenizer\.json") as raised:
+        load_tokenizer("some-lab/some-model")
+    assert "\n" not in str(raised.value)
