@@ -23,6 +23,8 @@ LLAMA3_PATTERN = (
 )
 """How Llama 3 splits text before byte-pair merges (Meta's reference tokenizer)."""
 
+LLAMA3_NUM_TEXT_TOKENS = 128_000
+
 LLAMA3_SPECIAL_TOKENS = (
     "<|begin_of_text|>",
     "<|end_of_text|>",
@@ -221,7 +223,14 @@ def _tokenizer_from_tiktoken(path: Path) -> Tokenizer:
             raise ConfigError(
                 f"{path}:{number}: expected 'base64 rank', the form of Llama 3's tokenizer.model"
             )
-        ranks[base64.b64decode(fields[0])] = int(fields[1])
+        ranks[base64.b64decode(fields[0], validate=True)] = int(fields[1])
+    if sorted(ranks.values()) != list(
+        range(LLAMA3_NUM_TEXT_TOKENS)
+    ):  # the special tokens' ids follow the last
+        raise ConfigError(
+            f"{path}: {len(ranks):,} tokens, expected Llama 3's {LLAMA3_NUM_TEXT_TOKENS:,}, ranked from 0: the file "
+            "was cut, or belongs to another model. Copy it again or use its tokenizer.json"
+        )
     to_char = _byte_alphabet()
     vocab = {_spell(token, to_char): rank for token, rank in ranks.items()}
     merges = [
