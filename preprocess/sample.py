@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from preprocess.clean import MAX_CHARS, MIN_CHARS, lyrics_hash
 from preprocess.errors import DataError
@@ -273,7 +274,7 @@ def print_outcome(outcome: SampleOutcome, console: Console) -> None:
         table.add_column(heading, justify="right")
     for row in outcome.genres:
         counts = (row.wanted, row.had, row.taken, row.evaluation)
-        table.add_row(row.genre or "(none)", *(f"{count:,}" for count in counts))
+        table.add_row(Text(row.genre or "(none)"), *(f"{count:,}" for count in counts))
     console.print(table)
     console.print(
         f"left out: {outcome.num_wrong_length:,} of wrong length, {outcome.num_duplicates:,} duplicates, "
