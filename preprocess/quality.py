@@ -27,6 +27,7 @@ PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 _FACTS = ("title", "artist", "genre", "year", "album", "themes")
 _NUM_TOP = 10
 _MAX_REASONS = 100
+_MAX_ROWS = 15
 
 
 def percentiles(counts: Mapping[int, int], wanted: Iterable[int] = PERCENTILES) -> dict[int, int]:
@@ -178,6 +179,10 @@ def _shares(name: str, counts: Mapping[str, int], whole: int) -> Table:
     table.add_column(name)
     table.add_column("songs", justify="right")
     table.add_column("share", justify="right")
-    for key, count in counts.items():
+    shown = dict(sorted(counts.items(), key=lambda item: -item[1])[:_MAX_ROWS])
+    rows = [(key, counts[key]) for key in counts if key in shown]
+    if len(shown) < len(counts):
+        rows.append((f"({len(counts) - len(shown):,} others)", sum(counts.values()) - sum(shown.values())))
+    for key, count in rows:
         table.add_row(Text(key), f"{count:,}", f"{count / max(1, whole):.1%}")
     return table

@@ -86,3 +86,12 @@ def test_names_that_look_like_markup_are_printed_as_they_are() -> None:
     text = console.export_text()
     assert "[/] [bold]" in text
     assert "[red]" in text
+
+
+def test_long_tables_are_cut_and_say_how_much() -> None:
+    console = Console(record=True, width=100, file=io.StringIO())
+    songs = [Song(str(n), f"la {n}", genre=f"Genre{n:02}") for n in range(20)]
+    print_quality(measure_quality([*songs, Song("z", "la", genre="Genre19")]), console)
+    text = console.export_text()
+    assert "(5 others)" in text
+    assert "Genre19" in text
