@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -113,7 +114,14 @@ def write_text_durably(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        _remove(temporary)
         raise no_space(path, error) from error
+
+
+def _remove(path: Path) -> None:
+    """Remove what a failed write left; the failure itself is what the user hears of."""
+    with suppress(OSError):
+        path.unlink()
 
 
 def no_space(path: Path, error: OSError) -> DataError | NoSpaceError:
@@ -132,7 +140,10 @@ def write_split(
         NoSpaceError: The disk is full.
         DataError: The folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise no_space(folder, error) from error
     num_shards = max(1, -(-len(rows) // rows_per_shard))
     shards = []
     for i in range(num_shards):
@@ -155,7 +166,7 @@ def _write_shard(path: Path, rows: Sequence[PackedRow]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise no_space(path, error) from error
 
 
