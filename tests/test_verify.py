@@ -1,0 +1,436 @@
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from test_shards import cut_at_batch_boundary
+from toys import (
+    TASKS,
+    Family,
+    encode_songs,
+    make_dataset,
+    make_songs,
+    make_tokenizer,
+    write_toy_manifest,
+)
+
+from preprocess import shards
+from preprocess.errors import DataError
+from preprocess.forest import PackedRow, concatenate
+from preprocess.prompt import encode_pieces, find_format
+from preprocess.schema import ROOT
+from preprocess.shards import read_manifest, write_manifest, write_split
+from preprocess.verify import CHECKS, MAX_FINDINGS_KEPT, find_damage, print_report, verify_dataset
+
+SEQ_LEN = 512
+
+
+def findings(folder: Path) -> list[str]:
+    """Findings as lines; each also makes `verify_dataset` refuse with exit code 4 and say so."""
+    report = find_damage(folder)
+    lines = [str(finding) for finding in report.findings]
+    if report.ok:
+        verify_dataset(folder)
+        return lines
+    with pytest.raises(DataError) as raised:
+        verify_dataset(folder)
+    assert raised.value.exit_code == 4
+    assert lines[0] in str(raised.value)
+    return lines
+
+
+def first_shard(folder: Path, split: str = "train") -> Path:
+    return folder / split / read_manifest(folder).splits[split].shards[0].file
+
+
+@pytest.mark.parametrize("family", ["chatml", "llama3", "plain"])
+@pytest.mark.parametrize("share_prefix", [True, False])
+def test_an_untouched_data_set_passes(tmp_path: Path, family: Family, share_prefix: bool) -> None:
+    manifest = make_dataset(tmp_path, family=family, share_prefix=share_prefix)
+    report = verify_dataset(tmp_path)
+    assert report.ok
+    assert report.findings == []
+    num_shards = sum(len(split.shards) for split in manifest.splits.values())
+    num_rows = sum(split.num_rows for split in manifest.splits.values())
+    assert [report.num_checked[name] for name in CHECKS] == [1, num_shards, num_rows, 28, 15]
+
+
+def test_songs_split_over_groups_pass(tmp_path: Path) -> None:
+    make_dataset(tmp_path, seq_len=150)
+    assert findings(tmp_path) == []
+    assert read_manifest(tmp_path).splits["train"].num_rows > 12
+
+
+def test_progress_counts_every_row(toy_dataset: Path) -> None:
+    seen: list[int] = []
+    report = verify_dataset(toy_dataset, seen.append)
+    assert sum(seen) == report.num_checked["rows"] == 8
+
+
+def test_a_flipped_bit_is_found(toy_dataset: Path) -> None:
+    path = first_shard(toy_dataset)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 16
+    path.write_bytes(data)
+    (line,) = findings(toy_dataset)
+    assert line.startswith("train/data-00000-of-00003.arrow: ")
+    assert "sha256 differs" in line
+
+
+def test_a_shard_cut_at_a_batch_boundary_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "ROWS_PER_BATCH", 1)
+    make_dataset(tmp_path)
+    cut_at_batch_boundary(first_shard(tmp_path), 1)
+    (line,) = findings(tmp_path)
+    assert "data-00000-of-00003.arrow" in line
+
+
+def test_a_cut_shard_whose_hash_was_made_to_fit_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "ROWS_PER_BATCH", 1)
+    manifest = make_dataset(tmp_path)
+    path = first_shard(tmp_path)
+    cut_at_batch_boundary(path, 1)
+    split = manifest.splits["train"]
+    forged = replace(split.shards[0], num_bytes=path.stat().st_size, sha256=shards.sha256_of(path))
+    new_split = replace(split, shards=(forged, *split.shards[1:]))
+    write_manifest(tmp_path, replace(manifest, splits={**manifest.splits, "train": new_split}))
+    (line,) = findings(tmp_path)
+    assert "1 rows, expected 2" in line
+
+
+def test_a_deleted_shard_is_found_and_the_others_are_still_read(toy_dataset: Path) -> None:
+    first_shard(toy_dataset, "eval").unlink()
+    (line,) = findings(toy_dataset)
+    assert line.startswith("eval/data-00000-of-00001.arrow: ")
+    assert "missing" in line
+    assert find_damage(toy_dataset).num_checked["rows"] == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("num_rows", "train num_rows"),
+        ("num_songs", "train num_songs"),
+        ("num_examples", "train num_examples"),
+        ("num_tokens", "train num_tokens"),
+        ("num_supervised", "train num_supervised"),
+        ("unshared_tokens", "train unshared_tokens"),
+    ],
+)
+def test_a_changed_count_is_found(toy_dataset: Path, name: str, place: str) -> None:
+    manifest = read_manifest(toy_dataset)
+    split = manifest.splits["train"]
+    changed = replace(split, **{name: getattr(split, name) + 1})
+    write_manifest(toy_dataset, replace(manifest, splits={**manifest.splits, "train": changed}))
+    (line,) = findings(toy_dataset)
+    value = getattr(split, name)
+    assert line == f"{place}: the rows give {value:,}, the manifest says {value + 1:,}"
+
+
+@pytest.mark.parametrize("key", ["examples", "supervised_tokens"])
+def test_a_changed_count_of_a_task_is_found(toy_dataset: Path, key: str) -> None:
+    value = json.loads((toy_dataset / "manifest.json").read_text())
+    value["splits"]["eval"]["by_task"]["genre"][key] -= 1
+    (toy_dataset / "manifest.json").write_text(json.dumps(value))
+    (line,) = findings(toy_dataset)
+    assert line.startswith(f"eval {key} of task genre: the rows give")
+
+
+def test_a_task_that_the_manifest_forgot_to_count_is_found(toy_dataset: Path) -> None:
+    value = json.loads((toy_dataset / "manifest.json").read_text())
+    del value["splits"]["train"]["by_task"]["themes"]
+    (toy_dataset / "manifest.json").write_text(json.dumps(value))
+    assert [line.split(":")[0] for line in findings(toy_dataset)] == [
+        "train examples of task themes",
+        "train supervised_tokens of task themes",
+    ]
+
+
+def test_another_tokenizer_is_found(toy_dataset: Path) -> None:
+    other = make_tokenizer("chatml", vocab_size=300).to_json()
+    (toy_dataset / "tokenizer" / "tokenizer.json").write_text(other, encoding="utf-8")
+    (line,) = findings(toy_dataset)
+    assert line.startswith("tokenizer: sha256 ")
+
+
+@pytest.mark.parametrize("content", [None, "{}"])
+def test_a_tokenizer_that_is_missing_or_damaged_is_found(toy_dataset: Path, content: str | None) -> None:
+    path = toy_dataset / "tokenizer" / "tokenizer.json"
+    path.unlink() if content is None else path.write_text(content)
+    (line,) = findings(toy_dataset)
+    assert line.startswith("tokenizer: tokenizer")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"stop_token_id": 5}, {"stop_token": "<|endoftext|>"}, {"vocab_size": 999}, {"prompt_format": "plain"}],
+)
+def test_a_manifest_that_disagrees_with_its_tokenizer_is_found(
+    toy_dataset: Path, changes: dict[str, Any]
+) -> None:
+    write_manifest(toy_dataset, replace(read_manifest(toy_dataset), **changes))
+    assert any(line.startswith("tokenizer: vocabulary, format, stop token") for line in findings(toy_dataset))
+
+
+def test_another_system_message_is_found(toy_dataset: Path) -> None:
+    write_manifest(toy_dataset, replace(read_manifest(toy_dataset), system="You are a pirate."))
+    lines = findings(toy_dataset)
+    assert len(lines) == 15
+    assert "does not begin with the format's opening" in lines[0]
+
+
+@pytest.mark.parametrize(
+    "content", [None, "{}", '{"_data_files": [{"filename": "data-00000-of-00009.arrow"}]}']
+)
+def test_a_state_file_that_lists_other_shards_is_found(toy_dataset: Path, content: str | None) -> None:
+    path = toy_dataset / "train" / "state.json"
+    path.unlink() if content is None else path.write_text(content)
+    (line,) = findings(toy_dataset)
+    assert line.startswith("train/state.json: ")
+
+
+def test_a_song_in_two_splits_is_found(tmp_path: Path) -> None:
+    manifest = make_dataset(tmp_path)
+    rows = encode_songs(make_songs(15)[11:], make_tokenizer(), SEQ_LEN)
+    splits = {"train": manifest.splits["train"], "eval": write_split(tmp_path / "eval", rows, TASKS, 9)}
+    write_toy_manifest(tmp_path, splits, make_tokenizer(), SEQ_LEN)
+    assert findings(tmp_path) == ["song song-0011: is in split eval and in split train"]
+
+
+def test_no_manifest_is_an_error_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a finished data set"):
+        find_damage(tmp_path)
+
+
+# Rows that are wrong although every hash fits. The row holds two songs, segments 0 … 4 and 5 … 9.
+
+
+def good_row() -> PackedRow:
+    first, second = (encode_songs([song], make_tokenizer(), SEQ_LEN)[0] for song in make_songs(2))
+    return concatenate([first, second])
+
+
+def findings_of_row(folder: Path, row: PackedRow) -> list[str]:
+    make_dataset(folder, num_songs=1, num_eval_songs=0)
+    info = write_split(folder / "train", [], TASKS, 9)
+    good = write_split(folder / "good", [good_row()], TASKS, 9)
+    # The counts are left as the good row gives them where counting the wrong one is not possible at all.
+    shards._write_shard(folder / "train" / info.shards[0].file, [row])
+    path = folder / "train" / info.shards[0].file
+    shard = replace(info.shards[0], num_rows=1, num_bytes=path.stat().st_size, sha256=shards.sha256_of(path))
+    write_toy_manifest(folder, {"train": replace(good, shards=(shard,))}, make_tokenizer(), SEQ_LEN)
+    return [line for line in findings(folder) if line.startswith("train row")]
+
+
+def changed(array: Any, **at: int) -> Any:  # noqa: ANN401
+    """A copy with some entries set: `changed(a, i3=7)` sets a[3] = 7."""
+    copy = array.copy()
+    for index, value in at.items():
+        copy[int(index[1:])] = value
+    return copy
+
+
+def start_of(row: PackedRow, segment: int) -> int:
+    return int(row.seq_lens[:segment].sum())
+
+
+def supervised_slots(row: PackedRow, segment: int) -> list[int]:
+    start = start_of(row, segment)
+    return [start + i for i in np.flatnonzero(row.label_mask[start : start + row.seq_lens[segment]]).tolist()]
+
+
+def with_mask(row: PackedRow, slot: int, value: bool) -> PackedRow:
+    return replace(row, label_mask=changed(row.label_mask, **{f"i{slot}": value}))
+
+
+def with_id(row: PackedRow, slot: int, token: int) -> PackedRow:
+    return replace(row, input_ids=changed(row.input_ids, **{f"i{slot}": token}))
+
+
+def with_parent(row: PackedRow, segment: int, parent: int) -> PackedRow:
+    return replace(row, parents=changed(row.parents, **{f"i{segment}": parent}))
+
+
+def with_task(row: PackedRow, segment: int, task: int) -> PackedRow:
+    return replace(row, tasks=changed(row.tasks, **{f"i{segment}": task}))
+
+
+def without_mask_of(row: PackedRow, segment: int) -> PackedRow:
+    for slot in supervised_slots(row, segment):
+        row = with_mask(row, slot, False)
+    return row
+
+
+def with_text_for_special(row: PackedRow) -> PackedRow:
+    """The first question's end of turn as ordinary characters: it reads the same and is not the same."""
+    tokenizer = make_tokenizer()
+    prompt = find_format(tokenizer)
+    num_header = len(encode_pieces(tokenizer, prompt.after_question))
+    slot = supervised_slots(row, 1)[0] - num_header
+    fake = tokenizer.encode("<|im_end|>")
+    assert row.input_ids[slot] == tokenizer.special_id("<|im_end|>")
+    return replace(
+        row,
+        input_ids=np.concatenate([row.input_ids[:slot], fake, row.input_ids[slot + 1 :]]).astype(np.int32),
+        label_mask=np.insert(row.label_mask, slot, [False] * (len(fake) - 1)),
+        seq_lens=changed(row.seq_lens, i1=int(row.seq_lens[1]) + len(fake) - 1),
+    )
+
+
+WRONG_ROWS: dict[str, tuple[Callable[[PackedRow], PackedRow], str]] = {
+    "parent after its child": (lambda r: with_parent(r, 1, 3), "each parent must come before its child"),
+    "parent is itself": (lambda r: with_parent(r, 1, 1), "each parent must come before its child"),
+    "parent is a sibling": (
+        lambda r: with_parent(r, 2, 1),
+        "segment 2 continues segment 1, which holds an answer",
+    ),
+    "parent is another song": (
+        lambda r: with_parent(r, 6, 0),
+        "segment 6 of song 'song-0001' continues song 'song-0000'",
+    ),
+    "branch is a root": (
+        lambda r: with_parent(r, 2, ROOT),
+        "segment 2 does not begin with the format's opening",
+    ),
+    "lengths do not add up": (
+        lambda r: replace(r, seq_lens=changed(r.seq_lens, i0=int(r.seq_lens[0]) - 1)),
+        "mask values, segments of",
+    ),
+    "boundary between segments moved": (
+        lambda r: replace(
+            r, seq_lens=changed(r.seq_lens, i1=int(r.seq_lens[1]) - 1, i2=int(r.seq_lens[2]) + 1)
+        ),
+        "the first token of a segment is supervised",
+    ),
+    "mask starts a token early": (
+        lambda r: with_mask(r, supervised_slots(r, 1)[0] - 1, True),
+        "segment 1 has a question that does not end with",
+    ),
+    "mask starts a token late": (
+        lambda r: with_mask(r, supervised_slots(r, 1)[0], False),
+        "segment 1 has a question that does not end with",
+    ),
+    "mask has a hole": (
+        lambda r: with_mask(r, supervised_slots(r, 1)[1], False),
+        "segment 1 has supervised tokens that are not one run up to its end",
+    ),
+    "stop token not supervised": (
+        lambda r: with_mask(r, supervised_slots(r, 1)[-1], False),
+        "segment 1 has supervised tokens that are not one run up to its end",
+    ),
+    "nothing supervised": (
+        lambda r: without_mask_of(r, 7),
+        "segment 7 holds an example without a supervised token",
+    ),
+    "lyrics supervised": (
+        lambda r: with_mask(r, 20, True),
+        "segment 0 is a prefix, yet holds supervised tokens",
+    ),
+    "answer does not stop": (
+        lambda r: with_id(r, supervised_slots(r, 4)[-1], 65),
+        "segment 4 ends in id 65, not in the stop token 2",
+    ),
+    "answer stops twice": (
+        lambda r: with_id(r, supervised_slots(r, 4)[0], 2),
+        "segment 4 has the stop token in the middle of its answer",
+    ),
+    "id outside the vocabulary": (
+        lambda r: with_id(r, 30, 384),
+        "a token id lies outside the vocabulary of 384",
+    ),
+    "opening damaged": (lambda r: with_id(r, 2, 65), "segment 0 does not begin with the format's opening"),
+    "opening without its special token": (
+        lambda r: with_id(r, 0, 0),
+        "segment 0 does not begin with the format's opening",
+    ),
+    "end of turn spelt as text": (with_text_for_special, "segment 1 has a question that does not end with"),
+    "task unknown": (lambda r: with_task(r, 1, 4), "a task's index lies outside 0 … 3"),
+    "task below none": (lambda r: with_task(r, 0, -2), "a task's index lies outside 0 … 3"),
+    "prefix taken for an example": (
+        lambda r: with_task(r, 0, 1),
+        "segment 1 continues segment 0, which holds an answer",
+    ),
+    "example taken for a prefix": (
+        lambda r: with_task(r, 3, -1),
+        "segment 3 is a prefix, yet holds supervised tokens",
+    ),
+}
+
+
+def test_the_row_that_is_made_wrong_below_is_well_formed(tmp_path: Path) -> None:
+    assert good_row().parents.tolist() == [ROOT, 0, 0, 0, 0, ROOT, 5, 5, 5, 5]
+    assert findings_of_row(tmp_path, good_row()) == []
+    assert findings(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", WRONG_ROWS)
+def test_a_wrong_row_with_fitting_hashes_is_found(tmp_path: Path, name: str) -> None:
+    make_wrong, message = WRONG_ROWS[name]
+    lines = findings_of_row(tmp_path, make_wrong(good_row()))
+    assert any(line.startswith("train row 0: ") and message in line for line in lines), lines
+
+
+def test_a_wrong_row_written_by_the_writer_itself_is_found(tmp_path: Path) -> None:
+    make_dataset(tmp_path, num_eval_songs=0)
+    rows = encode_songs(make_songs(12), make_tokenizer(), SEQ_LEN)
+    rows[3] = with_mask(rows[3], supervised_slots(rows[3], 1)[0], False)
+    info = write_split(tmp_path / "train", rows, TASKS, 2)
+    write_toy_manifest(tmp_path, {"train": info}, make_tokenizer(), SEQ_LEN)
+    (line,) = findings(tmp_path)
+    assert line.startswith("train row 3: segment 1 has a question that does not end with")
+
+
+def test_a_row_longer_than_the_manifest_says_is_found(toy_dataset: Path) -> None:
+    write_manifest(toy_dataset, replace(read_manifest(toy_dataset), seq_len=400))
+    assert all("more than seq_len 400" in line for line in findings(toy_dataset))
+
+
+def test_a_prefix_that_nothing_continues_is_found(tmp_path: Path) -> None:
+    row = good_row()
+    end = start_of(row, 6)
+    bare = PackedRow(
+        row.input_ids[:end],
+        row.label_mask[:end],
+        row.seq_lens[:6],
+        row.parents[:6],
+        row.tasks[:6],
+        row.song_ids[:6],
+    )
+    assert findings_of_row(tmp_path, bare) == ["train row 0: segment 5 is a prefix that no example continues"]
+
+
+def test_the_report_is_json_and_prints_as_a_table(toy_dataset: Path) -> None:
+    first_shard(toy_dataset, "eval").unlink()
+    report = find_damage(toy_dataset)
+    value = json.loads(json.dumps(report.to_dict()))
+    assert value["ok"] is False
+    assert value["checks"]["shards"] == {"checked": 4, "found": 1}
+    assert value["findings"][0]["place"] == "eval/data-00000-of-00001.arrow"
+    out = io.StringIO()
+    print_report(report, Console(file=out, width=200))
+    assert "eval/data-00000-of-00001.arrow: " in out.getvalue()
+    for name in CHECKS:
+        assert f" {name} " in out.getvalue()
+
+
+def test_many_findings_are_counted_and_the_first_kept(tmp_path: Path) -> None:
+    make_dataset(tmp_path, num_songs=60)
+    write_manifest(tmp_path, replace(read_manifest(tmp_path), system="Other."))
+    report = find_damage(tmp_path)
+    assert report.num_found["rows"] == 63
+    assert len(report.findings) == MAX_FINDINGS_KEPT
+    out = io.StringIO()
+    print_report(report, Console(file=out, width=200))
+    assert f"… and {63 - MAX_FINDINGS_KEPT} more" in out.getvalue()
+    with pytest.raises(DataError, match="63 findings") as raised:
+        verify_dataset(tmp_path)
+    assert len(str(raised.value).splitlines()) == 7
