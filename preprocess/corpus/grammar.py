@@ -4,11 +4,11 @@ A template is written in lower case, from the singer's mouth, with marks in brac
 
     {I} {walk} down to {PLACE} with {A:THING} in {my} hand
 
-`{I}`, `{me}`, `{my}` … is whoever the song is about; `{thou}`, `{thee}`, `{thy}` … is the other one. Which pronouns they
-become is a matter of the artist's person: an artist who sings of "she" gets "she walks … in her hand". Any other
-lower-case word is a present-tense verb that agrees with `{I}`, and `{heart^}` is a noun that goes plural with "we".
-Capitals are slots, filled from the artist's lexicon; `{A:THING}` brings its article. `{NAME}` and `{TOWN}` keep
-one filling for a whole song.
+`{I}`, `{me}`, `{my}` … is whoever the song is about; `{thou}`, `{thee}`, `{thy}` … is the other one. Which
+pronouns they become is a matter of the artist's person: an artist who sings of "she" gets "she walks … in her
+hand". Any other lower-case word is a present-tense verb that agrees with `{I}`, and `{heart^}` is a noun that goes
+plural with "we". Capitals are slots, filled from the artist's lexicon; `{A:THING}` brings its article. `{NAME}` and
+`{TOWN}` keep one filling for a whole song.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SONG_SLOTS = {"NAME": "@N@", "TOWN": "@T@"}
 """Slots with one filling a song, and the mark that stands for them until the song is finished."""
 
 _MARK = re.compile(r"\{([^}]+)\}")
-_WORD = re.compile(r"[a-z]+(?:['-][a-z]+)*")
+_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 _PRONOUNS: dict[str, tuple[str, ...]] = {
     # I, me, my, mine, myself, I'm, I've, I'll, I'd, am, was
     "I": ("I", "me", "my", "mine", "myself", "I'm", "I've", "I'll", "I'd", "am", "was"),

@@ -13,7 +13,7 @@ from math import gcd
 from typing import Literal, TypeVar
 
 from preprocess.corpus.grammar import SONG_SLOTS, Line
-from preprocess.corpus.material import Artist, list_artists, load_themes
+from preprocess.corpus.material import Artist, list_artists
 from preprocess.corpus.palette import Couplet, Palette, Verse, build_palette
 from preprocess.errors import ConfigError
 from preprocess.schema import GENRES, Song
@@ -23,8 +23,19 @@ T = TypeVar("T")
 
 SOURCE = "made-up corpus"
 SHORT_FORM = ("V4", "C")
-_SECTIONS = {"I": "Intro", "V": "Verse", "P": "Pre-Chorus", "C": "Chorus", "L": "Hook", "B": "Bridge", "O": "Outro"}
-_SMALL_WORDS = frozenset("a an and at by for from in into like of on or than the to with".split())
+_SECTIONS = {
+    "I": "Intro",
+    "V": "Verse",
+    "P": "Pre-Chorus",
+    "C": "Chorus",
+    "L": "Hook",
+    "B": "Bridge",
+    "O": "Outro",
+}
+_SMALL_WORDS = frozenset(
+    {"a", "an", "and", "at", "by", "for", "from", "in", "into", "like", "of", "on", "or"}
+)
+_SMALL_WORDS |= {"than", "the", "to", "with"}
 _OWN_SHARE = 0.7
 _ERA_SHARE = {"short": 0.35, "full": 0.8}
 _PREFERRED_SHARE = 0.8
@@ -55,7 +66,8 @@ def capitalize_title(text: str) -> str:
     words = text.split()
     last = len(words) - 1
     return " ".join(
-        word if 0 < i < last and word in _SMALL_WORDS else capitalize_line(word) for i, word in enumerate(words)
+        word if 0 < i < last and word in _SMALL_WORDS else capitalize_line(word)
+        for i, word in enumerate(words)
     )
 
 
@@ -132,7 +144,9 @@ class Draft:
         own = [palette.own[i] for i in self.pick(list_orders(len(palette.own)))]
         shared = [palette.genre[i] for i in self.pick(list_orders(len(palette.genre)))]
         num_free = max(1, count_couplets(self.artist, self.form) - len(required))
-        deck = [own.pop() if own and (dice() < _OWN_SHARE or not i) else shared.pop() for i in range(num_free)]
+        deck = [
+            own.pop() if own and (dice() < _OWN_SHARE or not i) else shared.pop() for i in range(num_free)
+        ]
         for couplet in required:
             deck.insert(1 + int(dice() * len(deck)), couplet)
         return deck + shared[:3]
@@ -170,7 +184,8 @@ class Draft:
         lines = [self.fill(line) for verse in self.arrange(num_lines) for line in verse]
         if self.artist.tails:
             lines = [
-                f"{line} {self.pick(self.artist.tails)}" if self.dice() < _TAIL_SHARE else line for line in lines
+                f"{line} {self.pick(self.artist.tails)}" if self.dice() < _TAIL_SHARE else line
+                for line in lines
             ]
         return lines + [self.fill(line) for line in self.palette.refrain]
 
@@ -265,3 +280,32 @@ def write_song(index: int, seed: int, artists: Sequence[Artist], length: Length 
         themes=draft.themes,
         source=SOURCE,
     )
+
+
+def generate_songs(
+    num_songs: int,
+    seed: int,
+    *,
+    length: Length = "full",
+    artists_per_genre: int | None = None,
+) -> Iterator[Song]:
+    """Generate songs one by one, in constant memory; song i is the same whatever `num_songs` is.
+
+    Args:
+        num_songs: How many.
+        seed: Seed of the whole corpus.
+        length: "short" for one verse and one chorus, "full" for the artist's own form.
+        artists_per_genre: Draw from the first so many artists of each genre only; None for all.
+
+    Raises:
+        ConfigError: A negative number of songs, an unknown length, or no or more artists than there are.
+    """
+    if num_songs < 0:
+        raise ConfigError(f"Got {num_songs} songs; expected a number of 0 or more.")
+    if length not in ("short", "full"):
+        raise ConfigError(f"Got the length {length!r}; expected 'short' or 'full'.")
+    most = len(list_artists()) // len(GENRES)
+    if artists_per_genre is not None and not 1 <= artists_per_genre <= most:
+        raise ConfigError(f"Got {artists_per_genre} artists per genre; expected 1 to {most}.")
+    artists = list_artists(artists_per_genre)
+    return (write_song(index, seed, artists, length) for index in range(num_songs))
