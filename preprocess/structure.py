@@ -18,10 +18,8 @@ def _split(words: str) -> frozenset[str]:
 VERSE_WORDS = frozenset({"verse", "couplet", "verso", "strophe", "strofa", "estrofa", "vers", "куплет"})
 """Section words that mean a verse, lower-cased."""
 
-CHORUS_WORDS = frozenset(
-    {"chorus", "refrain", "hook", "coro", "estribillo", "refrão", "ritornello", "refren", "припев"}
-)
-"""Section words that mean a chorus, lower-cased."""
+CHORUS_WORDS = ("chorus", "refrain", "coro", "estribillo", "refrão", "ritornello", "refren", "припев", "hook")
+"""Section words that mean a chorus, lower-cased. Of those that a song uses, the first is its chorus."""
 
 PERSONS: dict[str, frozenset[str]] = {
     "I": _split("i me my mine myself i'm i've i'll i'd"),
@@ -158,13 +156,14 @@ class Structure:
 def measure_structure(lyrics: str) -> Structure:
     """Count what a song consists of, in time linear in its length."""
     sections = split_sections(lyrics)
+    kinds = Counter(section.kind for section in sections)
     lines = [line for section in sections for line in section.lines]
     words_by_line = [find_words(line) for line in lines]
     words = Counter(word for line_words in words_by_line for word in line_words)
     stanzas = Counter(_stanza_keys(sections, words_by_line))
     return Structure(
-        num_verses=sum(section.kind in VERSE_WORDS for section in sections),
-        num_choruses=sum(section.kind in CHORUS_WORDS for section in sections),
+        num_verses=sum(kinds[word] for word in VERSE_WORDS),
+        num_choruses=next((kinds[word] for word in CHORUS_WORDS if word in kinds), 0),
         num_stanzas=stanzas.total(),
         num_stanza_repeats=max(stanzas.values(), default=0),
         num_lines=len(lines),

@@ -71,3 +71,9 @@ def test_empty_lyrics_have_no_structure() -> None:
     structure = measure_structure("")
     assert (structure.num_lines, structure.num_words, structure.num_stanza_repeats) == (0, 0, 0)
     assert structure.type_token_ratio == structure.words_per_line == 0
+
+
+def test_a_hook_beside_a_chorus_is_not_counted_as_its_return() -> None:
+    assert measure_structure("[Hook]\na\n[Chorus]\nb\n[Chorus]\nb").num_choruses == 2
+    assert measure_structure("[Hook]\na\n[Verse 1]\nb\n[Hook]\na").num_choruses == 2
+    assert measure_structure("[Pre-Chorus]\na\n[Verse 1]\nb").num_choruses == 0
