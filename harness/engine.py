@@ -115,8 +115,17 @@ def train_step(
     if not np.isfinite(loss):
         raise TrainingError(f"step {step + 1}: the loss is {loss}; no weight was changed. {ADVICE}")
     with part("optimizer"):
+        own_norm = _plain_grad_norm(engine)
         engine.step()
-    return _finish_step(engine, step, loss, counts)
+    return _finish_step(engine, step, loss, counts, own_norm)
+
+
+def _plain_grad_norm(engine: Any) -> float | None:  # noqa: ANN401 - DeepSpeedEngine
+    """The norm of the reduced gradients where DeepSpeed computes none: float32 without ZeRO."""
+    if not isinstance(engine.optimizer, torch.optim.Optimizer):
+        return None
+    gradients = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients))
 
 
 ADVICE = (
@@ -124,9 +133,15 @@ ADVICE = (
 )
 
 
-def _finish_step(engine: Any, step: int, loss: float, counts: StepCounts) -> StepResult:  # noqa: ANN401 - DeepSpeedEngine
+def _finish_step(
+    engine: Any,  # noqa: ANN401 - DeepSpeedEngine
+    step: int,
+    loss: float,
+    counts: StepCounts,
+    own_norm: float | None,
+) -> StepResult:
     applied = bool(engine.was_step_applied())
-    norm = engine.get_global_grad_norm()
+    norm = engine.get_global_grad_norm() if own_norm is None else own_norm
     grad_norm = float("nan") if norm is None else float(norm)
     if applied and not np.isfinite(grad_norm):
         raise TrainingError(f"step {step + 1}: the gradient's norm is {grad_norm}. {ADVICE}")

@@ -19,19 +19,20 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 
 
-def add_lora(model: nn.Module, settings: LoraSettings, seed: int, base_name: str) -> PeftModel:
+def add_lora(model: nn.Module, settings: LoraSettings, seed: int) -> PeftModel:
     """Put adapters on a frozen model, in its own precision.
 
     Args:
         model: The base, changed in place.
         settings: Rank, scale, dropout, targets.
         seed: Seed of lora_A's start; lora_B starts at zero, so the model's output does not change.
-        base_name: Recorded in the adapter, so that it can be loaded onto the same base.
 
     Raises:
         ConfigError: A target names no linear layer of the model.
     """
-    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    linear = {
+        name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)
+    }
     if missing := sorted(set(settings.targets) - linear):
         raise ConfigError(
             f"lora.targets: no linear layer is called {', '.join(missing)}; the model has {', '.join(sorted(linear))}"
@@ -43,7 +44,6 @@ def add_lora(model: nn.Module, settings: LoraSettings, seed: int, base_name: str
         target_modules=list(settings.targets),
         bias="none",
         task_type="CAUSAL_LM",
-        base_model_name_or_path=base_name,
     )
     torch.manual_seed(seed)
     peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)

@@ -5,7 +5,7 @@ The labels are shifted once, in `harness.data.collate`: a supervised token is pr
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -48,11 +48,13 @@ def token_losses(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, c
         chunk: Supervised tokens at a time.
 
     Returns:
-        float32[N]. With N = 0 an empty tensor that is still part of the graph.
+        float32[N] (float64 from a float64 head). With N = 0 an empty tensor that is still part of the graph.
     """
 
     def compute(part: torch.Tensor, part_targets: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(head(part).float(), part_targets, reduction="none")
+        logits = head(part)
+        precise = logits if logits.dtype == torch.float64 else logits.float()
+        return nn.functional.cross_entropy(precise, part_targets, reduction="none")
 
     pieces = []
     for start in range(0, max(len(targets), 1), chunk):
@@ -111,9 +113,3 @@ def loss_by_task(losses: torch.Tensor, tasks: torch.Tensor, num_tasks: int) -> t
     result = torch.zeros(num_tasks, 2, dtype=torch.float64, device=losses.device)
     values = torch.stack([losses.double(), torch.ones_like(losses, dtype=torch.float64)], dim=1)
     return result.index_add_(0, tasks, values)
-
-
-def describe(model: Any) -> str:  # noqa: ANN401 - a transformers model
-    """A model's class and size, for a log line."""
-    total = sum(parameter.numel() for parameter in model.parameters())
-    return f"{type(model).__name__}, {total / 1e6:.1f} M parameters"

@@ -47,7 +47,7 @@ def open_run_folder(config: RunConfig, manifest: Manifest, is_writer: bool) -> N
         ConfigError: The folder already holds a run and `resume` is off.
     """
     folder = config.output_dir
-    if not config.resume and (any(folder.glob(f"{PREFIX}*")) or (folder / "metrics.jsonl").exists()):
+    if not config.resume and (any(folder.glob(f"{PREFIX}*")) or has_lines(folder / "metrics.jsonl")):
         raise ConfigError(
             f"output_dir {folder} already holds a run. Pass --resume to go on with it, or choose another output_dir"
         )
@@ -57,6 +57,11 @@ def open_run_folder(config: RunConfig, manifest: Manifest, is_writer: bool) -> N
         quality = config.data.path / "quality.json"
         if quality.is_file():
             write_text_durably(folder / "quality.json", quality.read_text(encoding="utf-8"))
+
+
+def has_lines(path: Path) -> bool:
+    """Whether a run got as far as its first step; a start that failed leaves an empty file."""
+    return path.is_file() and path.stat().st_size > 0
 
 
 def versions() -> dict[str, str]:

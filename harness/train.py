@@ -147,7 +147,7 @@ class Run:
             base = load_base_model(config.model)
             check_vocabulary(base, self.manifest)
         with self.memory.phase("lora"):
-            self.adapter = add_lora(base, config.lora, config.seed, config.model.path)
+            self.adapter = add_lora(base, config.lora, config.seed)
             if config.model.recompute:
                 enable_recompute(base)
             model = ForestLanguageModel(

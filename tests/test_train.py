@@ -1,0 +1,266 @@
+"""The whole loop over toy data: the same curve on any number of ranks, resume, adapters, wrong input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from preprocess.shards import read_manifest
+from tests.runs import make_config, read_adapter, read_losses, read_metrics, start_train, train_on_ranks
+from tests.toys import make_dataset, make_model_dir, make_tokenizer
+
+MATRIX = [(stage, accumulation) for stage in range(4) for accumulation in (1, 4)]
+CURVE_TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train")
+    make_dataset(folder / "data", num_songs=60, seq_len=256, num_eval_songs=6)
+    make_model_dir(folder / "model", make_tokenizer().vocab_size)
+    return folder
+
+
+def config_of(root: Path, name: str, *overrides: str) -> Path:
+    return make_config(root, root / name, root / "data", root / "model", overrides)
+
+
+def matrix_configs(root: Path, world_size: int) -> list[Path]:
+    return [
+        config_of(
+            root,
+            f"zero{stage}-accumulate{accumulation}-ranks{world_size}",
+            f"deepspeed=zero{stage}",
+            f"batch.micro_batch_size={12 // accumulation // world_size}",
+        )
+        for stage, accumulation in MATRIX
+    ]
+
+
+@pytest.fixture(scope="module")
+def curves(root: Path) -> dict[tuple[int, int, int], Path]:
+    """Run folders by (stage, accumulation, ranks), each trained on the same global batches."""
+    for world_size in (1, 3):
+        train_on_ranks(world_size, matrix_configs(root, world_size))
+    return {
+        (stage, accumulation, ranks): root / f"zero{stage}-accumulate{accumulation}-ranks{ranks}"
+        for stage, accumulation in MATRIX
+        for ranks in (1, 3)
+    }
+
+
+def test_the_loss_curve_is_the_same_for_every_stage_accumulation_and_number_of_ranks(
+    curves: dict[tuple[int, int, int], Path],
+) -> None:
+    reference = read_losses(curves[0, 1, 1])
+    assert len(reference) == 6
+    assert reference[-1] < reference[0]
+    for key, run_dir in curves.items():
+        assert read_losses(run_dir) == pytest.approx(reference, abs=CURVE_TOLERANCE), key
+
+
+def test_another_learning_rate_would_not_pass_as_the_same_curve(
+    root: Path, curves: dict[tuple[int, int, int], Path]
+) -> None:
+    path = config_of(root, "other-rate", "optimizer.learning_rate=0.012")
+    train_on_ranks(1, [path])
+    assert read_losses(root / "other-rate") != pytest.approx(
+        read_losses(curves[0, 1, 1]), abs=CURVE_TOLERANCE
+    )
+
+
+def test_the_adapters_of_all_runs_are_the_same_and_every_lora_b_has_moved(
+    curves: dict[tuple[int, int, int], Path],
+) -> None:
+    reference = read_adapter(curves[0, 1, 1])
+    assert len(reference) == 2 * 7 * 2
+    for key, run_dir in curves.items():
+        adapter = read_adapter(run_dir)
+        assert adapter.keys() == reference.keys()
+        for name, weight in adapter.items():
+            torch.testing.assert_close(weight, reference[name], rtol=0, atol=2e-3, msg=f"{key} {name}")
+
+
+def test_every_lora_b_is_nonzero_after_two_steps(root: Path) -> None:
+    paths = [
+        config_of(root, f"two-steps-{stage}", f"deepspeed=zero{stage}", "schedule.max_steps=2", *recompute)
+        for stage in (1, 3)
+        for recompute in [("model.recompute=true",)]
+    ]
+    train_on_ranks(1, paths)
+    for stage in (1, 3):
+        for name, weight in read_adapter(root / f"two-steps-{stage}").items():
+            assert bool(weight.any()), name
+
+
+def test_counts_are_global_and_do_not_depend_on_ranks(curves: dict[tuple[int, int, int], Path]) -> None:
+    names = ("rows", "examples", "tokens", "supervised_tokens")
+    one, three = (
+        [
+            [line[name] for name in names]
+            for line in read_metrics(curves[1, 1, ranks])
+            if line["kind"] == "train"
+        ]
+        for ranks in (1, 3)
+    )
+    assert one == three
+    assert one[0][0] == 12
+
+
+def test_the_last_step_of_an_epoch_takes_the_rows_that_are_left(root: Path) -> None:
+    num_rows = read_manifest(root / "data").splits["train"].num_rows
+    assert num_rows % 9
+    paths = [
+        config_of(
+            root,
+            f"epoch-{ranks}",
+            "batch.global_batch_size=9",
+            "schedule.max_steps=null",
+            "schedule.epochs=1",
+        )
+        for ranks in (1, 3)
+    ]
+    train_on_ranks(1, paths[:1])
+    train_on_ranks(3, paths[1:])
+    rows = [line["rows"] for line in read_metrics(root / "epoch-3") if line["kind"] == "train"]
+    assert sum(rows) == num_rows
+    assert rows[-1] == num_rows % 9
+    assert read_losses(root / "epoch-3") == pytest.approx(read_losses(root / "epoch-1"), abs=CURVE_TOLERANCE)
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_a_resumed_run_goes_on_bit_for_bit(root: Path, stage: int) -> None:
+    overrides = (f"deepspeed=zero{stage}", "schedule.save_every_steps=2", "lora.dropout=0.2")
+    whole = config_of(root, f"whole-{stage}", *overrides)
+    broken = config_of(root, f"broken-{stage}", *overrides)
+    resumed = config_of(root, f"resumed-{stage}", *overrides, "resume=true")
+    train_on_ranks(3, [whole])
+    # A run that died after step 5: its newest checkpoint is step 4, and step 5 is in the metrics.
+    shutil.copytree(root / f"whole-{stage}", root / f"resumed-{stage}")
+    shutil.rmtree(root / f"resumed-{stage}" / "checkpoint-6")
+    assert broken.exists()
+    train_on_ranks(3, [resumed])
+    assert read_losses(root / f"resumed-{stage}") == read_losses(root / f"whole-{stage}")
+    one, other = read_adapter(root / f"whole-{stage}"), read_adapter(root / f"resumed-{stage}")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_killed_run_resumes_from_its_last_checkpoint(root: Path) -> None:
+    overrides = ("schedule.max_steps=400", "schedule.save_every_steps=5", "batch.global_batch_size=2")
+    path = config_of(root, "killed", *overrides)
+    process = start_train(path)
+    deadline = time.monotonic() + 90
+    while not (root / "killed" / "checkpoint-10").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    last = max(int(folder.name.split("-")[1]) for folder in (root / "killed").glob("checkpoint-*[0-9]"))
+    assert 10 <= last < 400
+    again = start_train(path, "--resume", "--set", "schedule.max_steps=400")
+    deadline = time.monotonic() + 90
+    while not (root / "killed" / f"checkpoint-{last + 5}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    again.kill()
+    again.communicate()
+    steps = [line["step"] for line in read_metrics(root / "killed") if line["kind"] == "train"]
+    assert all(after == before + 1 for before, after in pairwise(steps))
+    assert steps[-1] >= last + 5
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(root: Path) -> None:
+    overrides = ("schedule.save_every_steps=2", "schedule.max_steps=4")
+    path = config_of(root, "damaged", *overrides)
+    train_on_ranks(1, [path])
+    victim = next((root / "damaged" / "checkpoint-4" / "deepspeed").glob("*optim_states.pt"))
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(bytes(data))
+    process = start_train(path, "--resume")
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "checkpoint-4" in output
+    assert "passing over" in output
+    assert "going on after step 2" in output
+
+
+def test_only_the_newest_checkpoints_and_the_best_are_kept(root: Path) -> None:
+    overrides = ("schedule.save_every_steps=1", "schedule.keep_checkpoints=2", "schedule.max_steps=6")
+    train_on_ranks(1, [config_of(root, "kept", *overrides)])
+    kept = {folder.name for folder in (root / "kept").glob("checkpoint-*")}
+    best = json.loads((root / "kept" / "checkpoint-6" / "state.json").read_text())["state"]["best_step"]
+    assert kept == {"checkpoint-5", "checkpoint-6", f"checkpoint-{best}"}
+    losses = {line["step"]: line["loss"] for line in read_metrics(root / "kept") if line["kind"] == "eval"}
+    assert best == min(losses, key=lambda step: losses[step])
+
+
+def test_a_checkpoint_leaves_the_frozen_base_out(
+    root: Path, curves: dict[tuple[int, int, int], Path]
+) -> None:
+    base = sum(file.stat().st_size for file in (root / "model").glob("*.safetensors"))
+    for stage in range(4):
+        checkpoint = curves[stage, 1, 3] / "checkpoint-6"
+        size = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
+        adapter = (checkpoint / "adapter" / "adapter_model.safetensors").stat().st_size
+        assert size < 6 * adapter + 150_000
+        assert adapter < base / 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "words"),
+    [
+        (["data.path=/nowhere"], 4, ["/nowhere", "no such folder"]),
+        (["model.path=/nowhere"], 2, ["model.path", "/nowhere"]),
+        (["batch.global_batch_size=5", "batch.micro_batch_size=2"], 2, ["use 4 or 6"]),
+        (["lora.targets=[q_proj, nothing_proj]"], 2, ["nothing_proj", "q_proj"]),
+        (["world_size=3"], 3, ["1 ranks were started", "3"]),
+        (["resume=true"], 5, ["no whole checkpoint"]),
+        (["optimizer.learning_rat=1"], 2, ["learning_rat", "did you mean 'learning_rate'"]),
+        (["deepspeed=zero9"], 2, ["zero9", "zero1"]),
+    ],
+)
+def test_wrong_input_gives_one_clear_line_and_its_exit_code(
+    root: Path, overrides: list[str], code: int, words: list[str]
+) -> None:
+    path = config_of(root, "wrong")
+    arguments = [argument for override in overrides for argument in ("--set", override)]
+    process = start_train(path, *arguments)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    assert all(word in errors for word in words), errors
+
+
+def test_a_shard_with_a_flipped_byte_is_refused(root: Path) -> None:
+    shutil.copytree(root / "data", root / "flipped")
+    shard = next((root / "flipped" / "train").glob("*.arrow"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 4
+    shard.write_bytes(bytes(data))
+    process = start_train(config_of(root, "flipped-run", f"data.path={root / 'flipped'}"))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 4
+    assert shard.name in errors
+    assert "damaged" in errors
+
+
+def test_more_ranks_than_rows_is_refused(root: Path) -> None:
+    make_dataset(root / "tiny", num_songs=1, seq_len=512, num_eval_songs=0)
+    path = config_of(root, "too-many", f"data.path={root / 'tiny'}")
+    with pytest.raises(RuntimeError, match="3 ranks, but only 1 training rows"):
+        train_on_ranks(3, [path])
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(
+    root: Path, curves: dict[tuple[int, int, int], Path]
+) -> None:
+    process = start_train(root / f"{curves[0, 1, 1].name}.yaml")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "already holds a run" in errors
