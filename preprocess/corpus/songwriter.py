@@ -194,7 +194,7 @@ class Draft:
         return [self.fill(line) for line in couplet.first + couplet.second]
 
     def write_chorus(self) -> list[str]:
-        """The chorus by the artist's pattern; the hook is sung whole once, then its phrase; "short" repeats nothing."""
+        """The chorus by the artist's pattern; the hook is sung whole once, then its phrase; "short" says all once."""
         couplet = self.theme_couplets[0]
         pattern = self.artist.chorus
         if self.length == "short":
@@ -208,7 +208,7 @@ class Draft:
         for i, letter in enumerate(pattern):
             if letter != "H":
                 lines += parts[letter]
-            elif "H" in pattern[:i]:
+            elif "H" in pattern[:i] or (self.length == "short" and "ab" in pattern):
                 lines.append(self.phrase)
             else:
                 lines += self.hook.split(", ") if self.artist.split else [self.hook]
