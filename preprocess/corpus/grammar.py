@@ -49,6 +49,11 @@ _SECOND_MARKS = (
 )
 _IRREGULAR = {"have": "has", "don't": "doesn't", "haven't": "hasn't", "do": "does", "go": "goes"}
 
+_SMALL_WORDS = frozenset(
+    {"a", "an", "and", "at", "by", "for", "from", "in", "into", "like", "of", "on", "or"}
+)
+_SMALL_WORDS |= {"than", "the", "to", "with"}
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -175,3 +180,18 @@ def split_line(template: str) -> list[str]:
         return [template]
     cut = min(joints, key=lambda i: abs(2 * i - len(words)))
     return [" ".join(words[:cut]).rstrip(","), " ".join(words[cut:])]
+
+
+def capitalize_line(text: str) -> str:
+    """Raise the first letter and nothing else."""
+    return text[0].upper() + text[1:]
+
+
+def capitalize_title(text: str) -> str:
+    """Raise the first letter of every word but the small ones."""
+    words = text.split()
+    last = len(words) - 1
+    return " ".join(
+        word if 0 < i < last and word in _SMALL_WORDS else capitalize_line(word)
+        for i, word in enumerate(words)
+    )

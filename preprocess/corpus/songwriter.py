@@ -12,7 +12,7 @@ from itertools import islice
 from math import gcd
 from typing import Literal, TypeVar
 
-from preprocess.corpus.grammar import SONG_SLOTS, Line
+from preprocess.corpus.grammar import SONG_SLOTS, Line, capitalize_line, capitalize_title
 from preprocess.corpus.material import Artist, list_artists
 from preprocess.corpus.palette import Couplet, Palette, Verse, build_palette
 from preprocess.errors import ConfigError
@@ -32,10 +32,6 @@ _SECTIONS = {
     "B": "Bridge",
     "O": "Outro",
 }
-_SMALL_WORDS = frozenset(
-    {"a", "an", "and", "at", "by", "for", "from", "in", "into", "like", "of", "on", "or"}
-)
-_SMALL_WORDS |= {"than", "the", "to", "with"}
 _OWN_SHARE = 0.7
 _ERA_SHARE = {"short": 0.35, "full": 0.8}
 _PREFERRED_SHARE = 0.8
@@ -52,22 +48,6 @@ def list_orders(num_items: int) -> tuple[tuple[int, ...], ...]:
         for stride in range(1, num_items + 1)
         if gcd(stride, num_items) == 1
         for start in range(num_items)
-    )
-
-
-def capitalize_line(text: str) -> str:
-    """Raise the first letter and nothing else."""
-    return text[0].upper() + text[1:]
-
-
-@cache
-def capitalize_title(text: str) -> str:
-    """Raise the first letter of every word but the small ones."""
-    words = text.split()
-    last = len(words) - 1
-    return " ".join(
-        word if 0 < i < last and word in _SMALL_WORDS else capitalize_line(word)
-        for i, word in enumerate(words)
     )
 
 
