@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -82,6 +82,41 @@ class SongEncoder:
         self.counts = EncodeCounts()
         self._frame_length = len(encode_pieces(tokenizer, prompt.prefix("")))
 
+    def fit_song(
+        self, song: Song, make_examples: Callable[[Song], list[Example]]
+    ) -> tuple[Song, list[Example]] | None:
+        """Cut a song's lyrics until they fit beside its examples, which are made of what is left of them.
+
+        Args:
+            song: A cleaned song.
+            make_examples: Makes its examples. Answers count lines and words, so a cut song gets new ones.
+
+        Returns:
+            The song as the model will see it and its examples, or None (with the reason counted).
+        """
+        fitted = song
+        while True:
+            examples = make_examples(fitted)
+            lyrics = self._fit_beside(fitted.lyrics, [self._encode_branch(example) for example in examples])
+            if lyrics is None:
+                return None
+            if lyrics == fitted.lyrics:
+                break
+            fitted = replace(fitted, lyrics=lyrics)
+        self.counts.songs_cut += fitted is not song
+        return fitted, examples
+
+    def _fit_beside(self, lyrics: str, branches: Sequence[Branch]) -> str | None:
+        if not branches:
+            self.counts.dropped["no task fits what the row says"] += 1
+            return None
+        longest = max(branch.length for branch in branches)
+        self._note_prompt(min(branch.length for branch in branches))
+        fitted = self._fit_lyrics(lyrics, self.seq_len - longest - self._frame_length)
+        if fitted is None:
+            self.counts.dropped["no line of the lyrics fits beside the question and answer"] += 1
+        return fitted
+
     def encode(self, song: Song, examples: Sequence[Example]) -> list[PackedRow]:
         """Encode one song.
 
@@ -90,15 +125,10 @@ class SongEncoder:
             song has no example or not even its first line fits; the reason is counted.
         """
         branches = [self._encode_branch(example) for example in examples]
-        if not branches:
-            self.counts.dropped["no task fits what the row says"] += 1
-            return []
-        longest = max(branch.length for branch in branches)
-        self._note_prompt(min(branch.length for branch in branches))
-        lyrics = self._fit_lyrics(song.lyrics, self.seq_len - longest - self._frame_length)
+        lyrics = self._fit_beside(song.lyrics, branches)
         if lyrics is None:
-            self.counts.dropped["no line of the lyrics fits beside the question and answer"] += 1
             return []
+        self.counts.songs_cut += lyrics != song.lyrics
         pieces = self.prompt.prefix(lyrics)
         prefix = encode_pieces(self.tokenizer, pieces)
         shared, alone = self._divide(pieces, prefix, branches)
@@ -133,7 +163,6 @@ class SongEncoder:
             if not shorter:
                 return None
             fitted = shorter
-        self.counts.songs_cut += fitted != lyrics
         return fitted
 
     def _lyrics_length(self, lyrics: str) -> int:

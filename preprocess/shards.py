@@ -7,7 +7,7 @@ A data set is a folder that `datasets.load_from_disk` opens as it is::
     DIR/train/data-00000-of-00002.arrow, …, dataset_info.json, state.json
     DIR/eval/…               the same for held-out songs
     DIR/eval_songs.jsonl     the held-out songs with their facts, for `harness evaluate`
-    DIR/labels.json          the names that training songs carry (artists, genres), with counts
+    DIR/labels.json          by task: the names in training songs with counts, and what is true of each eval song
     DIR/tokenizer/           the tokenizer that the ids belong to
     DIR/quality.json         what was found in the input
 """

@@ -1,0 +1,255 @@
+"""Build a data set: read, clean, report, sample, ask, encode, pack, write."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from rich.console import Console
+
+from preprocess.clean import NamedArtist, clean_song
+from preprocess.encode import SongEncoder, check_row_length, pack_groups
+from preprocess.errors import ConfigError, DataError
+from preprocess.forest import PackedRow
+from preprocess.instruct import TASKS, answer_stem, make_examples
+from preprocess.pack import pack_lengths
+from preprocess.prompt import DEFAULT_SYSTEM, find_format
+from preprocess.quality import QualityReport
+from preprocess.sample import SampleConfig, SampleOutcome, sample_songs
+from preprocess.schema import Example, Song
+from preprocess.settings import Settings
+from preprocess.shards import Manifest, no_space, write_manifest, write_split, write_text_durably
+from preprocess.songs import read_songs
+from preprocess.terminal import make_progress
+from preprocess.tokenizer import TextTokenizer, load_tokenizer
+
+
+class EncodeSettings(Settings):
+    """How songs and examples become rows."""
+
+    seq_len: int = Field(default=2048, ge=16)
+    """Slots in a row."""
+
+    max_lyrics_tokens: int | None = Field(default=None, ge=1)
+    """Cut lyrics at a line end to at most so many tokens. None: only where the row's length demands it."""
+
+    share_prefix: bool = True
+    """Store the lyrics once for all questions about them. False repeats them for each question."""
+
+    system: str = DEFAULT_SYSTEM
+    """The system message of every chat."""
+
+
+class BuildConfig(Settings):
+    """Everything that decides what a data set holds."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of the sample, the phrasings, and the packing."""
+
+    tasks: tuple[str, ...] = TASKS
+    """Tasks to make examples for."""
+
+    named_artist: NamedArtist = "withhold"
+    """A song whose lyrics name its artist: "withhold" asks no artist question, "redact" the name, "drop" the song."""
+
+    sample: SampleConfig = SampleConfig()
+    """Which songs are taken."""
+
+    encode: EncodeSettings = EncodeSettings()
+    """How they are encoded."""
+
+    rows_per_shard: int = Field(default=8192, ge=1)
+    """Rows in one shard file."""
+
+    @field_validator("tasks")
+    @classmethod
+    def _check_tasks(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [task for task in tasks if task not in TASKS]
+        if unknown or not tasks or len(set(tasks)) != len(tasks):
+            raise ValueError(f"tasks must be some of {', '.join(TASKS)}, each once")
+        return tasks
+
+
+class CleanSongs:
+    """The cleaned songs of some files, read anew at each iteration; the first one fills the quality report."""
+
+    def __init__(self, paths: Sequence[Path], config: BuildConfig, report: QualityReport) -> None:
+        self._paths = paths
+        self._config = config
+        self._report: QualityReport | None = report
+
+    def __iter__(self) -> Iterator[Song]:
+        report, self._report = self._report, None
+        on_reject = report.reject if report else lambda source, line, reason: None
+        limits = {"min_chars": self._config.sample.min_chars, "max_chars": self._config.sample.max_chars}
+        for song in read_songs(self._paths, on_reject=on_reject):
+            cleaned, reason = clean_song(song, **limits, named_artist=self._config.named_artist)
+            if report:
+                report.drop(reason) if reason else report.add(cleaned)
+            if reason is None:
+                yield cleaned
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What a build made.
+
+    Attributes:
+        manifest: As written.
+        quality: What was found in the input.
+        outcome: What the sample wanted, had and took.
+    """
+
+    manifest: Manifest
+    quality: QualityReport
+    outcome: SampleOutcome
+
+
+def build_dataset(
+    paths: Sequence[Path],
+    output: Path,
+    tokenizer_source: str,
+    config: BuildConfig,
+    console: Console,
+    *,
+    overwrite: bool,
+) -> BuildResult:
+    """Build a data set folder; without its manifest, the last file, a folder is not a data set.
+
+    Args:
+        paths: Files, folders or glob patterns with songs.
+        output: Folder to write.
+        tokenizer_source: See `preprocess.tokenizer.load_tokenizer`.
+        config: Everything else.
+        console: For progress.
+        overwrite: Replace a data set that is already there.
+
+    Raises:
+        ConfigError: Bad settings, an unknown tokenizer, or a data set in the way.
+        DataError: Bad input.
+        NoSpaceError: The disk is full.
+    """
+    tokenizer = load_tokenizer(tokenizer_source)
+    prompt = find_format(tokenizer, config.encode.system)
+    _prepare_output(output, overwrite=overwrite)
+    quality = QualityReport()
+    train, evaluation, outcome = sample_songs(CleanSongs(paths, config, quality), config.sample, config.seed)
+    encoder = SongEncoder(
+        tokenizer,
+        prompt,
+        config.tasks,
+        config.encode.seq_len,
+        config.encode.max_lyrics_tokens,
+        share_prefix=config.encode.share_prefix,
+    )
+    splits = {}
+    kept: dict[str, list[Song]] = {}
+    for name, songs in (("train", train), ("eval", evaluation)):
+        rows, kept[name] = _encode_split(name, songs, encoder, config, console)
+        if rows:
+            splits[name] = write_split(output / name, rows, config.tasks, config.rows_per_shard)
+    check_row_length(encoder, len(splits))
+    if "train" not in splits:
+        raise DataError(f"no example could be made of {len(train)} songs: {dict(encoder.counts.dropped)}")
+    _write_labels(output, kept["train"], kept["eval"], config.tasks)
+    _write_songs(output / "eval_songs.jsonl", kept["eval"])
+    _write_side_files(output, tokenizer, quality, outcome)
+    manifest = Manifest(
+        seq_len=config.encode.seq_len,
+        tasks=config.tasks,
+        tokenizer_source=Path(tokenizer_source).name,
+        tokenizer_sha256=tokenizer.sha256,
+        vocab_size=tokenizer.vocab_size,
+        prompt_format=prompt.name,
+        system=prompt.system,
+        stop_token=prompt.stop_token,
+        stop_token_id=tokenizer.special_id(prompt.stop_token),
+        splits=splits,
+        extra={
+            "config": config.model_dump(mode="json"),
+            "encode": asdict(encoder.counts),
+            "versions": {name: metadata.version(name) for name in ("numpy", "pyarrow", "tokenizers")},
+        },
+    )
+    write_manifest(output, manifest)
+    return BuildResult(manifest, quality, outcome)
+
+
+def _prepare_output(output: Path, *, overwrite: bool) -> None:
+    manifest = output / "manifest.json"
+    if manifest.exists() and not overwrite:
+        raise ConfigError(
+            f"{output} already holds a data set. Pass --overwrite to replace it, or name another folder"
+        )
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"{output} is a file; --output names a folder")
+    try:
+        manifest.unlink(missing_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
+        for old in output.glob("*/data-*.arrow"):
+            old.unlink()
+    except OSError as error:
+        raise no_space(output, error) from error
+
+
+def _encode_split(
+    name: str, songs: Sequence[Song], encoder: SongEncoder, config: BuildConfig, console: Console
+) -> tuple[list[PackedRow], list[Song]]:
+    """The packed rows of some songs, and the songs as the model will see them."""
+    groups: list[PackedRow] = []
+    kept: list[Song] = []
+    examples: partial[list[Example]] = partial(make_examples, tasks=config.tasks, seed=config.seed)
+    with make_progress(console) as progress:
+        for song in progress.track(songs, description=f"encoding {name}"):
+            fitted = encoder.fit_song(song, examples)
+            if fitted is not None:
+                groups += encoder.encode(*fitted)
+                kept.append(fitted[0])
+    bins = pack_lengths([len(group.input_ids) for group in groups], encoder.seq_len, config.seed)
+    return list(pack_groups(groups, bins)), kept
+
+
+def _write_labels(
+    output: Path, train: Sequence[Song], evaluation: Sequence[Song], tasks: Sequence[str]
+) -> None:
+    """The closed sets that evaluation ranks: names in training with counts, and what is true of the eval songs."""
+    labels = {
+        task: {
+            "stem": answer_stem(task),
+            "train_counts": dict(sorted(Counter(name for song in train if (name := fact(song))).items())),
+            "truth": {song.id: name for song in evaluation if (name := fact(song))},
+        }
+        for task, fact in LABELLED.items()
+        if task in tasks
+    }
+    write_text_durably(output / "labels.json", json.dumps(labels, indent=2, ensure_ascii=False) + "\n")
+
+
+LABELLED: dict[str, Callable[[Song], str | None]] = {
+    "artist": lambda song: song.artist,
+    "genre": lambda song: song.genre,
+    "context": lambda song: song.decade,
+}
+"""Tasks that ask for one fact of a song, and that fact."""
+
+
+def _write_songs(path: Path, songs: Sequence[Song]) -> None:
+    lines = (
+        json.dumps({**asdict(song), "source": Path(song.source).name}, ensure_ascii=False) for song in songs
+    )
+    write_text_durably(path, "".join(line + "\n" for line in lines))
+
+
+def _write_side_files(
+    output: Path, tokenizer: TextTokenizer, quality: QualityReport, outcome: SampleOutcome
+) -> None:
+    (output / "tokenizer").mkdir(exist_ok=True)
+    write_text_durably(output / "tokenizer" / "tokenizer.json", tokenizer.to_json())
+    found = {"quality": quality.to_json(), "sample": outcome.to_json()}
+    write_text_durably(output / "quality.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
