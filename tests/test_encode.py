@@ -191,6 +191,16 @@ def test_a_group_that_does_not_fit_is_split_and_repeats_the_prefix(chatml_tokeni
     assert encoder.counts.songs_cut == 0
 
 
+def test_a_group_that_fills_the_row_exactly_is_not_split(chatml_tokenizer: TextTokenizer) -> None:
+    song, examples = make_songs(1)[0], make_examples(make_songs(1)[0])
+    (group,) = make_encoder(chatml_tokenizer).encode(song, examples)
+    full = len(group.input_ids)
+    exact, short = make_encoder(chatml_tokenizer, full), make_encoder(chatml_tokenizer, full - 1)
+    assert [len(row.input_ids) for row in exact.encode(song, examples)] == [full]
+    assert len(short.encode(song, examples)) == 2
+    assert (exact.counts.songs_split, short.counts.songs_split) == (0, 1)
+
+
 @pytest.mark.parametrize("seq_len", [128, 256, 512])
 def test_without_sharing_the_examples_are_the_same(chatml_tokenizer: TextTokenizer, seq_len: int) -> None:
     shared, separate = (

@@ -102,6 +102,17 @@ def test_euler_intervals_see_what_a_walk_to_the_root_sees(row: PackedRow) -> Non
     assert np.array_equal(sees_by_intervals(row), sees_by_walking(row))
 
 
+@given(row=rows())
+def test_intervals_alone_tell_ancestors_from_all_others(row: PackedRow) -> None:
+    entry, exit_ = euler_intervals(row)
+    for q in range(len(row.parents)):
+        ancestors, segment = set(), q
+        while segment != ROOT:
+            ancestors.add(segment)
+            segment = int(row.parents[segment])
+        assert set(np.flatnonzero((entry <= entry[q]) & (entry[q] < exit_)).tolist()) == ancestors
+
+
 def test_the_comparison_with_the_walk_would_see_a_wrong_parent() -> None:
     wrong = replace(DRAWN, parents=np.array([-1, 0, 1, -1], dtype=np.int32))
     assert not np.array_equal(sees_by_intervals(DRAWN), sees_by_walking(wrong))

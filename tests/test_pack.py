@@ -58,6 +58,13 @@ def test_first_fit_in_input_order_needs_more_bins_so_the_comparison_bites() -> N
     assert len(pack_lengths(lengths, CAPACITY)) == count_bins_best_fit_decreasing(lengths, CAPACITY) == 3
 
 
+def test_worst_fit_needs_more_bins_here_so_best_fit_is_told_apart() -> None:
+    lengths = [18, 16, 12, 10, 3]  # best fit: 18 + 12 and 16 + 10 + 3; worst fit opens a third
+    assert len(pack_lengths(lengths, 30)) == count_bins_best_fit_decreasing(lengths, 30) == 2
+    lengths_in_favour_of_worst_fit = [20, 16, 8, 6, 6, 3, 1]
+    assert len(pack_lengths(lengths_in_favour_of_worst_fit, 30)) == 3
+
+
 @given(lengths=lengths_lists, seed=st.integers(0, 5))
 def test_every_item_once_and_no_bin_too_full(lengths: list[int], seed: int) -> None:
     bins = pack_lengths(lengths, CAPACITY, seed)

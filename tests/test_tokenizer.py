@@ -12,7 +12,12 @@ from tokenizers import Tokenizer
 from toys import SPECIAL_TOKENS, Family, make_tokenizer
 
 from preprocess.errors import ConfigError
-from preprocess.tokenizer import LLAMA3_SPECIAL_TOKENS, TextTokenizer, load_tokenizer
+from preprocess.tokenizer import (
+    LLAMA3_NUM_TEXT_TOKENS,
+    LLAMA3_SPECIAL_TOKENS,
+    TextTokenizer,
+    load_tokenizer,
+)
 
 MULTI_SCRIPT_TEXTS = (
     "Hello darkness, my old friend\nI've come to talk with you again",
@@ -52,6 +57,18 @@ def test_a_gguf_gives_the_ids_of_transformers(smollm2: TextTokenizer, smollm2_gg
         assert smollm2.special_id(token) == theirs.convert_tokens_to_ids(token)
 
 
+def test_a_gguf_of_smollm2_keeps_each_digit_apart_as_its_tokenizer_json_does(smollm2: TextTokenizer) -> None:
+    """transformers' reading of the GGUF forgets this rule, which shows only in digits beyond 0 … 9."""
+    for digits in ("\u00b2\u00b3", "\u0661\u0662"):
+        apart = [smollm2.encode(character) for character in f" {digits}"]
+        assert smollm2.encode(f" {digits}") == [token_id for ids in apart for token_id in ids]
+    unsplit = json.loads(smollm2.to_json())
+    unsplit["pre_tokenizer"] = unsplit["pre_tokenizer"]["pretokenizers"][-1]
+    control = TextTokenizer(Tokenizer.from_str(json.dumps(unsplit)), "unsplit")
+    assert control.encode(" \u00b2") != smollm2.encode(" \u00b2")
+    assert control.encode(" 1234") == smollm2.encode(" 1234")
+
+
 def test_the_comparison_of_ids_would_see_another_pre_tokenizer(smollm2: TextTokenizer) -> None:
     value = json.loads(smollm2.to_json())
     byte_level = value["pre_tokenizer"]["pretokenizers"][-1]
@@ -70,6 +87,23 @@ def test_tokenizer_model_and_tokenizer_json_give_the_same_llama_3_ids(
         :11
     ]:  # those in use; the names of reserved ones differ between releases
         assert llama3_from_model.special_id(token) == llama3_from_json.special_id(token)
+
+
+def test_each_llama_3_token_s_own_text_is_one_token(llama3_from_model: TextTokenizer) -> None:
+    """As in tiktoken, which looks a word up whole before it merges pairs.
+
+    Some `tokenizer.json` in circulation lack `ignore_merges` and split such words; hub copies from Meta have it.
+    """
+    texts = {i: llama3_from_model.decode([i]) for i in range(LLAMA3_NUM_TEXT_TOKENS)}
+    texts = {i: text for i, text in texts.items() if "\N{REPLACEMENT CHARACTER}" not in text}
+    assert len(texts) > 120_000
+    ids = llama3_from_model.encode_batch(list(texts.values()))
+    assert [i for i, own in zip(texts, ids, strict=True) if own != [i]] == []
+    merging = json.loads(llama3_from_model.to_json())
+    merging["model"]["ignore_merges"] = False
+    control = TextTokenizer(Tokenizer.from_str(json.dumps(merging)), "merging")
+    assert len(control.encode(" vi\u1ec7c")) == 3
+    assert len(llama3_from_model.encode(" vi\u1ec7c")) == 1
 
 
 @settings(max_examples=60, deadline=None)

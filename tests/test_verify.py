@@ -286,6 +286,23 @@ def with_text_for_special(row: PackedRow) -> PackedRow:
     )
 
 
+def with_opening_as_text(row: PackedRow) -> PackedRow:
+    """The chat's first special token as ordinary characters."""
+    fake = make_tokenizer().encode("<|im_start|>")
+    return replace(
+        row,
+        input_ids=np.concatenate([fake, row.input_ids[1:]]).astype(np.int32),
+        label_mask=np.insert(row.label_mask, 0, [False] * (len(fake) - 1)),
+        seq_lens=changed(row.seq_lens, i0=int(row.seq_lens[0]) + len(fake) - 1),
+    )
+
+
+def with_other_words_before_the_lyrics(row: PackedRow) -> PackedRow:
+    tokenizer, ids = make_tokenizer(), row.input_ids.tolist()
+    ends = [i for i in range(len(ids)) if tokenizer.decode(ids[: i + 1]).endswith("of a song.")]
+    return with_id(row, ends[0], 65)
+
+
 WRONG_ROWS: dict[str, tuple[Callable[[PackedRow], PackedRow], str]] = {
     "parent after its child": (lambda r: with_parent(r, 1, 3), "each parent must come before its child"),
     "parent is itself": (lambda r: with_parent(r, 1, 1), "each parent must come before its child"),
@@ -352,6 +369,11 @@ WRONG_ROWS: dict[str, tuple[Callable[[PackedRow], PackedRow], str]] = {
         lambda r: with_id(r, 0, 0),
         "segment 0 does not begin with the format's opening",
     ),
+    "opening spelt as text": (with_opening_as_text, "segment 0 does not begin with the format's opening"),
+    "other words before the lyrics": (
+        with_other_words_before_the_lyrics,
+        "segment 0 does not begin with the format's opening",
+    ),
     "end of turn spelt as text": (with_text_for_special, "segment 1 has a question that does not end with"),
     "task unknown": (lambda r: with_task(r, 1, 4), "a task's index lies outside 0 … 3"),
     "task below none": (lambda r: with_task(r, 0, -2), "a task's index lies outside 0 … 3"),
@@ -387,6 +409,20 @@ def test_a_wrong_row_written_by_the_writer_itself_is_found(tmp_path: Path) -> No
     write_toy_manifest(tmp_path, {"train": info}, make_tokenizer(), SEQ_LEN)
     (line,) = findings(tmp_path)
     assert line.startswith("train row 3: segment 1 has a question that does not end with")
+
+
+@pytest.mark.parametrize("family", ["chatml", "llama3", "plain"])
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_a_shifted_mask_is_found_in_every_format(tmp_path: Path, family: Family, shift: int) -> None:
+    tokenizer = make_tokenizer(family)
+    rows = encode_songs(make_songs(1), tokenizer, SEQ_LEN)
+    slot = supervised_slots(rows[0], 1)[0]
+    rows[0] = with_mask(rows[0], slot + min(shift, 0), shift < 0)
+    make_dataset(tmp_path, family=family, num_eval_songs=0)
+    info = write_split(tmp_path / "train", rows, TASKS, 2)
+    write_toy_manifest(tmp_path, {"train": info}, tokenizer, SEQ_LEN)
+    (line,) = findings(tmp_path)
+    assert line.startswith("train row 0: segment 1 has a question that does not end with")
 
 
 def test_a_row_longer_than_the_manifest_says_is_found(toy_dataset: Path) -> None:
