@@ -60,6 +60,7 @@ class LaunchWatch:
         signal_number: The first signal that this process got and passed on, or None.
         host_codes: Non-zero exit codes by host as pdsh reported them, in order of arrival, until we stopped the
             ranks ourselves.
+        silent_hosts: Hosts that did not answer when the ranks were stopped.
         stopping: Whether what ends from now on was ended by us.
     """
 
@@ -67,6 +68,7 @@ class LaunchWatch:
     remote_hosts: Sequence[str] = ()
     signal_number: int | None = None
     host_codes: dict[str, int] = field(default_factory=dict)
+    silent_hosts: set[str] = field(default_factory=set)
     stopping: bool = False
 
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -117,7 +119,10 @@ class LaunchWatch:
     def _stop(self, group: int) -> None:
         """Stop the ranks on every host, then the launcher. A host that does not answer counts as lost."""
         self.stopping = True
-        for host in stop_ranks(self.launch_id, self.remote_hosts):
+        answering = [host for host in self.remote_hosts if host not in self.silent_hosts]
+        if answering or not self.remote_hosts:
+            self.silent_hosts.update(stop_ranks(self.launch_id, answering))
+        for host in self.silent_hosts:
             self.host_codes.setdefault(host, SSH_FAILED)
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)

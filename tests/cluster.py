@@ -22,6 +22,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def three_hosts(tmp_path: Path) -> Iterator[Cluster]:
             stack.enter_context(_sshd(tmp_path, host))
         stack.enter_context(_ssh_config(tmp_path, hosts, key, token))
         for host in hosts:
-            run_on(host, ["ssh", "-o", "ConnectTimeout=10", host.name, "true"], timeout=_SETUP_TIMEOUT_S)
+            _wait_for_ssh(host)
         yield cluster
 
 
@@ -134,9 +135,24 @@ def run_on(
         AssertionError: The command failed and `check` was set; the message holds its output.
         subprocess.TimeoutExpired: It took too long.
     """
-    command = ["ip", "netns", "exec", host.namespace, *argv]
-    process = subprocess.Popen(
-        command,
+    process = start_on(host, argv, env, cwd)
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        raise subprocess.TimeoutExpired(argv, timeout, output=output) from error
+    if check and process.returncode != 0:
+        raise AssertionError(f"{argv} ended with {process.returncode}:\n{output}")
+    return subprocess.CompletedProcess(argv, process.returncode, stdout=output)
+
+
+def start_on(
+    host: ClusterHost, argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.Popen[str]:
+    """Start a command on a host as the leader of its own process group; stderr is mixed into stdout, a pipe."""
+    return subprocess.Popen(
+        ["ip", "netns", "exec", host.namespace, *argv],
         env={**os.environ, **(env or {})},
         cwd=cwd,
         stdin=subprocess.DEVNULL,
@@ -145,15 +161,6 @@ def run_on(
         text=True,
         start_new_session=True,
     )
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired as error:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        raise subprocess.TimeoutExpired(command, timeout, output=output) from error
-    if check and process.returncode != 0:
-        raise AssertionError(f"{command} ended with {process.returncode}:\n{output}")
-    return subprocess.CompletedProcess(command, process.returncode, stdout=output)
 
 
 def _ip(*arguments: str) -> str:
@@ -225,6 +232,19 @@ def _sshd(folder: Path, host: ClusterHost) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
+
+
+def _wait_for_ssh(host: ClusterHost) -> None:
+    """Wait until the host lets itself in by name; sshd takes a moment to listen."""
+    deadline_s = time.monotonic() + _SETUP_TIMEOUT_S
+    while True:
+        command = ["ssh", "-o", "ConnectTimeout=10", host.name, "true"]
+        tried = run_on(host, command, timeout=_SETUP_TIMEOUT_S, check=False)
+        if tried.returncode == 0:
+            return
+        if time.monotonic() > deadline_s:
+            raise RuntimeError(f"{host.name} does not answer over ssh: {tried.stdout}")
+        time.sleep(0.1)
 
 
 @contextmanager

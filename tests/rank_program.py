@@ -8,6 +8,7 @@ The config is JSON (and so YAML): {"reports": FOLDER, "ends": {"<rank>": ACTION}
     fail               end with a traceback
     vanish             exit 0 without a record
     kill, kill-parent  SIGKILL for itself, or for its launcher
+    orphan             SIGKILL for its launcher, then end without a record two seconds later
     sleep              sleep for five minutes
 """
 
@@ -84,8 +85,11 @@ def end(action: str, rank: int) -> int:
         os._exit(0)
     if name == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if name == "kill-parent":
+    if name in ("kill-parent", "orphan"):
         os.kill(os.getppid(), signal.SIGKILL)
+    if name == "orphan":
+        time.sleep(2)
+        os._exit(0)
     if name in ("kill-parent", "sleep"):
         time.sleep(300)
     record_exit(launch_dir_from_environment(), rank, int(code or 0))
