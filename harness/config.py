@@ -36,7 +36,7 @@ class ModelSettings(Settings):
     """Which model, and how its forward pass runs."""
 
     path: str
-    """A model folder, a `.gguf` file (or a folder with one), or a Hugging Face hub id."""
+    """A model folder, a `.gguf` file (or a folder with one), `package:NAME`, or a Hugging Face hub id."""
 
     precision: Precision = "bf16"
     """Precision of the frozen weights and of the computation; masters and optimizer states are float32."""

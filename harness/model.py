@@ -8,10 +8,12 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging
 
 from harness.config import ModelSettings, Precision
 from preprocess.errors import ConfigError, DataError
 from preprocess.shards import Manifest
+from preprocess.tokenizer import locate_source
 
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -22,6 +24,7 @@ def load_base_model(settings: ModelSettings) -> nn.Module:
     Raises:
         ConfigError: There is no such model, or it is of a kind without `.model` and `.lm_head`.
     """
+    logging.disable_progress_bar()  # every rank would draw its own
     try:
         model = AutoModelForCausalLM.from_pretrained(
             **_source(settings.path), dtype=DTYPES[settings.precision], attn_implementation=settings.attention
@@ -40,7 +43,7 @@ def load_base_model(settings: ModelSettings) -> nn.Module:
 
 
 def _source(path: str) -> dict[str, Any]:
-    local = Path(path)
+    local = Path(locate_source(path))
     if local.is_dir() and not (local / "config.json").is_file():
         files = sorted(local.glob("*.gguf"))
         if len(files) != 1:
@@ -54,7 +57,7 @@ def _source(path: str) -> dict[str, Any]:
         return {"pretrained_model_name_or_path": str(local.parent), "gguf_file": local.name}
     if not local.exists() and path.startswith((".", "/", "~")):
         raise ConfigError(f"model.path {path}: no such folder")
-    return {"pretrained_model_name_or_path": path}
+    return {"pretrained_model_name_or_path": str(local) if local.exists() else path}
 
 
 def check_vocabulary(model: nn.Module, manifest: Manifest) -> None:

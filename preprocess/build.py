@@ -163,7 +163,7 @@ def build_dataset(
     manifest = Manifest(
         seq_len=config.encode.seq_len,
         tasks=config.tasks,
-        tokenizer_source=Path(tokenizer_source).name,
+        tokenizer_source=Path(tokenizer_source).name if Path(tokenizer_source).exists() else tokenizer_source,
         tokenizer_sha256=tokenizer.sha256,
         vocab_size=tokenizer.vocab_size,
         prompt_format=prompt.name,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -41,6 +42,8 @@ LLAMA3_SPECIAL_TOKENS = (
     *(f"<|reserved_special_token_{i}|>" for i in range(2, 246)),
 )
 """The 256 ids that follow Llama 3's 128,000 text tokens, in order."""
+
+PACKAGE_PREFIX = "package:"
 
 GGUF_CONTROL_TOKEN = 3
 GGUF_USER_DEFINED_TOKEN = 4
@@ -105,13 +108,13 @@ def load_tokenizer(source: str | Path) -> TextTokenizer:
     """Load a tokenizer.
 
     Args:
-        source: A folder with `tokenizer.json` (or `tokenizer.model` in Llama 3's form), such a file itself, a
+        source: `package:NAME` (see `locate_source`), a folder with `tokenizer.json` (or `tokenizer.model` in Llama 3's form), such a file itself, a
             `.gguf` model, or a Hugging Face hub id.
 
     Raises:
         ConfigError: There is no such tokenizer, or it is of a kind that is not understood.
     """
-    path = Path(source)
+    path = Path(locate_source(str(source)))
     if path.is_dir():
         path = _find_in_folder(path)
     if path.is_file():
@@ -119,6 +122,23 @@ def load_tokenizer(source: str | Path) -> TextTokenizer:
     if _looks_like_path(str(source)):
         raise ConfigError(f"tokenizer {source}: no such file or folder")
     return TextTokenizer(_load_from_hub(str(source)), str(source))
+
+
+def locate_source(source: str) -> str:
+    """The folder behind `package:NAME`, an installed Python package that ships a model; else the source itself.
+
+    The package is found, not imported.
+
+    Raises:
+        ConfigError: No such package is installed.
+    """
+    if not source.startswith(PACKAGE_PREFIX):
+        return source
+    name = source.removeprefix(PACKAGE_PREFIX)
+    spec = find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(f"{source}: no Python package {name!r} is installed here; `pip install --no-deps` it first")
+    return next(iter(spec.submodule_search_locations))
 
 
 def _looks_like_path(source: str) -> bool:
