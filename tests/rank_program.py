@@ -30,16 +30,14 @@ from harness.launch import launch_dir_from_environment, record_exit
 
 def reduce_ranks(rank: int) -> float:
     """The sum of rank + 1 over all ranks, through DeepSpeed's communication layer."""
-    import deepspeed
     import torch
-    import torch.distributed as dist
+
+    from harness.dist import join_world, leave_world, sum_over_ranks
 
     torch.set_num_threads(1)
-    deepspeed.init_distributed()
-    assert dist.get_backend() == "gloo"
-    total = torch.tensor([rank + 1.0])
-    dist.all_reduce(total)
-    dist.destroy_process_group()
+    join_world(int(os.environ["WORLD_SIZE"]))
+    total = sum_over_ranks(torch.tensor([rank + 1.0]))
+    leave_world()
     return float(total)
 
 

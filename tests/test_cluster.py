@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster, missing_means, run_on, start_on, three_hosts
+import torch
+
+from tests.cluster import Cluster, missing_means, run_on, start_on, three_hosts
+from tests.runs import make_config, read_adapter, read_losses
+from tests.toys import make_dataset, make_model_dir, make_tokenizer
 
 MISSING = missing_means()
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(MISSING), reason=f"a cluster {MISSING}")]
@@ -25,12 +29,9 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": os.pathsep.join([str(TESTS), str(REPOSITORY)]),
 }
-FIRST_BUILD_TIMEOUT_S = 240.0
-"""DeepSpeed compiles its CPU communication once in the life of a machine; otherwise 15 s suffice."""
-
 LAUNCH = (
     "import sys; from pathlib import Path; from harness.launch import launch; from preprocess.errors import UserError\n"
-    "try: sys.exit(launch(*map(Path, sys.argv[1:4]), module='rank_program', host_timeout_s=3))\n"
+    "try: sys.exit(launch(*map(Path, sys.argv[1:4]), module=sys.argv[4], host_timeout_s=3))\n"
     "except UserError as error: print('refused:', error); sys.exit(error.exit_code)"
 )
 
@@ -45,7 +46,7 @@ def launch_command(cluster: Cluster, tmp_path: Path, **config: Any) -> list[str]
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"reports": str(tmp_path), **config}))
     hostfile = cluster.write_hostfile(tmp_path / "hosts")
-    return [sys.executable, "-c", LAUNCH, str(path), str(hostfile), str(tmp_path / "launch")]
+    return [sys.executable, "-c", LAUNCH, str(path), str(hostfile), str(tmp_path / "launch"), "rank_program"]
 
 
 def read_reports(tmp_path: Path) -> list[dict[str, Any]]:
@@ -84,7 +85,7 @@ def test_deepspeeds_own_launcher_starts_one_rank_on_each_host(cluster: Cluster, 
     command = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(hostfile)]
     command += ["--module", "rank_program", "--config", str(tmp_path / "config.json")]
     environment = {**ENVIRONMENT, "DS_ENV_FILE": str(tmp_path / "environment")}
-    run_on(cluster.hosts[0], command, environment, REPOSITORY, FIRST_BUILD_TIMEOUT_S)
+    run_on(cluster.hosts[0], command, environment, REPOSITORY)
     check_one_rank_a_host(cluster, read_reports(tmp_path))
 
 
@@ -96,7 +97,7 @@ def test_the_launch_reaches_three_hosts_with_its_variables_and_without_its_secre
     secrets = {"HF_TOKEN": secret, "MLFLOW_TRACKING_PASSWORD": secret, "NCCL_KEY": secret}
     command = launch_command(cluster, tmp_path, secret=secret)
     environment = {**ENVIRONMENT, **secrets, "HF_ODD": odd, "NCCL_DEBUG": "WARN"}
-    result = run_on(cluster.hosts[0], command, environment, REPOSITORY, FIRST_BUILD_TIMEOUT_S)
+    result = run_on(cluster.hosts[0], command, environment, REPOSITORY)
     assert secret not in result.stdout
     assert "HF_TOKEN" in result.stdout
     reports = read_reports(tmp_path)
@@ -157,6 +158,30 @@ def test_a_signal_to_the_launch_ends_the_ranks_on_every_host(cluster: Cluster, t
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 143, output
     assert not running(reports)
+
+
+@pytest.mark.parametrize("stage", ["zero1", "zero3"])
+def test_training_over_three_hosts_is_training_on_three_local_ranks(
+    cluster: Cluster, tmp_path: Path, stage: str
+) -> None:
+    data, model = tmp_path / "data", tmp_path / "model"
+    tokenizer = make_tokenizer("chatml")
+    make_dataset(data, tokenizer=tokenizer)
+    make_model_dir(model, tokenizer.vocab_size, tokenizer=tokenizer)
+    (tmp_path / "local").write_text("localhost slots=3\n")
+    hostfiles = {"over": cluster.write_hostfile(tmp_path / "hosts"), "alone": tmp_path / "local"}
+    for name, hostfile in hostfiles.items():
+        overrides = [f"deepspeed={stage}", "world_size=3", "schedule.max_steps=4"]
+        config = make_config(tmp_path, tmp_path / name, data, model, overrides)
+        command = [sys.executable, "-c", LAUNCH, str(config), str(hostfile), str(tmp_path / name / "launch")]
+        run_on(cluster.hosts[0], [*command, "harness.train"], ENVIRONMENT, REPOSITORY, timeout=120)
+    losses = read_losses(tmp_path / "over")
+    assert losses == read_losses(tmp_path / "alone")
+    assert len(losses) == 4
+    assert losses[-1] < losses[0]
+    alone = read_adapter(tmp_path / "alone")
+    for name, weights in read_adapter(tmp_path / "over").items():
+        torch.testing.assert_close(weights, alone[name], rtol=0, atol=0)
 
 
 def test_a_cluster_leaves_nothing_behind_even_after_a_failure(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import time
 import pytest
 import torch
 import torch.distributed as dist
-from dist_ranks import RankFailedError, run_ranks
+
+from tests.dist_ranks import RankFailedError, run_ranks
 
 
 def add_ranks(offset: int) -> tuple[int, float]:
