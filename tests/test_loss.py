@@ -56,7 +56,10 @@ def build(model_dir: Path, attention: Literal["sdpa", "eager"], chunk: int = 7) 
 
 def normalize_in_float64(norm: LlamaRMSNorm, hidden: torch.Tensor) -> torch.Tensor:
     """RMSNorm without the detour through float32 that transformers' own takes."""
-    return norm.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)
+    scale: torch.Tensor = norm.weight * torch.rsqrt(
+        hidden.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon
+    )
+    return scale * hidden
 
 
 def reference_loss(model: ForestLanguageModel, row: PackedRow) -> torch.Tensor:

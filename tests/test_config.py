@@ -1,0 +1,161 @@
+"""Settings: YAML, overrides, errors that name the nearest key; one home for every value; shipped configs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.config import (
+    BatchSettings,
+    OptimizerSettings,
+    RunConfig,
+    deepspeed_config,
+    load_deepspeed_config,
+    load_run_config,
+)
+from harness.schedule import count_steps, learning_rate
+from preprocess.errors import ConfigError
+from preprocess.settings import dump_settings, load_settings
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = sorted(path.stem for path in (ROOT / "harness" / "configs").glob("*.yaml"))
+STAGES = {"zero0": 0, "zero1": 1, "zero2": 2, "zero3": 3, "zero3_offload": 3}
+
+MINIMAL = "output_dir: runs/a\nmodel: {path: some/model}\ndata: {path: data}\n"
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def test_every_shipped_run_loads_and_divides_its_batch() -> None:
+    assert {"plan", "servable", "quickstart"} <= set(SHIPPED)
+    for name in SHIPPED:
+        config = load_run_config(name)
+        world_size = config.world_size or 1
+        assert config.batch.accumulation_steps(world_size) >= 1
+        assert deepspeed_config(config, world_size)["train_batch_size"] == config.batch.global_batch_size
+
+
+def test_the_plan_is_the_users_own_settings_and_servable_leaves_the_head_alone() -> None:
+    plan, servable = load_run_config("plan"), load_run_config("servable")
+    assert (plan.lora.r, plan.lora.alpha, plan.lora.dropout) == (128, 256, 0.05)
+    assert "lm_head" in plan.lora.targets
+    assert len(plan.lora.targets) == 8
+    assert "lm_head" not in servable.lora.targets
+    assert plan.world_size == 3
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES.items())
+def test_every_shipped_deepspeed_file_names_its_stage_and_nothing_that_the_run_owns(
+    name: str, stage: int
+) -> None:
+    assert load_deepspeed_config(name)["zero_optimization"]["stage"] == stage
+
+
+def test_resolved_settings_read_back_the_same(minimal: Path, tmp_path: Path) -> None:
+    config = load_run_config(minimal, ["lora.r=128", "optimizer.learning_rate=1e-4", "world_size=3"])
+    assert (config.lora.r, config.optimizer.learning_rate, config.world_size) == (128, 1e-4, 3)
+    (tmp_path / "again.yaml").write_text(dump_settings(config))
+    assert load_run_config(tmp_path / "again.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.learning_rat=1", "did you mean 'learning_rate'"),
+        ("modle.path=a", "did you mean 'model'"),
+        ("zzz=1", "legal keys here"),
+        ("lora.r=0", "lora.r: got 0"),
+        ("lora.r=many", "lora.r: got 'many'"),
+        ("optimizer.learning_rate=.nan", "learning_rate"),
+        ("lora.targets=[]", "at least one layer"),
+        ("model.precision=fp8", "'bf16', 'fp16' or 'fp32'"),
+        ("seed", "expected KEY=VALUE"),
+        ("seed.a=1", "seed"),
+        ("seed=[1", "not valid YAML"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(minimal: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_run_config(minimal, [override])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["- a list\n", "a: [1\n", "\xff"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=str(path)):
+        load_settings(RunConfig, path)
+
+
+def test_a_missing_config_names_the_shipped_ones() -> None:
+    with pytest.raises(ConfigError, match="quickstart"):
+        load_run_config("no-such-config")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train_batch_size": 8}, "belong in the run's config"),
+        ({"zero_optimization": {"stage": "auto"}}, '"auto"'),
+        ({"bf16": {"enabled": True}}, "model.precision"),
+        ({"zero_optimisation": {"stage": 1}}, "zero_optimisation"),
+        ([], "JSON object"),
+    ],
+)
+def test_a_deepspeed_file_that_would_be_misread_is_refused(
+    tmp_path: Path, values: object, message: str
+) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(ConfigError) as caught:
+        load_deepspeed_config(str(path))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("precision", "enabled"), [("bf16", (True, False)), ("fp16", (False, True)), ("fp32", (False, False))]
+)
+def test_the_runs_precision_switches_deepspeeds(
+    minimal: Path, precision: str, enabled: tuple[bool, bool]
+) -> None:
+    values = deepspeed_config(load_run_config(minimal, [f"model.precision={precision}"]), 1)
+    assert (values["bf16"]["enabled"], values["fp16"]["enabled"]) == enabled
+
+
+def test_a_global_batch_that_does_not_divide_proposes_two_that_do() -> None:
+    batch = BatchSettings(micro_batch_size=2, global_batch_size=16)
+    assert batch.accumulation_steps(4) == 2
+    with pytest.raises(ConfigError, match="use 12 or 18"):
+        batch.accumulation_steps(3)
+    with pytest.raises(ConfigError, match=r"use 64$"):
+        batch.accumulation_steps(32)
+
+
+def test_the_rate_rises_falls_and_is_never_zero() -> None:
+    settings = OptimizerSettings(learning_rate=1.0, warmup_fraction=0.1, final_fraction=0.1)
+    rates = [learning_rate(step, 100, settings) for step in range(100)]
+    assert rates[0] == pytest.approx(1 / 11)
+    assert max(rates) == rates[10] == 1.0
+    assert rates[:11] == sorted(rates[:11])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.5])
+def test_a_run_of_one_step_has_a_rate(warmup: float) -> None:
+    assert learning_rate(0, 1, OptimizerSettings(learning_rate=1.0, warmup_fraction=warmup)) > 0
+
+
+def test_the_number_of_steps_follows_epochs_and_is_capped(minimal: Path) -> None:
+    schedule = load_run_config(minimal, ["schedule.epochs=2.5"]).schedule
+    assert count_steps(schedule, 10) == 25
+    assert count_steps(load_run_config(minimal, ["schedule.max_steps=7"]).schedule, 10) == 7
+    assert count_steps(load_run_config(minimal, ["schedule.epochs=0.001"]).schedule, 10) == 1
