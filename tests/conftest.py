@@ -6,10 +6,10 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from toys import make_dataset, make_songs, make_tokenizer
 
 from preprocess.schema import Song
 from preprocess.tokenizer import TextTokenizer, load_tokenizer
+from tests.toys import make_dataset, make_songs, make_tokenizer
 
 
 def find_packaged_file(package: str, pattern: str) -> Path:

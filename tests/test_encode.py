@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from toys import ARTISTS, TASKS, Family, make_examples, make_songs, make_tokenizer
 
 from preprocess.encode import SongEncoder, check_row_length, pack_groups
 from preprocess.errors import ConfigError
@@ -16,6 +15,7 @@ from preprocess.forest import PackedRow, check_row, labels, unpack_examples
 from preprocess.prompt import AFTER_LYRICS, BEFORE_LYRICS, encode_pieces, find_format
 from preprocess.schema import IGNORE_INDEX, ROOT, Example, Song
 from preprocess.tokenizer import TextTokenizer
+from tests.toys import ARTISTS, TASKS, Family, make_examples, make_songs, make_tokenizer
 
 FAMILIES: tuple[Family, ...] = ("chatml", "llama3", "plain")
 LONG_SONG = replace(make_songs(1, num_lines=60)[0], id="long")

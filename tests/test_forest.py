@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import encode_songs, make_songs, make_tokenizer
 
 from preprocess.forest import (
     PackedRow,
@@ -22,6 +21,7 @@ from preprocess.forest import (
     unpack_examples,
 )
 from preprocess.schema import IGNORE_INDEX, ROOT, BoolArray
+from tests.toys import encode_songs, make_songs, make_tokenizer
 
 
 def make_row(seq_lens: list[int], parents: list[int], supervised: set[int] | None = None) -> PackedRow:

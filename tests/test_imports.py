@@ -14,8 +14,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SHARED_BY_PREPROCESS = {"errors", "forest", "prompt", "schema", "settings", "shards", "tokenizer"}
-"""What the harness may import from the preprocessor."""
+SHARED_BY_PREPROCESS = {"errors", "forest", "prompt", "schema", "shards", "tokenizer"} | {
+    "settings",
+    "terminal",
+}
+"""What the harness may import from the preprocessor: the data format, and what every command line shares."""
 
 HEAVY = {"torch", "transformers", "deepspeed", "peft", "accelerate"}
 DISTRIBUTED = {"deepspeed", "torch.distributed"}

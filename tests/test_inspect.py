@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
-from toys import TASKS, encode_songs, make_dataset, make_songs, make_tokenizer, write_toy_manifest
 
 from preprocess.errors import ConfigError, DataError
 from preprocess.forest import position_ids
@@ -23,6 +22,7 @@ from preprocess.inspect import (
 )
 from preprocess.schema import Song
 from preprocess.shards import open_split, read_manifest, write_split
+from tests.toys import TASKS, encode_songs, make_dataset, make_songs, make_tokenizer, write_toy_manifest
 
 GREEN, DIM = "\x1b[1;32m", "\x1b[2m"
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import datetime
+import mmap
+import struct
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -8,9 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from gguf import GGUFReader
 from tokenizers import AddedToken
-from toys import Family, make_tokenizer
 
 from preprocess.errors import ConfigError
 from preprocess.prompt import (
@@ -25,6 +25,7 @@ from preprocess.prompt import (
     merge_pieces,
 )
 from preprocess.tokenizer import TextTokenizer
+from tests.toys import Family, make_tokenizer
 
 LYRICS = "Sing of the river and the moon\n\nI'll be 1000 miles away\nSing of the 雨の夜"
 QUESTION = "Who performs this song?"
@@ -44,7 +45,13 @@ def messages(*, answer: bool) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def smollm2_template(smollm2_gguf: Path) -> str:
-    return str(GGUFReader(smollm2_gguf).fields["tokenizer.chat_template"].contents())
+    """The template in the file's metadata: its key, a type (8: string), a length of 8 bytes, the text."""
+    with smollm2_gguf.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        key = b"tokenizer.chat_template"
+        start = data.find(key) + len(key)
+        value_type, length = struct.unpack_from("<IQ", data, start)
+        assert value_type == 8
+        return data[start + 12 : start + 12 + length].decode()
 
 
 @pytest.mark.parametrize("answer", [False, True])

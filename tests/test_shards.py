@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from toys import TASKS, encode_songs, make_songs, make_tokenizer
 
 from preprocess import shards
 from preprocess.errors import DataError, NoSpaceError
@@ -26,6 +25,7 @@ from preprocess.shards import (
     write_split,
     write_text_durably,
 )
+from tests.toys import TASKS, encode_songs, make_songs, make_tokenizer
 
 
 @pytest.fixture

@@ -10,16 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
-from test_shards import cut_at_batch_boundary
-from toys import (
-    TASKS,
-    Family,
-    encode_songs,
-    make_dataset,
-    make_songs,
-    make_tokenizer,
-    write_toy_manifest,
-)
 
 from preprocess import shards
 from preprocess.errors import DataError
@@ -28,6 +18,16 @@ from preprocess.prompt import encode_pieces, find_format
 from preprocess.schema import ROOT
 from preprocess.shards import read_manifest, write_manifest, write_split
 from preprocess.verify import CHECKS, MAX_FINDINGS_KEPT, find_damage, print_report, verify_dataset
+from tests.test_shards import cut_at_batch_boundary
+from tests.toys import (
+    TASKS,
+    Family,
+    encode_songs,
+    make_dataset,
+    make_songs,
+    make_tokenizer,
+    write_toy_manifest,
+)
 
 SEQ_LEN = 512
 
