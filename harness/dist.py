@@ -14,6 +14,10 @@ from deepspeed.accelerator import get_accelerator
 from preprocess.errors import PreflightError
 
 
+LAUNCHED_SIZE_VARIABLE = "LYRICS_WORLD_SIZE"
+"""Set by `harness launch` to the number of ranks that it was asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """This process's place among the ranks.
@@ -54,6 +58,8 @@ def join_world(expected_size: int | None) -> World:
         os.environ.setdefault(name, value)
     os.environ.setdefault("MASTER_PORT", "29500")
     size = int(os.environ["WORLD_SIZE"])
+    launched_size = os.environ.get(LAUNCHED_SIZE_VARIABLE)
+    expected_size = int(launched_size) if expected_size is None and launched_size else expected_size
     if expected_size is not None and size != expected_size:
         raise PreflightError(
             f"{size} ranks were started, but {expected_size} are asked for. Check the hostfile's path and its slots: "
@@ -63,6 +69,7 @@ def join_world(expected_size: int | None) -> World:
     if accelerator.device_name() == "cpu":
         # DeepSpeed would spend most of a minute compiling a shared-memory kernel that only inference uses.
         deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
+        _share_cores()
     if accelerator.device_name() == "cuda":
         accelerator.set_device(int(os.environ["LOCAL_RANK"]))
     deepspeed.init_distributed(dist_backend=accelerator.communication_backend_name(), verbose=False)
@@ -70,6 +77,13 @@ def join_world(expected_size: int | None) -> World:
     return World(
         torch.distributed.get_rank(), torch.distributed.get_world_size(), local_rank, _device(local_rank)
     )
+
+
+def _share_cores() -> None:
+    """Give each rank of this host its part of the cores, unless OMP_NUM_THREADS says otherwise."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1")))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks_here))
 
 
 def _device(local_rank: int) -> torch.device:

@@ -225,7 +225,7 @@ def test_an_unknown_tokenizer_is_refused(songs: Path, tmp_path: Path) -> None:
 
 def test_a_data_set_is_replaced_only_when_asked(songs: Path, tokenizer_dir: Path, dataset: Path) -> None:
     before = (dataset / "manifest.json").read_bytes()
-    arguments = [
+    arguments: list[str | Path] = [
         "build",
         "--input",
         songs,
