@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -204,9 +204,18 @@ def _write_side_files(folder: Path, parts: dict[str, list[Song]], tokenizer: Tex
     (folder / "tokenizer" / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
     with (folder / "eval_songs.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(asdict(song), ensure_ascii=False) + "\n" for song in parts["eval"])
+    facts: dict[str, Callable[[Song], str | None]] = {
+        "artist": lambda song: song.artist,
+        "genre": lambda song: song.genre,
+        "decade": lambda song: song.decade,
+    }
     labels = {
-        "artist": Counter(song.artist for song in parts["train"]),
-        "genre": Counter(song.genre for song in parts["train"]),
+        task: {
+            "stem": "",
+            "train_counts": dict(sorted(Counter(fact(song) or "" for song in parts["train"]).items())),
+            "truth": {song.id: fact(song) for song in parts["eval"]},
+        }
+        for task, fact in facts.items()
     }
     (folder / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
 
