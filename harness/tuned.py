@@ -1,0 +1,74 @@
+"""One base model in memory that answers both as it came and with a fine-tuned adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from peft import PeftModel
+from torch import nn
+
+from harness.config import ModelSettings
+from harness.lora import load_adapter
+from harness.model import check_vocabulary, load_base_model
+from preprocess.shards import Manifest
+
+Version = Literal["before", "after"]
+
+
+@dataclass(frozen=True, slots=True)
+class TunedModel:
+    """A base model and, if there is one, its adapter.
+
+    Attributes:
+        causal: The base, a causal model with `.model` and `.lm_head`; the adapter's layers sit inside it.
+        adapter: The peft wrapper around it, or None.
+        attention: The kernel that the base was loaded with.
+    """
+
+    causal: nn.Module
+    adapter: PeftModel | None
+    attention: str
+
+    @property
+    def versions(self) -> tuple[Version, ...]:
+        """Which models there are: before fine-tuning and, with an adapter, after it."""
+        return ("before",) if self.adapter is None else ("before", "after")
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.causal.parameters()).device
+
+    @contextmanager
+    def as_version(self, version: Version) -> Iterator[nn.Module]:
+        """The causal model with its adapter off ("before") or on ("after")."""
+        assert version in self.versions
+        off = self.adapter is not None and version == "before"
+        with self.adapter.disable_adapter() if off and self.adapter is not None else nullcontext():
+            yield self.causal
+
+
+def load_tuned_model(settings: ModelSettings, manifest: Manifest, adapter: Path | None) -> TunedModel:
+    """Load a base model once, with an adapter on it if one is given, ready for inference.
+
+    Args:
+        settings: Which base, and how it computes.
+        manifest: Of the data set that it will be asked about.
+        adapter: Folder of a peft adapter, or None for the base alone.
+
+    Raises:
+        ConfigError: There is no such model.
+        DataError: The data set's tokenizer has more ids than the model.
+        CheckpointError: There is no such adapter, or it does not fit the model.
+    """
+    base = load_base_model(settings)
+    check_vocabulary(base, manifest)
+    tuned = None if adapter is None else load_adapter(base, adapter)
+    causal = base if tuned is None else cast("nn.Module", tuned.get_base_model())
+    causal.eval().to(torch.accelerator.current_accelerator() or torch.device("cpu"))
+    return TunedModel(causal, tuned, settings.attention)
