@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.cluster import Cluster, missing_means, run_on, start_on, three_hosts
-from tests.runs import make_config, read_adapter, read_losses
+from tests.runs import make_config, read_adapter, read_losses, train_on_ranks
 from tests.toys import make_dataset, make_model_dir, make_tokenizer
 
 MISSING = missing_means()
@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(MISSING), reason=f"a 
 
 TESTS = Path(__file__).parent
 REPOSITORY = TESTS.parent
+STAGES = ("zero1", "zero3")
 ENVIRONMENT = {
     "DS_ACCELERATOR": "cpu",
     "OMP_NUM_THREADS": "1",
@@ -160,28 +161,46 @@ def test_a_signal_to_the_launch_ends_the_ranks_on_every_host(cluster: Cluster, t
     assert not running(reports)
 
 
-@pytest.mark.parametrize("stage", ["zero1", "zero3"])
-def test_training_over_three_hosts_is_training_on_three_local_ranks(
-    cluster: Cluster, tmp_path: Path, stage: str
-) -> None:
-    data, model = tmp_path / "data", tmp_path / "model"
+@pytest.fixture(scope="module")
+def local_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with toy data, a tiny model, and one finished run a stage on three local ranks."""
+    folder = tmp_path_factory.mktemp("runs")
     tokenizer = make_tokenizer("chatml")
-    make_dataset(data, tokenizer=tokenizer)
-    make_model_dir(model, tokenizer.vocab_size, tokenizer=tokenizer)
-    (tmp_path / "local").write_text("localhost slots=3\n")
-    hostfiles = {"over": cluster.write_hostfile(tmp_path / "hosts"), "alone": tmp_path / "local"}
-    for name, hostfile in hostfiles.items():
-        overrides = [f"deepspeed={stage}", "world_size=3", "schedule.max_steps=4"]
-        config = make_config(tmp_path, tmp_path / name, data, model, overrides)
-        command = [sys.executable, "-c", LAUNCH, str(config), str(hostfile), str(tmp_path / name / "launch")]
-        run_on(cluster.hosts[0], [*command, "harness.train"], ENVIRONMENT, REPOSITORY, timeout=120)
-    losses = read_losses(tmp_path / "over")
-    assert losses == read_losses(tmp_path / "alone")
+    make_dataset(folder / "data", tokenizer=tokenizer)
+    make_model_dir(folder / "model", tokenizer.vocab_size, tokenizer=tokenizer)
+    train_on_ranks(3, [make_stage_config(folder, "local", stage) for stage in STAGES])
+    return folder
+
+
+def make_stage_config(folder: Path, place: str, stage: str) -> Path:
+    overrides = [f"deepspeed={stage}", "world_size=3", "schedule.max_steps=4"]
+    return make_config(folder, folder / f"{place}-{stage}", folder / "data", folder / "model", overrides)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_training_over_three_hosts_is_training_on_three_local_ranks(
+    cluster: Cluster, local_runs: Path, stage: str
+) -> None:
+    config = make_stage_config(local_runs, "hosts", stage)
+    hosts, local = local_runs / f"hosts-{stage}", local_runs / f"local-{stage}"
+    hostfile = cluster.write_hostfile(local_runs / "hostfile")
+    command = [
+        sys.executable,
+        "-c",
+        LAUNCH,
+        str(config),
+        str(hostfile),
+        str(hosts / "launch"),
+        "harness.train",
+    ]
+    run_on(cluster.hosts[0], command, ENVIRONMENT, REPOSITORY, timeout=120)
+    losses = read_losses(hosts)
+    assert losses == read_losses(local)
     assert len(losses) == 4
     assert losses[-1] < losses[0]
-    alone = read_adapter(tmp_path / "alone")
-    for name, weights in read_adapter(tmp_path / "over").items():
-        torch.testing.assert_close(weights, alone[name], rtol=0, atol=0)
+    expected = read_adapter(local)
+    for name, weights in read_adapter(hosts).items():
+        torch.testing.assert_close(weights, expected[name], rtol=0, atol=0)
 
 
 def test_a_cluster_leaves_nothing_behind_even_after_a_failure(tmp_path: Path) -> None:
