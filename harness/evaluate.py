@@ -23,7 +23,7 @@ from harness.progress import LINE_EVERY_S
 from harness.questions import HeldOut, Question, TaskLabels, open_held_out, read_labels
 from harness.ranking import CandidateScorer, Ids, Scores, encode_candidates, plan_forests
 from harness.tuned import TunedModel, Version, load_tuned_model
-from preprocess.errors import CheckpointError, DataError
+from preprocess.errors import CheckpointError, ConfigError, DataError
 from preprocess.shards import no_space, write_text_durably
 from preprocess.terminal import make_progress
 
@@ -73,9 +73,11 @@ def evaluate(
 
     Raises:
         DataError: The data set is missing, incomplete, or of another tokenizer than the model.
-        ConfigError: There is no such model.
+        ConfigError: There is no such model, or `max_songs` is below 1.
         CheckpointError: There is no such adapter, or it changes nothing.
     """
+    if max_songs is not None and max_songs < 1:
+        raise ConfigError(f"{max_songs} songs: expected 1 or more")
     held_out = open_held_out(data)
     labels = read_labels(data, held_out.manifest.tasks)
     questions = choose_questions(held_out, labels, max_songs)
