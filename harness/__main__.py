@@ -10,13 +10,12 @@ from typing import Annotated
 
 import typer
 
-from harness.config import RunConfig, load_run_config
+from harness.config import load_run_config
 from harness.hostfile import parse_hostfile
 from harness.launch import launch as launch_ranks
-from preprocess.errors import ConfigError
 from preprocess.settings import dump_settings
 from preprocess.shards import write_text_durably
-from preprocess.terminal import exit_on_user_error, make_console, print_json
+from preprocess.terminal import exit_on_user_error
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 

@@ -13,7 +13,6 @@ from deepspeed.accelerator import get_accelerator
 
 from preprocess.errors import PreflightError
 
-
 LAUNCHED_SIZE_VARIABLE = "LYRICS_WORLD_SIZE"
 """Set by `harness launch` to the number of ranks that it was asked for."""
 

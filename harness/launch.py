@@ -75,7 +75,7 @@ def launch(
         host_timeout_s: Seconds of silence after which a host counts as lost.
 
     Returns:
-        0 when rank 0 finished; a rank's own code (2 to 9); 130, 143 or 129 after SIGINT, SIGTERM or SIGHUP; else
+        0 when rank 0 finished; a rank's own code (2 to 10); 130, 143 or 129 after SIGINT, SIGTERM or SIGHUP; else
         what the launcher returned.
 
     Raises:

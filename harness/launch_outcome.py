@@ -25,7 +25,7 @@ from harness.launch_watch import SSH_FAILED
 from preprocess.errors import HostLostError
 
 LAUNCH_DIR_VARIABLE = "LYRICS_LAUNCH_DIR"
-_OUR_CODES = range(2, 10)
+_OUR_CODES = range(2, 11)
 _STOPPED_CODES = (129, 130, 143)
 _HANG_CODE = 7
 
@@ -81,7 +81,7 @@ class Outcome:
     def exit_code(self) -> int:
         """The true exit code of the launch.
 
-        A code that a rank wrote down comes first (the lowest of 2 to 9, then a stop by signal); then a host or a
+        A code that a rank wrote down comes first (the lowest of 2 to 10, then a stop by signal); then a host or a
         rank that died; then what the launcher said, which is believed for success only with rank 0's proof.
 
         Raises:

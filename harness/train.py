@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -270,10 +269,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of every rank. Returns the exit code."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     console = Console(width=None if sys.stdout.isatty() else 110)
-    code = 0
+    code = 1  # what an unforeseen exception ends with
     try:
         overrides = [*options.set, *(["resume=true"] if options.resume else [])]
-        train(load_run_config(Path(options.config), overrides), console)
+        train(load_run_config(options.config, overrides), console)
+        code = 0
     except UserError as error:
         code = error.exit_code
         explain_error(error)

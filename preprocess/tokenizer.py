@@ -108,8 +108,8 @@ def load_tokenizer(source: str | Path) -> TextTokenizer:
     """Load a tokenizer.
 
     Args:
-        source: `package:NAME` (see `locate_source`), a folder with `tokenizer.json` (or `tokenizer.model` in Llama 3's form), such a file itself, a
-            `.gguf` model, or a Hugging Face hub id.
+        source: A folder with `tokenizer.json` (or `tokenizer.model` in Llama 3's form), such a file itself, a
+            `.gguf` model, `package:NAME` (see `locate_source`), or a Hugging Face hub id.
 
     Raises:
         ConfigError: There is no such tokenizer, or it is of a kind that is not understood.
