@@ -5,23 +5,35 @@ from __future__ import annotations
 import os
 import sys
 import webbrowser
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.config import load_run_config
+from harness.config import ModelSettings, load_run_config
 from harness.hostfile import parse_hostfile
 from harness.launch import launch as launch_ranks
+from preprocess.errors import ConfigError
 from preprocess.settings import dump_settings
 from preprocess.shards import write_text_durably
-from preprocess.terminal import exit_on_user_error
+from preprocess.terminal import exit_on_user_error, make_console, print_json
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Assignments = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting.")]
-RunFolder = Annotated[Path, typer.Option("--run", help="Folder of a finished run; names model, data and adapter.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting.")
+]
+RunFolder = Annotated[Path | None, typer.Option("--run", help="A finished run: its model, data and adapter.")]
+Model = Annotated[
+    str | None, typer.Option("--model", help="Model folder, .gguf file, package:NAME or hub id.")
+]
+Data = Annotated[Path | None, typer.Option("--data", help="Data set folder.")]
+Adapter = Annotated[Path | None, typer.Option("--adapter", help="Folder of a peft adapter.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", help="Folder for the results; the run's by default.")
+]
 
 
 @app.command()
@@ -46,6 +58,89 @@ def launch(
     if code:
         print(f"error: the run ended with exit code {code}", file=sys.stderr)
         raise typer.Exit(code)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is looked at: a base model, the adapter on it, the data set, and where results go."""
+
+    settings: ModelSettings
+    data: Path
+    adapter: Path | None
+    output: Path | None
+
+
+def find_subject(
+    run: Path | None, model: str | None, data: Path | None, adapter: Path | None, output: Path | None
+) -> Subject:
+    """Take model, data and adapter from a run folder, or from the options, which win.
+
+    Raises:
+        ConfigError: Neither names a model and a data set, or the run folder holds no run.
+    """
+    if run is not None:
+        if not (run / "config.yaml").is_file():
+            raise ConfigError(f"--run {run}: no config.yaml there, so it is not the folder of a run")
+        config = load_run_config(run / "config.yaml")
+        settings = config.model if model is None else config.model.model_copy(update={"path": model})
+        return Subject(settings, data or config.data.path, adapter or run / "adapter", output or run)
+    if model is None or data is None:
+        raise ConfigError("pass --run RUN, or --model MODEL and --data DATA (and --adapter ADAPTER)")
+    return Subject(ModelSettings(path=model), data, adapter, output)
+
+
+@app.command()
+@exit_on_user_error
+def evaluate(
+    run: RunFolder = None,
+    model: Model = None,
+    data: Data = None,
+    adapter: Adapter = None,
+    output: Output = None,
+    songs: Annotated[int | None, typer.Option(min=1, help="Only so many held-out songs.")] = None,
+    json_: Json = False,
+) -> None:
+    """Accuracy on held-out songs before and after: the likeliest of all names that training knew."""
+    from harness.evaluate import evaluate as evaluate_model
+    from harness.evaluate import print_evaluation, write_evaluation
+
+    subject = find_subject(run, model, data, adapter, output)
+    console = make_console(error=json_)
+    evaluation = evaluate_model(subject.settings, subject.data, subject.adapter, console, max_songs=songs)
+    if subject.output is not None:
+        write_evaluation(subject.output, evaluation)
+    print_json(evaluation.to_json()) if json_ else print_evaluation(evaluation, console)
+
+
+@app.command()
+@exit_on_user_error
+def demo(
+    run: RunFolder = None,
+    model: Model = None,
+    data: Data = None,
+    adapter: Adapter = None,
+    output: Output = None,
+    songs: Annotated[int, typer.Option(min=1, help="Held-out songs to ask about, a task each.")] = 3,
+    lyrics: Annotated[Path | None, typer.Option(help="Ask about the lyrics in this file instead.")] = None,
+    question: Annotated[str | None, typer.Option(help="The question about --lyrics.")] = None,
+    json_: Json = False,
+) -> None:
+    """The same question asked of the base and the tuned model, side by side."""
+    from harness.demo import demo_lyrics, demo_songs, print_demo, write_demo
+    from harness.demo_prompts import read_lyrics
+
+    subject = find_subject(run, model, data, adapter, output)
+    console = make_console(error=json_)
+    what = (subject.settings, subject.data, subject.adapter, console)
+    if (lyrics is None) != (question is None):
+        raise ConfigError("--lyrics FILE and --question TEXT go together")
+    if lyrics is not None and question is not None:
+        shown = demo_lyrics(*what, lyrics=read_lyrics(lyrics), question=question)
+    else:
+        shown = demo_songs(*what, num_songs=songs)
+        if subject.output is not None:
+            write_demo(subject.output, shown)
+    print_json(shown.to_json()) if json_ else print_demo(shown, console)
 
 
 @app.command()

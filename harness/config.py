@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from preprocess.errors import ConfigError
-from preprocess.settings import Settings, load_settings
+from preprocess.settings import Settings, find_shipped, load_settings
 
 ATTENTION_AND_MLP = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -188,27 +187,7 @@ def load_run_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfi
     Raises:
         ConfigError: There is no such file, a key is unknown, or a value is not allowed.
     """
-    return load_settings(RunConfig, find_shipped(str(path), "harness.configs", ".yaml"), overrides)
-
-
-def find_shipped(name: str, package: str, suffix: str) -> Path:
-    """A path as it is, or the shipped file that a bare name stands for.
-
-    Raises:
-        ConfigError: Neither a file nor a shipped name.
-    """
-    path = Path(name)
-    if path.is_file():
-        return path
-    spec = find_spec(package)
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    shipped = folder / f"{name}{suffix}"
-    if shipped.is_file():
-        return shipped
-    names = ", ".join(sorted(file.stem for file in folder.glob(f"*{suffix}")))
-    raise ConfigError(f"config {name}: no such file; shipped ones: {names}")
+    return load_settings(RunConfig, find_shipped(str(path), "harness.configs"), overrides)
 
 
 def load_deepspeed_config(name: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from preprocess.inspect import (
 )
 from preprocess.quality import QualityReport, print_quality
 from preprocess.sample import print_outcome
-from preprocess.settings import load_settings
+from preprocess.settings import find_shipped, load_settings
 from preprocess.terminal import exit_on_user_error, make_console, print_json
 from preprocess.verify import print_report, verify_dataset
 
@@ -42,14 +42,17 @@ def build(
     tokenizer: Annotated[
         str, typer.Option(help="Folder, tokenizer.json, tokenizer.model, .gguf file or hub id.")
     ],
-    config: Annotated[Path | None, typer.Option(help="YAML file with settings.")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="YAML file with settings, or plan, or quickstart.")
+    ] = None,
     set_: Assignments = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a data set that is already there.")] = False,
     json_: Json = False,
 ) -> None:
     """Turn songs into a data set: packed Arrow shards with label masks, and an eval split by song."""
-    console = make_console()
-    settings = load_settings(BuildConfig, config, set_ or ())
+    console = make_console(error=json_)
+    path = None if config is None else find_shipped(config, "preprocess.configs")
+    settings = load_settings(BuildConfig, path, set_ or ())
     result = build_dataset(input_, output, tokenizer, settings, console, overwrite=overwrite)
     if json_:
         print_json({"sample": result.outcome.to_json(), **describe_dataset(output)})

