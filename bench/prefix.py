@@ -1,0 +1,160 @@
+"""What does sharing the lyrics' prefix save? The same examples as forests and stored whole, forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import cast
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from bench.material import find_tokenizer, make_rows
+from bench.record import Outcome, WrongResultError, compare, rates, summarize, time_in_turns
+from harness.config import LoraSettings
+from harness.data import MicroBatch, collate
+from harness.lora import add_lora, trainable_parameters
+from harness.loss import ForestLanguageModel
+from preprocess.corpus import Length
+from preprocess.forest import PackedRow
+
+SHARED, SEPARATE = "shared", "separate"
+LOSS_TOLERANCE = 1e-5
+
+VOCAB_SIZE = 2048
+"""Ids are folded into so many. With it the head is 12 % of the full-size model's weights, as in Llama-3.2-3B; with a
+whole vocabulary, the head of a model this small would take most of the time, and its work is the same both ways."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is measured: songs and their length, slots in a row, the model's width and layers, timed turns."""
+
+    num_songs: int
+    length: Length
+    seq_len: int
+    hidden_size: int
+    num_layers: int
+    num_turns: int
+
+
+FULL = Size(num_songs=4, length="full", seq_len=2048, hidden_size=256, num_layers=4, num_turns=3)
+QUICK = Size(num_songs=2, length="short", seq_len=1024, hidden_size=64, num_layers=2, num_turns=2)
+
+
+def measure(*, quick: bool) -> Outcome:
+    """Time both ways on a random Llama with LoRA in float32, one row a micro-batch, no padding.
+
+    Raises:
+        WrongResultError: The mean token losses differ by more than `LOSS_TOLERANCE`.
+    """
+    size = QUICK if quick else FULL
+    tokenizer = find_tokenizer(quick=quick)
+    rows = {
+        name: make_rows(
+            tokenizer, size.num_songs, size.seq_len, share_prefix=name == SHARED, length=size.length
+        )
+        for name in (SEPARATE, SHARED)
+    }
+    model = make_model(size)
+    ways: dict[str, Callable[[], object]] = {
+        name: partial(mean_loss_and_gradient, model, [collate([fold_ids(row)]) for row in part])
+        for name, part in rows.items()
+    }
+    turns = time_in_turns(ways, size.num_turns)
+    check_losses(turns.results[SHARED], turns.results[SEPARATE])
+    num_examples = count_examples(rows[SHARED], rows[SEPARATE])
+    return Outcome(
+        baseline=SEPARATE,
+        figures={
+            f"{name}_examples_per_s": summarize(rates(seconds, num_examples), "examples/s")
+            for name, seconds in turns.seconds.items()
+        },
+        ratios={SHARED: compare(turns.seconds[SEPARATE], turns.seconds[SHARED])},
+        facts={
+            "songs": size.num_songs,
+            "examples": num_examples,
+            "seq_len": size.seq_len,
+            "model": f"random Llama, hidden {size.hidden_size}, {size.num_layers} layers, {VOCAB_SIZE} ids, float32, "
+            "LoRA r=16",
+            "tokenizer": tokenizer.source,
+            "torch_threads": torch.get_num_threads(),
+            **{
+                f"{name}_tokens_per_example": count_tokens(part) / num_examples for name, part in rows.items()
+            },
+            "mean_token_loss": turns.results[SHARED],
+            "loss_difference": abs(turns.results[SHARED] - turns.results[SEPARATE]),
+        },
+    )
+
+
+def make_model(size: Size, seed: int = 0) -> ForestLanguageModel:
+    """A random Llama with adapters that are not zero, so that they take part in the loss."""
+    config = LlamaConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=size.hidden_size,
+        intermediate_size=size.hidden_size * 4,
+        num_hidden_layers=size.num_layers,
+        num_attention_heads=size.hidden_size // 32,
+        num_key_value_heads=size.hidden_size // 64,
+        max_position_embeddings=size.seq_len,
+        tie_word_embeddings=True,
+        attn_implementation="sdpa",
+    )
+    torch.manual_seed(seed)
+    base = LlamaForCausalLM(config).requires_grad_(requires_grad=False)
+    adapter = add_lora(base, LoraSettings(), seed)
+    for name, parameter in trainable_parameters(adapter):
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.02)
+    return ForestLanguageModel(adapter.get_base_model(), "sdpa", loss_chunk=1024)
+
+
+def fold_ids(row: PackedRow) -> PackedRow:
+    """The same row with ids below `VOCAB_SIZE`: as much work, other words."""
+    return replace(row, input_ids=(row.input_ids % VOCAB_SIZE).astype(np.int32))
+
+
+def mean_loss_and_gradient(model: nn.Module, batches: Sequence[MicroBatch]) -> float:
+    """One step without its optimizer: the mean token loss over all batches; gradients are left in the model."""
+    num_supervised = sum(batch.counts.supervised_tokens for batch in batches)
+    model.zero_grad(set_to_none=True)
+    total = 0.0
+    for batch in batches:
+        loss = cast("torch.Tensor", model(batch)).sum() / num_supervised
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    return total
+
+
+def check_losses(shared: float, separate: float) -> None:
+    """Refuse times of two ways that did not compute the same.
+
+    Raises:
+        WrongResultError: The losses differ by more than `LOSS_TOLERANCE`, or one is no number.
+    """
+    if not abs(shared - separate) <= LOSS_TOLERANCE:
+        raise WrongResultError(
+            f"mean token loss {shared:.8f} with a shared prefix, {separate:.8f} with separate examples; "
+            f"expected a difference of at most {LOSS_TOLERANCE:g}"
+        )
+
+
+def count_examples(shared: Sequence[PackedRow], separate: Sequence[PackedRow]) -> int:
+    """Examples of both ways.
+
+    Raises:
+        WrongResultError: They do not hold the same number.
+    """
+    counts = [sum(row.num_examples for row in rows) for rows in (shared, separate)]
+    if counts[0] != counts[1]:
+        raise WrongResultError(f"{counts[0]} examples with a shared prefix, {counts[1]} without")
+    return counts[0]
+
+
+def count_tokens(rows: Sequence[PackedRow]) -> int:
+    """Tokens of some rows."""
+    return sum(len(row.input_ids) for row in rows)
