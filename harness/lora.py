@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -88,8 +90,20 @@ def load_adapter(model: nn.Module, folder: Path) -> PeftModel:
     if not (folder / ADAPTER_CONFIG).is_file() or not (folder / ADAPTER_WEIGHTS).is_file():
         raise CheckpointError(f"adapter {folder}: expected {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} there")
     try:
-        return cast("PeftModel", PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False))
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="Found missing adapter keys"
+            )  # checked below, as an error
+            model = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
     except (ValueError, RuntimeError, KeyError) as error:
         raise CheckpointError(
             f"adapter {folder}: does not fit this model ({str(error).splitlines()[0]})"
         ) from error
+    with safe_open(str(folder / ADAPTER_WEIGHTS), "pt") as weights:
+        differing = sorted(set(weights.keys()) ^ set(adapter_state(model)))
+    if differing:
+        raise CheckpointError(
+            f"adapter {folder}: does not fit this model: {len(differing)} weights have no counterpart, {differing[0]} "
+            "first"
+        )
+    return cast("PeftModel", model)
