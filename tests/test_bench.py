@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -124,6 +125,23 @@ def test_ways_take_turns_and_warm_ups_are_not_counted() -> None:
     assert order == ["a", "b"] * 3
     assert turns.seconds == {"a": [1.0, 2.0], "b": [3.0, 4.0]}
     assert turns.results == {"a": 2.0, "b": 4.0}
+
+
+def test_the_last_result_is_freed_before_the_clock_starts() -> None:
+    made: list[weakref.ref[Clock]] = []
+    alive: list[int] = []
+
+    def clock() -> float:
+        alive.append(sum(reference() is not None for reference in made))
+        return 0.0
+
+    def run() -> Clock:
+        result = Clock()
+        made.append(weakref.ref(result))
+        return result
+
+    time_in_turns({"a": run}, 2, clock=clock)
+    assert alive == [0, 1] * 3
 
 
 def make_outcome(value: float = 2.0) -> Outcome:
