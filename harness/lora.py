@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,8 +49,17 @@ def add_lora(model: nn.Module, settings: LoraSettings, seed: int) -> PeftModel:
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
-    peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
-    return cast("PeftModel", peft_model)
+    with _quiet():
+        return cast("PeftModel", get_peft_model(model, config, autocast_adapter_dtype=False))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of peft that are about its own code, or that this module turns into errors."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="Found missing adapter keys")
+        yield
 
 
 def enable_recompute(model: nn.Module) -> None:

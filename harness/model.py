@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import transformers
 from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
@@ -54,7 +55,12 @@ def _source(path: str) -> dict[str, Any]:
     if local.suffix == ".gguf":
         if not local.is_file():
             raise ConfigError(f"model.path {path}: no such file")
-        return {"pretrained_model_name_or_path": str(local.parent), "gguf_file": local.name}
+        source: dict[str, Any] = {"pretrained_model_name_or_path": str(local.parent), "gguf_file": local.name}
+        if hasattr(
+            transformers, "GgufConfig"
+        ):  # newer releases can keep the file's blocks; LoRA needs matrices
+            source["quantization_config"] = transformers.GgufConfig(dequantize=True)
+        return source
     if not local.exists() and path.startswith((".", "/", "~")):
         raise ConfigError(f"model.path {path}: no such folder")
     return {"pretrained_model_name_or_path": str(local) if local.exists() else path}
