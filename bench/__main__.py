@@ -21,6 +21,7 @@ PROGRAMS = {
     "prefix": "What does sharing the lyrics' prefix save, against separate examples?",
     "pack": "How fast and how full does packing by counts pack, against packing item by item?",
     "loader": "What does reading a packed row and laying out a micro-batch cost, against datasets?",
+    "quickstart": "What did the last `make quickstart` reach: speed, and accuracy before and after?",
 }
 """Names and questions. Program NAME is the module `bench.NAME`, which is imported only when it runs."""
 
@@ -57,7 +58,7 @@ def list_programs(*, as_json: bool) -> None:
         print(json.dumps(PROGRAMS))
         return
     for name, question in PROGRAMS.items():
-        print(f"{name:8} {question}")
+        print(f"{name:10} {question}")
 
 
 def run_program(name: str, *, quick: bool) -> dict[str, Any]:

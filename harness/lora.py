@@ -100,10 +100,7 @@ def load_adapter(model: nn.Module, folder: Path) -> PeftModel:
     if not (folder / ADAPTER_CONFIG).is_file() or not (folder / ADAPTER_WEIGHTS).is_file():
         raise CheckpointError(f"adapter {folder}: expected {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} there")
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message="Found missing adapter keys"
-            )  # checked below, as an error
+        with _quiet():
             model = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
     except (ValueError, RuntimeError, KeyError) as error:
         raise CheckpointError(

@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 from safetensors.torch import load_file
 
-from harness.config import RunConfig, load_run_config
+from harness.config import load_run_config
 from harness.train import train
 from tests.dist_ranks import run_ranks
 
@@ -55,6 +55,14 @@ def train_on_ranks(world_size: int, paths: Sequence[Path], timeout_s: float = 30
     run_ranks(train_in_turn, world_size, list(paths), timeout_s=timeout_s)
 
 
+def train_on_own_disks(config: Path, folders: Path, overrides: Sequence[str]) -> None:
+    """Train as the only rank of a host whose disk no other host sees: each rank has a run folder of its own."""
+    rank = os.environ["RANK"]
+    os.environ["LOCAL_RANK"] = "0"
+    overrides = [*overrides, f"output_dir={folders / f'host{rank}'}"]
+    train(load_run_config(config, overrides), Console(quiet=True))
+
+
 def read_losses(run_dir: Path) -> list[float]:
     """The loss of every step."""
     return [float(line["loss"]) for line in read_metrics(run_dir) if line["kind"] == "train"]
@@ -81,8 +89,3 @@ def start_train(config: Path, *arguments: str, env: dict[str, str] | None = None
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def load(path: Path) -> RunConfig:
-    """The configuration in a file."""
-    return load_run_config(path)

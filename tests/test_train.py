@@ -12,8 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.checkpoint import find_damage
 from preprocess.shards import read_manifest
-from tests.runs import make_config, read_adapter, read_losses, read_metrics, start_train, train_on_ranks
+from tests.dist_ranks import run_ranks
+from tests.runs import (
+    make_config,
+    read_adapter,
+    read_losses,
+    read_metrics,
+    start_train,
+    train_on_own_disks,
+    train_on_ranks,
+)
 from tests.toys import make_dataset, make_model_dir, make_tokenizer
 
 MATRIX = [(stage, accumulation) for stage in range(4) for accumulation in (1, 4)]
@@ -150,6 +160,24 @@ def test_a_resumed_run_goes_on_bit_for_bit(root: Path, stage: int) -> None:
     assert read_losses(root / f"resumed-{stage}") == read_losses(root / f"whole-{stage}")
     one, other = read_adapter(root / f"whole-{stage}"), read_adapter(root / f"resumed-{stage}")
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_hosts_without_a_shared_disk_keep_their_own_parts_and_resume_together(root: Path, stage: int) -> None:
+    folders = root / f"disks-{stage}"
+    overrides = (f"deepspeed=zero{stage}", "schedule.max_steps=4", "schedule.save_every_steps=2")
+    config = config_of(root, f"own-disks-{stage}", *overrides)
+    run_ranks(train_on_own_disks, 3, config, folders, [], timeout_s=240)
+    hosts = [folders / f"host{rank}" for rank in range(3)]
+    assert all((host / "adapter" / "adapter_model.safetensors").is_file() for host in hosts)
+    assert all(find_damage(host / "checkpoint-4") is None for host in hosts)
+    losses = read_losses(hosts[0])
+    # The newest checkpoint of one host is gone: all must go back to the one before.
+    shutil.rmtree(hosts[1] / "checkpoint-4")
+    run_ranks(train_on_own_disks, 3, config, folders, ["resume=true"], timeout_s=240)
+    assert read_losses(hosts[0]) == losses
+    adapters = [read_adapter(host) for host in hosts]
+    assert all(torch.equal(adapters[0][name], other[name]) for other in adapters for name in adapters[0])
 
 
 def test_a_killed_run_resumes_from_its_last_checkpoint(root: Path) -> None:

@@ -1,0 +1,54 @@
+"""What does the main job reach? Reads the finished run of `make quickstart`; it measures nothing anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bench.record import Outcome, summarize
+from harness.json_lines import read_json_lines
+from preprocess.errors import DataError
+
+RUN = Path("runs/quickstart/run")
+BASE_MODEL = "base_model"
+
+RATES = {"samples_per_s": "examples/s", "tokens_per_s": "tokens/s", "step_time_s": "s"}
+
+
+def measure(*, quick: bool) -> Outcome:
+    """Gather the run's rates after its first step, and its accuracy before and after.
+
+    Raises:
+        DataError: There is no finished run.
+    """
+    if not (RUN / "evaluation.json").is_file():
+        raise DataError(f"{RUN}: no evaluated run there; `make quickstart` first")
+    lines = read_json_lines(RUN / "metrics.jsonl")
+    steps = [line for line in lines if line["kind"] == "train"][1:]
+    summary = next(line for line in lines if line["kind"] == "summary")
+    evaluation = json.loads((RUN / "evaluation.json").read_text(encoding="utf-8"))
+    return Outcome(
+        baseline=BASE_MODEL,
+        figures={name: summarize([step[name] for step in steps], unit) for name, unit in RATES.items()},
+        ratios={},
+        facts={
+            "steps": summary["step"],
+            "tokens_per_example": summary["tokens_per_example"],
+            "held_out_songs": evaluation["num_songs"],
+            **{
+                name: value
+                for task in evaluation["tasks"]
+                for name, value in describe_task(evaluation, task).items()
+            },
+        },
+    )
+
+
+def describe_task(evaluation: dict[str, Any], task: str) -> dict[str, float]:
+    """A task's accuracy before and after with the interval's ends, and what guessing gives."""
+    result = evaluation["tasks"][task]
+    told = {"chance": result["chance"]}
+    for version in ("before", "after"):
+        told |= {f"{version}_{key}": result[version][key] for key in ("accuracy", "low", "high")}
+    return {f"{task}_{name}": value for name, value in told.items()}
