@@ -3,14 +3,15 @@
 All tasks of a song share its lyrics, so a name in them answers the question for the artist. Titles are another
 matter: no task asks for one, and they enter the prompt only where they are sung.
 
-The match is of whole names, blind to case and punctuation: the full name, the name without "The", and each partner
-of a joint name that has several words. It errs on the side of caution: a song of the band Heart that sings "heart"
-counts as naming it. A part of a name ("Kanye") or a nickname is not found.
+The match is of whole names, blind to case, accents and punctuation: the full name, the name without "The", and
+each partner of a joint name that has several words ("Jay-Z" has two). It errs on the side of caution: a song of the
+band Heart that sings "heart" counts as naming it. A part of a name ("Kanye") or a nickname is not found.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from preprocess.schema import Song
 from preprocess.structure import STOP_WORDS
@@ -25,9 +26,9 @@ _UNSPACED = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
 
 
 def artist_names(artist: str) -> set[str]:
-    """The forms of a name to look for, each reduced to its tokens: lower case, one space between."""
-    partners = [part for part in _JOINT.split(artist) if " " in part]
-    names = {_reduce(name) for name in (artist, *partners)}
+    """The forms of a name to look for, each reduced to its tokens: lower case, no accents, one space between."""
+    partners = [part for part in map(_reduce, _JOINT.split(artist)) if " " in part]
+    names = {_reduce(artist), *partners}
     names |= {name.removeprefix("the ") for name in names}
     return {name for name in names if len(name) > 1 and name not in STOP_WORDS}
 
@@ -48,17 +49,40 @@ def redact_artist(song: Song) -> str:
     for name in sorted(artist_names(song.artist), key=len, reverse=True):
         tokens = r"[\W_]+".join(map(re.escape, name.split()))
         pattern = tokens if _UNSPACED.search(name) else rf"(?<!\w){tokens}(?!\w)"
-        lyrics = re.sub(pattern, REDACTED, lyrics, flags=re.IGNORECASE)
+        lyrics = _replace(re.compile(pattern), lyrics)
     return lyrics
 
 
+def _replace(pattern: re.Pattern[str], lyrics: str) -> str:
+    """Replace what a pattern matches in the folded lyrics in the lyrics themselves, whose accents stay."""
+    folded = [_fold(letter) for letter in lyrics]
+    # Where in the lyrics each letter of the folded ones comes from: folding changes their number.
+    places = [place for place, letters in enumerate(folded) for _ in letters]
+    parts, done = [], 0
+    for match in pattern.finditer("".join(folded)):
+        end = places[match.end() - 1] + 1
+        while end < len(lyrics) and not folded[end]:
+            end += 1  # the accents of the last letter
+        parts += [lyrics[done : places[match.start()]], REDACTED]
+        done = end
+    return "".join([*parts, lyrics[done:]])
+
+
 def names(text: str, name: str) -> bool:
-    """Whether a text contains a name as whole words, blind to case and punctuation."""
+    """Whether a text contains a name as whole words, blind to case, accents and punctuation."""
     return _occurs(_reduce(name), f" {_reduce(text)} ")
 
 
 def _reduce(text: str) -> str:
-    return " ".join(_TOKEN.findall(text.casefold()))
+    return " ".join(_TOKEN.findall(_fold(text)))
+
+
+def _fold(text: str) -> str:
+    """Case and accents taken off, and compatibility forms (full width, ligatures) spelled out."""
+    if text.isascii():
+        return text.casefold()
+    letters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return "".join(letter for letter in letters if unicodedata.category(letter) != "Mn")
 
 
 def _occurs(name: str, text: str) -> bool:

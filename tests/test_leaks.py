@@ -15,6 +15,9 @@ from preprocess.schema import Song
         ("P!nk", "P!nk is here"),
         ("Lil Wayne & Drake", "lil wayne on the track"),
         ("Café Tacvba", "somos CAFÉ TACVBA"),
+        ("Beyoncé", "beyonce in the house"),
+        ("Beyonce", "it's BEYONCE\u0301, yes"),
+        ("Jay-Z & Kanye West", "they call me Jay Z"),
         ("椎名林檎", "今夜は椎名林檎です"),
     ],
 )
@@ -33,6 +36,7 @@ def test_an_artist_named_in_the_lyrics_is_found_and_taken_out(artist: str, lyric
         ("The Who", "who are you"),
         ("Earth, Wind & Fire", "the fire and the wind"),
         ("X", "x marks the spot"),
+        ("Jay-Z & Heart", "jay had a heart, été"),
         (None, "unknown"),
     ],
 )
@@ -40,6 +44,11 @@ def test_parts_of_words_and_of_names_do_not_count(artist: str | None, lyrics: st
     song = Song("1", lyrics, artist=artist)
     assert not sings_artist(song)
     assert redact_artist(song) == lyrics
+
+
+def test_taking_a_name_out_leaves_the_other_letters_as_they_are() -> None:
+    song = Song("1", "Été: BEYONCE\u0301, straße ﬁn Beyoncé!", artist="Beyoncé")
+    assert redact_artist(song) == f"Été: {REDACTED}, straße ﬁn {REDACTED}!"
 
 
 def test_names_are_compared_by_whole_words() -> None:
