@@ -211,6 +211,9 @@ def read_artist(value: object) -> str | None:
     "Luther, Martin (1483-1546);unknown" becomes "Martin Luther", two such names are joined with " & ". Without
     the years a comma says nothing ("Earth, Wind & Fire") and the name stays as it is.
     """
+    if isinstance(value, str) and value.startswith("["):
+        literal = _literal_list(value)
+        value = value if literal is None else literal
     if isinstance(value, list):
         value = " & ".join(str(name) for name in value)
     text = read_text(value)

@@ -252,6 +252,13 @@ def test_catalogue_names_are_put_into_natural_order_and_others_left() -> None:
     assert read_artist("Genius English Translations") is None
 
 
+def test_artists_in_a_list_written_as_a_string_are_read_like_the_list() -> None:
+    assert read_artist("['Prince']") == read_artist(["Prince"]) == "Prince"
+    assert read_artist('["Sonny", "Cher"]') == "Sonny & Cher"
+    assert read_artist("[]") is None
+    assert read_artist("[spunge]") == "[spunge]"
+
+
 def test_themes_come_from_lists_and_strings() -> None:
     assert read_themes(["God, As King", "Power &amp; Grace", "Throne (also see God)"]) == (
         "God, As King",
