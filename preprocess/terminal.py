@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import sys
@@ -12,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from preprocess.errors import UserError
+from preprocess.errors import DataError, NoSpaceError, UserError
 
 P = ParamSpec("P")
 
@@ -36,6 +37,11 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def _describe_os_error(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    return reason if error.filename is None else f"{error.filename}: {reason}"
+
+
 def exit_on_user_error(command: Callable[P, None]) -> Callable[P, None]:
     """Make a command end with one line on standard error and the error's exit code when the user can mend it."""
 
@@ -46,6 +52,12 @@ def exit_on_user_error(command: Callable[P, None]) -> Callable[P, None]:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             raise typer.Exit(error.exit_code) from None
+        except BrokenPipeError:
+            raise  # the reader of the output has left; typer ends quietly
+        except OSError as error:
+            print(f"error: {_describe_os_error(error)}", file=sys.stderr, flush=True)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise typer.Exit((NoSpaceError if full else DataError).exit_code) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 
