@@ -33,7 +33,7 @@ from preprocess.tokenizer import TextTokenizer, load_tokenizer
 class EncodeSettings(Settings):
     """How songs and examples become rows."""
 
-    seq_len: int = Field(default=2048, ge=16)
+    seq_len: int = Field(default=2048, ge=16, le=1_048_576)
     """Slots in a row."""
 
     max_lyrics_tokens: int | None = Field(default=None, ge=1)

@@ -33,17 +33,17 @@ def pack_lengths(lengths: Sequence[int] | Int64Array, capacity: int, seed: int =
     if len(sizes) and not 1 <= int(sizes.min()) <= int(sizes.max()) <= capacity:
         raise ValueError(f"lengths must lie in 1 … {capacity}, got {int(sizes.min())} … {int(sizes.max())}")
     rng = np.random.Generator(np.random.Philox(seed))
-    patterns = _pack_histogram(np.bincount(sizes, minlength=capacity + 1), capacity)
+    patterns = _pack_histogram(sizes, capacity)
     bins = _deal_items(patterns, sizes, rng)
     return [bins[i] for i in rng.permutation(len(bins))]
 
 
-def _pack_histogram(counts: Int64Array, capacity: int) -> list[tuple[Pattern, int]]:
+def _pack_histogram(sizes: Int64Array, capacity: int) -> list[tuple[Pattern, int]]:
     """Bins as (lengths in it, how many such bins). `open_bins[r]` holds the bins with r slots left."""
     open_bins: defaultdict[int, list[tuple[Pattern, int]]] = defaultdict(list)
     residuals = 0  # bit r is set when open_bins[r] is not empty
-    for length in range(capacity, 0, -1):
-        left = int(counts[length])
+    lengths, counts = np.unique(sizes, return_counts=True)
+    for length, left in zip(lengths[::-1].tolist(), counts[::-1].tolist(), strict=True):
         while left > 0:
             fitting = residuals >> length
             residual = length + ((fitting & -fitting).bit_length() - 1) if fitting else capacity

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from preprocess import pack
+from preprocess.build import EncodeSettings
 from preprocess.pack import pack_lengths
 
 CAPACITY = 60
@@ -100,3 +102,17 @@ def test_nothing_packs_into_nothing() -> None:
 def test_a_length_that_no_bin_holds_is_refused(bad: int) -> None:
     with pytest.raises(ValueError, match=r"lengths must lie in 1 … 60"):
         pack_lengths([5, bad, 7], CAPACITY)
+
+
+def test_only_the_lengths_that_occur_are_walked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a histogram over every length of the row was made")
+
+    monkeypatch.setattr(np, "bincount", refuse)
+    assert sorted(pack._pack_histogram(np.array([10**6, 7, 3]), 10**6 + 8)) == [((3,), 1), ((10**6, 7), 1)]
+
+
+def test_a_row_length_beyond_any_model_is_refused() -> None:
+    assert EncodeSettings(seq_len=1_048_576).seq_len == 1_048_576
+    with pytest.raises(ValueError, match="less than or equal to 1048576"):
+        EncodeSettings(seq_len=1_048_577)
