@@ -9,6 +9,7 @@ import typer
 
 from preprocess.build import BuildConfig, CleanSongs, build_dataset
 from preprocess.corpus import Length, Shape, generate_songs, write_corpus
+from preprocess.errors import ConfigError
 from preprocess.inspect import (
     describe_dataset,
     describe_example,
@@ -84,11 +85,15 @@ def inspect(
     example: Annotated[
         str | None, typer.Option(help="Show a song's examples: SONG_ID or SONG_ID/TASK.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Which split --row counts in.")] = "train",
+    split: Annotated[str | None, typer.Option(help="Which split --row counts in. [default: train]")] = None,
     json_: Json = False,
 ) -> None:
     """Show a data set, or a row decoded as a tree: prompts grey, supervised tokens coloured."""
-    console = make_console()
+    if row is not None and example is not None:
+        raise ConfigError("got --row and --example; give the one that is to be shown")
+    if split is not None and row is None:
+        raise ConfigError(f"got --split {split} without --row; give --row N, the row of that split to show")
+    console, split = make_console(), split or "train"
     if row is not None:
         print_json(describe_row(folder, split, row)) if json_ else print_row(folder, split, row, console)
     elif example is not None:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from preprocess.__main__ import app
 from preprocess.errors import ConfigError, DataError
 from preprocess.forest import position_ids
 from preprocess.inspect import (
@@ -237,3 +239,21 @@ def test_a_folder_that_is_no_data_set_is_a_data_error(tmp_path: Path) -> None:
     console, _ = plain_console()
     with pytest.raises(DataError, match="not a finished data set"):
         print_dataset(tmp_path, console)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--row", "0", "--example", "x"], 2, "--row and --example"),
+        (["--split", "eval"], 2, "--split eval without --row"),
+        (["--split", "eval", "--example", "x"], 2, "--split eval without --row"),
+        (["--split", "eval", "--row", "0"], 0, "eval row 0 of"),
+        (["--row", "0"], 0, "train row 0 of"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    toy_dataset: Path, options: list[str], code: int, words: str
+) -> None:
+    result = CliRunner().invoke(app, ["inspect", str(toy_dataset), *options])
+    assert result.exit_code == code, result.output
+    assert words in result.output
