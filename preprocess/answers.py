@@ -12,7 +12,14 @@ from functools import cached_property
 from preprocess import evidence
 from preprocess.leaks import sings_artist
 from preprocess.schema import Song
-from preprocess.structure import STOP_WORDS, Structure, find_words, measure_structure
+from preprocess.structure import (
+    STOP_WORDS,
+    Structure,
+    find_words,
+    is_english,
+    measure_structure,
+    sung_lines,
+)
 from preprocess.themes import (
     ThemeEvidence,
     find_evidence,
@@ -55,13 +62,15 @@ def given_themes(song: Song) -> tuple[ThemeEvidence, ...]:
     A theme shows in the words that the lexicon has for it, or in the words of its own name. Names that are a plain
     word or two go before a catalogue's entries ("God, Goodness of").
     """
-    found = find_evidence(song.lyrics, load_lexicon("themes"), keep_weak=True)
-    sung = Counter(find_words(song.lyrics))
+    lexicon = load_lexicon("themes")
+    found = find_evidence(song.lyrics, lexicon, keep_weak=True)
+    sung = Counter(word for line in sung_lines(song.lyrics) for word in find_words(line))
+    english = is_english(sung)
     themes = []
     for theme in song.themes:
-        own = {
-            word: 1 + math.log(sung[word]) for word in find_words(theme) if word in sung.keys() - STOP_WORDS
-        }
+        # The German "war" does not show the theme "war".
+        names = find_words(theme) if english or theme.casefold() not in lexicon.about else []
+        own = {word: 1 + math.log(sung[word]) for word in names if word in sung.keys() - STOP_WORDS}
         words = found.get(theme.casefold(), own)
         themes.append(ThemeEvidence(theme_name(theme), sum(words.values()), strongest_words(words, theme)))
     ranked = sorted(themes, key=lambda theme: (not theme.words, " - " in theme.theme, -theme.score))
@@ -131,14 +140,15 @@ def answer_analysis(facts: Facts, pick: int) -> Answer | None:
         return None
     song, counts = facts.song, facts.structure
     mood = evidence.themes_in_words(find_moods(song.lyrics), num_words=1)
-    speaks = evidence.person_clause(counts) or "has no leading pronoun"
+    speaks = evidence.person_clause(counts) or ("has no leading pronoun" if counts.is_english else None)
+    style = f"{song.artist or 'The song'} {speaks}"
     different = f"{counts.num_distinct_words} of {counts.num_words} words are different"
     returning = evidence.words_clause(counts) or "no telling word returns"
     length = evidence.line_clause(counts) or evidence.length_clause(counts)
     built = "; it ".join(clause for clause in (evidence.sections_clause(counts), length) if clause)
     themes = evidence.themes_in_words(facts.themes, num_words=1)
     lines = {
-        "Artist Style": f"{song.artist or 'The song'} {speaks}; {different}",
+        "Artist Style": f"{style}; {different}" if speaks else different,
         "Genre Elements": f"{song.genre or 'Genre not given'}; {returning}",
         "Lyrical Themes": f"{themes}; the mood is {mood}" if mood else themes,
         "Cultural Context": f"The {song.decade} ({song.year})" if song.year else "Year not given",

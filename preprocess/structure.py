@@ -45,6 +45,24 @@ STOP_WORDS = frozenset().union(*PERSONS.values()) | _split(
 )
 """English words too common to tell anything about a song."""
 
+_ENGLISH_WORDS = _split(
+    """again ain't are away been before below both but can't could didn't don't down every ev'ry from hath have he's
+    hear here him his how i'd i'll i'm i've into it it's its just know let gonna gotta wanna never nobody not nothing oh only our out
+    shall she she's should some than that that's the their them then there there's these they this those thou
+    through thee thy two until up upon us we're what when where which who with won't would yeah yes you you're
+    your and above"""
+)
+# Words that hardly another language of Europe has: "die" and "war" are German, "me" Spanish, "i", "my" and "to" Polish.
+
+_SHARED_WORDS = _split("a all as at be by for he i if in is me my no of on so to was we will")
+# English words that other languages have too: they only add to a text that has some of the above.
+
+MIN_ENGLISH_SHARE = 0.1
+"""Lyrics count as English when this share of their words are function words that English alone has; half of it is
+enough where these and the words that English shares with others come to `MIN_COMMON_SHARE`."""
+
+MIN_COMMON_SHARE = 0.25
+
 # Letters of any script, with the combining marks that Python's \w leaves out (Hebrew, Arabic, Indic, Thai).
 _LETTER = (
     r"[^\W\d_\u0300-\u036f]"
@@ -62,6 +80,14 @@ def find_words(text: str) -> list[str]:
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
     return _WORD.findall(text.translate(_APOSTROPHES).casefold())
+
+
+def is_english(words: Counter[str]) -> bool:
+    """Whether lyrics, given as counted words, read as English by their share of function words."""
+    total = max(1, words.total())
+    own = sum(count for word, count in words.items() if word in _ENGLISH_WORDS) / total
+    shared = sum(count for word, count in words.items() if word in _SHARED_WORDS) / total
+    return own >= MIN_ENGLISH_SHARE or (own >= MIN_ENGLISH_SHARE / 2 and own + shared >= MIN_COMMON_SHARE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +146,24 @@ class Structure:
     Attributes:
         num_verses: Sections headed as a verse; 0 when no section is headed.
         num_choruses: Sections headed as a chorus (each return counts); 0 when no section is headed.
+        is_english: Whether the words are English enough to be read as such.
         num_stanzas: Sections of any kind that have lines.
+        num_distinct_stanzas: Different ones among them, blind to case and marks.
         num_stanza_repeats: How often the most repeated stanza occurs, word for word (at least 1 if there is any).
         num_lines: Lines that are sung.
         num_words: Words that are sung.
         num_distinct_words: Different words among them.
         repeated_line: The line that occurs most often, as first written, and its count; None when none returns.
         person: "I", "you", "we", "he", "she" or "they": whose pronouns are the most frequent; None without a clear
-            leader of at least three.
+            leader of at least three, and for lyrics that are not English.
         frequent_words: Words outside `STOP_WORDS` that occur at least twice, most frequent first, with counts.
     """
 
     num_verses: int
     num_choruses: int
+    is_english: bool
     num_stanzas: int
+    num_distinct_stanzas: int
     num_stanza_repeats: int
     num_lines: int
     num_words: int
@@ -161,16 +191,19 @@ def measure_structure(lyrics: str) -> Structure:
     words_by_line = [find_words(line) for line in lines]
     words = Counter(word for line_words in words_by_line for word in line_words)
     stanzas = Counter(_stanza_keys(sections, words_by_line))
+    english = is_english(words)
     return Structure(
         num_verses=sum(kinds[word] for word in VERSE_WORDS),
         num_choruses=next((kinds[word] for word in CHORUS_WORDS if word in kinds), 0),
+        is_english=english,
         num_stanzas=stanzas.total(),
+        num_distinct_stanzas=len(stanzas),
         num_stanza_repeats=max(stanzas.values(), default=0),
         num_lines=len(lines),
         num_words=words.total(),
         num_distinct_words=len(words),
         repeated_line=_find_repeated_line(lines, words_by_line),
-        person=_find_person(words),
+        person=_find_person(words) if english else None,
         frequent_words=_find_frequent_words(words),
     )
 

@@ -1,7 +1,9 @@
 """Themes and moods found in lyrics by a lexicon, each with the words that show it.
 
-The lexicons are data (preprocess/lexicon/*.yaml) and English: lyrics in another language find nothing. What is found
-is a claim with its evidence, not a judgement of the song: every word that is named stands in the lyrics.
+The lexicons are data (preprocess/lexicon/*.yaml) and English. German "die" and "war" are not death and war, so lyrics
+that `structure.is_english` does not take for English are not read at all, and find nothing; nor do lyrics too bare
+to tell. What is found is a claim with its evidence, not a judgement of the song: every word that is named stands in
+the lyrics.
 
 A theme's score is Σ share(w) · (1 + ln count(w)) · 100 / √(words · BASE_WORDS), over the different evidence words w:
 share(w) is 1 / (number of themes that claim w), the logarithm keeps one word of a chorus from outweighing five
@@ -20,7 +22,7 @@ from types import MappingProxyType
 
 import yaml
 
-from preprocess.structure import find_words, sung_lines
+from preprocess.structure import find_words, is_english, sung_lines
 
 BASE_WORDS = 100
 """At this length (words) a score equals the weighted number of evidence words per hundred."""
@@ -110,8 +112,9 @@ def find_themes(lyrics: str, max_themes: int = 3) -> list[ThemeEvidence]:
 
 
 def find_moods(lyrics: str, max_moods: int = 1) -> list[ThemeEvidence]:
-    """The strongest moods of lyrics, strongest first; an empty list when the lexicon finds none."""
-    return _rank(find_evidence(lyrics, load_lexicon("moods")), lyrics)[:max_moods]
+    """The strongest moods of lyrics, strongest first, each shown by two different words or more."""
+    found = find_evidence(lyrics, load_lexicon("moods"))
+    return _rank({mood: words for mood, words in found.items() if len(words) > 1}, lyrics)[:max_moods]
 
 
 Evidence = dict[str, dict[str, float]]
@@ -121,7 +124,7 @@ Evidence = dict[str, dict[str, float]]
 def find_evidence(lyrics: str, lexicon: Lexicon, *, keep_weak: bool = False) -> Evidence:
     """Collect for every theme the words and phrases of the lyrics that show it.
 
-    Linear in the length of the lyrics.
+    Linear in the length of the lyrics; empty for lyrics that are not English.
 
     Args:
         lyrics: The lyrics; headings are not read.
@@ -130,6 +133,8 @@ def find_evidence(lyrics: str, lexicon: Lexicon, *, keep_weak: bool = False) -> 
     """
     words_by_line = [find_words(line) for line in sung_lines(lyrics)]
     counts = Counter(word for words in words_by_line for word in words)
+    if not is_english(counts):
+        return {}
     phrases = Counter(
         found
         for words in words_by_line

@@ -181,3 +181,15 @@ def test_an_unknown_task_is_an_error_that_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="'artist'") as error:
         make_examples(SONG, tasks=["artists"])
     assert error.value.exit_code == 2
+
+
+def test_a_given_theme_of_a_song_in_another_language_stays_without_words_that_only_look_alike() -> None:
+    song = replace(
+        SONG, lyrics="Die Nacht war lang\nIch war allein\nEs war so kalt\nWas war", themes=("war",)
+    )
+    assert make(song, "themes").answer == "The main theme is war."
+    analysis = make(song, "analysis").answer
+    assert "pronoun" not in analysis
+    assert "the mood" not in analysis
+    english = replace(song, lyrics=LYRICS + "\nthe war is long")
+    assert 'It shows in "war"' in make(english, "themes").answer

@@ -42,7 +42,7 @@ def test_words_are_counted_without_the_headings() -> None:
 def test_the_person_needs_a_clear_leader() -> None:
     assert measure_structure(SONG).person == "I"
     assert measure_structure("you and I\nyou and I\nyou and I").person is None
-    assert measure_structure("we go, we stay, let us go").person == "we"
+    assert measure_structure("when we go, we stay, let us go").person == "we"
     assert measure_structure("the sea the sea").person is None
 
 
