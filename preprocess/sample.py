@@ -11,10 +11,11 @@ taken ones are kept. (An iterator that can be read only once is made a list firs
 
 from __future__ import annotations
 
+import difflib
 from array import array
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from rich.table import Table
 from rich.text import Text
 
 from preprocess.clean import MAX_CHARS, MIN_CHARS, lyrics_hash
-from preprocess.errors import DataError
+from preprocess.columns import content_id
+from preprocess.errors import ConfigError, DataError
 from preprocess.schema import Int64Array, Song
 from preprocess.settings import Settings
 from preprocess.split import priority, split_songs
@@ -177,6 +179,9 @@ def sample_songs(
     No lyrics are in both parts (compared by `preprocess.clean.lyrics_hash`), and the artist of every evaluation
     song, where given, also has songs in training: it can be recognised.
 
+    No two songs taken have the same id: where ids repeat, in files that each count from 0, all but one of the songs
+    get a hash of their content behind it.
+
     Args:
         songs: Cleaned songs; something that can be iterated twice (a list, a reader) saves memory.
         config: The limits.
@@ -186,11 +191,13 @@ def sample_songs(
         Training songs, evaluation songs (each in an order that is fixed by the seed), and the outcome.
 
     Raises:
+        ConfigError: A genre is asked for that no song has, or as many evaluation songs as there are songs.
         DataError: No song is left.
     """
     if iter(songs) is songs:
         songs = list(songs)
     columns = _Columns(songs, config, seed)
+    _check_genres(config.genres or (), columns.genres)
     kept = _first_copies(columns.lyrics)
     quotas = _quotas(columns.genres, columns.genre[kept], config)
     wanted = kept[np.isin(columns.genre[kept], [genre for genre, quota in quotas.items() if quota])]
@@ -202,8 +209,13 @@ def sample_songs(
             f"No song is left of {columns.num_read:,}: {len(kept):,} have {config.min_chars} to {config.max_chars} "
             f"characters, genres are {', '.join(sorted(columns.genres)) or 'not given'}. Loosen the sample's limits."
         )
-    chosen = _fetch(songs, columns.place[taken])
+    chosen = _tell_apart(_fetch(songs, columns.place[taken]))
     num_eval = round(len(chosen) * config.eval_fraction) if config.eval_songs is None else config.eval_songs
+    if num_eval >= len(chosen):
+        raise ConfigError(
+            f"got {num_eval:,} evaluation songs of {len(chosen):,} songs in the sample: none would be left to train "
+            "on. Set sample.eval_songs or sample.eval_fraction lower, or take more songs"
+        )
     train, evaluation = split_songs(chosen, num_eval, config.train_songs_per_eval_artist, seed)
     outcome = SampleOutcome(
         num_read=columns.num_read,
@@ -214,6 +226,29 @@ def sample_songs(
         genres=_count_genres(columns, kept, quotas, train, evaluation),
     )
     return train, evaluation, outcome
+
+
+def _check_genres(wanted: Iterable[str], found: Iterable[str]) -> None:
+    names = {name.casefold(): name for name in sorted(found)}
+    for genre in wanted:
+        if genre in names.values():
+            continue
+        near = difflib.get_close_matches(genre.casefold(), names, n=1)
+        hint = f"did you mean {names[near[0]]!r}? " if near else ""
+        listed = ", ".join(sorted(names.values())) or "none"
+        raise ConfigError(f"sample.genres: no song has the genre {genre!r}; {hint}Genres found: {listed}")
+
+
+def _tell_apart(songs: list[Song]) -> list[Song]:
+    """The songs with ids that occur once; their contents differ."""
+    seen: set[str] = set()
+    told: list[Song] = []
+    for song in songs:
+        if song.id in seen:
+            song = replace(song, id=f"{song.id}-{content_id(song.title, song.artist, song.lyrics)}")
+        seen.add(song.id)
+        told.append(song)
+    return told
 
 
 def _first_copies(lyrics: np.ndarray[Any, np.dtype[np.uint64]]) -> Int64Array:

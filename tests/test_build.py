@@ -199,7 +199,8 @@ def test_input_that_is_no_song_gives_one_clear_line(
         (["encode.seq_len=48"], 2, ["seq_len 48 is shorter than any prompt", "encode.seq_len to"]),
         (["encode.seqlen=48"], 2, ["encode.seqlen", "seq_len"]),
         (["tasks=[artist, poetry]"], 2, ["tasks", "artist, genre"]),
-        (["sample.genres=[Polka]"], 4, ["No song is left"]),
+        (["sample.genres=[Polka]"], 2, ["no song has the genre 'Polka'", "Genres found: ", "Hip-Hop"]),
+        (["sample.eval_songs=120"], 2, ["120 evaluation songs of 120 songs"]),
     ],
 )
 def test_wrong_settings_give_one_clear_line(

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from preprocess.clean import lyrics_hash
-from preprocess.errors import DataError
+from preprocess.errors import ConfigError, DataError
 from preprocess.sample import SampleConfig, print_outcome, rank_within, sample_songs
 from preprocess.schema import Song
 from preprocess.split import priority, share_out, split_songs
@@ -203,3 +203,34 @@ def test_the_outcome_prints_as_a_table() -> None:
     console = Console(record=True, width=100, file=io.StringIO())
     print_outcome(outcome, console)
     assert "Folk" in console.export_text()
+
+
+def test_a_genre_that_no_song_has_is_refused_with_the_nearest_one() -> None:
+    config = CONFIG.model_copy(update={"genres": ("Folk", "rok")})
+    with pytest.raises(ConfigError, match="'rok'; did you mean 'Rock'\\? Genres found: Folk, Pop, Rock"):
+        sample_songs(make_songs(60), config, seed=0)
+    known = CONFIG.model_copy(update={"genres": ("Folk", "Rock")})
+    assert sample_songs(make_songs(60), known, seed=0)[2].num_taken == 40
+    with pytest.raises(ConfigError, match="Genres found: none"):
+        sample_songs([replace(song, genre=None) for song in make_songs(60)], config, seed=0)
+
+
+def test_evaluation_songs_must_leave_some_to_train_on() -> None:
+    loose = {"train_songs_per_eval_artist": 0}
+    with pytest.raises(ConfigError, match="got 30 evaluation songs of 30 songs"):
+        sample_songs(make_songs(30), CONFIG.model_copy(update={"eval_songs": 30} | loose), seed=0)
+    train, evaluation, _ = sample_songs(
+        make_songs(30), CONFIG.model_copy(update={"eval_songs": 29} | loose), seed=0
+    )
+    assert (len(train), len(evaluation)) == (1, 29)
+
+
+def test_songs_whose_ids_repeat_are_told_apart_whatever_their_order() -> None:
+    songs = make_songs(90)
+    songs = [replace(song, id=str(n % 30)) for n, song in enumerate(songs)]
+    first = sample_songs(songs, CONFIG, seed=1)
+    taken = ids(first[0] + first[1])
+    assert len(set(taken)) == len(taken) == 90
+    assert {id_.partition("-")[0] for id_ in taken} == {str(n) for n in range(30)}
+    assert sum("-" in id_ for id_ in taken) == 60
+    assert sample_songs(songs[::-1], CONFIG, seed=1) == first
