@@ -262,6 +262,42 @@ def test_lines_of_one_decade_occur_in_that_decade_only(songs: list[Song]) -> Non
         assert {song.decade for song in songs if word in song.lyrics.lower()} == decades
 
 
+FIRST_YEARS = {
+    "sputnik": 1957,
+    "mini-skirts": 1965,
+    "love beads": 1967,
+    "love-in": 1967,
+    "man on the moon": 1969,
+    "lunar module": 1969,
+    "cb radio": 1975,
+    "disco ball turned": 1975,
+    "dial-up": 1995,
+    "profile page": 2005,
+    "selfie at": 2013,
+    "app-rented": 2017,
+}
+
+
+def test_no_song_sings_of_what_came_after_its_year() -> None:
+    many = list(generate_songs(12000, seed=5, length="short"))
+    first = {
+        thing: min(song.year or 0 for song in many if thing in song.lyrics.lower()) for thing in FIRST_YEARS
+    }
+    assert {thing for thing, year in first.items() if year < FIRST_YEARS[thing]} == set()
+    years = {song.year for song in many}
+    # There are songs of the years before, that could have sung it.
+    assert all(
+        any(year and year // 10 * 10 == limit // 10 * 10 and year < limit for year in years)
+        for limit in FIRST_YEARS.values()
+    )
+
+
+def test_every_year_of_a_decade_has_couplets_to_sing() -> None:
+    for decade, era in load_eras().items():
+        assert sum(year == int(decade[:4]) for year in era.first_years) >= 2, decade
+        assert all(f"{year // 10 * 10}s" == decade for year in era.first_years)
+
+
 def test_a_title_comes_from_the_words_of_the_song(songs: list[Song]) -> None:
     assert all(str(song.title).lower() in song.lyrics.lower() for song in songs)
 

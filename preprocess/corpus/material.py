@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -15,6 +16,7 @@ from preprocess.schema import GENRES
 Scheme = Literal["AABB", "ABAB", "ABCB", "none"]
 CoupletTemplate = tuple[str, str]
 
+_FIRST_YEAR = re.compile(r"(?:(\d{4}): )?(.+)")
 _SLOT_FIELDS = {"PLACE": "places", "THING": "things", "THINGS": "plurals", "SKY": "skies", "ADJ": "adjs"}
 _GENRE_FILES = {genre: genre.lower().replace("&", "_and_").replace("-", "_") + ".yaml" for genre in GENRES}
 
@@ -163,10 +165,25 @@ def load_themes() -> tuple[Theme, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Era:
+    """A decade's couplets, and for each the first year in which what it sings of was there."""
+
+    couplets: tuple[CoupletTemplate, ...]
+    first_years: tuple[int, ...]
+
+
+def _read_era(decade: str, block: str) -> Era:
+    lines = [_FIRST_YEAR.fullmatch(line) for line in _split_lines(block)]
+    found = [(int(line[1] or decade[:4]), line[2]) for line in lines if line]
+    assert len(found) == len(lines)
+    return Era(_split_couplets("\n".join(text for _, text in found)), tuple(year for year, _ in found))
+
+
 @cache
-def load_eras() -> dict[str, tuple[CoupletTemplate, ...]]:
+def load_eras() -> dict[str, Era]:
     """Couplets that fit one decade only, by decade."""
-    return {decade: _split_couplets(block) for decade, block in _read_yaml("eras.yaml").items()}
+    return {decade: _read_era(decade, block) for decade, block in _read_yaml("eras.yaml").items()}
 
 
 @cache

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from preprocess.corpus.grammar import Line, compile_line, split_line
 from preprocess.corpus.material import (
     Artist,
     CoupletTemplate,
+    Era,
     find_families,
     list_artists,
     load_eras,
@@ -24,11 +25,19 @@ _FEATURING_GENRES = frozenset({"Hip-Hop", "R&B", "Pop"})
 
 @dataclass(frozen=True, slots=True)
 class Couplet:
-    """Two verses that rhyme, ready for an artist, and the families of their rhyme."""
+    """Two verses that rhyme, ready for an artist.
+
+    Attributes:
+        first: The first verse.
+        second: The second.
+        families: Families of their rhyme.
+        first_year: Songs of earlier years cannot sing it.
+    """
 
     first: Verse
     second: Verse
     families: frozenset[int]
+    first_year: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,13 @@ def _compile_couplets(templates: tuple[CoupletTemplate, ...], artist: Artist) ->
     return tuple(Couplet(a, b, find_families(a[-1].end) & find_families(b[-1].end)) for a, b in pairs)
 
 
+def _compile_era(era: Era, artist: Artist) -> tuple[Couplet, ...]:
+    couplets = _compile_couplets(era.couplets, artist)
+    return tuple(
+        replace(couplet, first_year=year) for couplet, year in zip(couplets, era.first_years, strict=True)
+    )
+
+
 def _compile_hooks(templates: tuple[str, ...], artist: Artist) -> tuple[Line, ...]:
     return tuple(compile_line(text, artist.person, artist.other, artist.lexicon) for text in templates)
 
@@ -85,7 +101,7 @@ def build_palette(name: str) -> Palette:
         hooks=_compile_hooks(artist.hooks, artist),
         themes={theme.name: _compile_couplets(theme.couplets, artist) for theme in load_themes()},
         theme_hooks={theme.name: _compile_hooks(theme.hooks, artist) for theme in load_themes()},
-        eras={decade: _compile_couplets(couplets, artist) for decade, couplets in load_eras().items()},
+        eras={decade: _compile_era(era, artist) for decade, era in load_eras().items()},
         refrain=_compile_verse(artist.refrain, artist) if artist.refrain else (),
         features=tuple(guest.name for guest in guests if guest.name != name),
     )

@@ -120,7 +120,9 @@ class Draft:
         if not {"a", "b"} <= set(self.artist.chorus):
             required.append(self.theme_couplets[1])
         if dice() < _ERA_SHARE[self.length]:
-            required.append(self.pick(palette.eras[f"{self.album.year // 10 * 10}s"]))
+            year = self.album.year
+            era = palette.eras[f"{year // 10 * 10}s"]
+            required.append(self.pick([couplet for couplet in era if couplet.first_year <= year]))
         own = [palette.own[i] for i in self.pick(list_orders(len(palette.own)))]
         shared = [palette.genre[i] for i in self.pick(list_orders(len(palette.genre)))]
         num_free = max(1, count_couplets(self.artist, self.form) - len(required))
