@@ -56,11 +56,13 @@ def build(
     settings = load_settings(BuildConfig, path, set_ or ())
     result = build_dataset(input_, output, tokenizer, settings, console, overwrite=overwrite)
     if json_:
-        print_json({"sample": result.outcome.to_json(), **describe_dataset(output)})
+        print_json({"note": result.note, "sample": result.outcome.to_json(), **describe_dataset(output)})
         return
     print_quality(result.quality, console)
     print_outcome(result.outcome, console)
     print_dataset(output, console)
+    if result.note:
+        console.print(result.note, highlight=False)
     console.print(f"data set: {output}", highlight=False)
 
 

@@ -9,23 +9,33 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, field_validator
 from rich.console import Console
 
 from preprocess.clean import NamedArtist, clean_song
 from preprocess.encode import SongEncoder, check_row_length, pack_groups
-from preprocess.errors import ConfigError, DataError
+from preprocess.errors import DataError
 from preprocess.forest import PackedRow
 from preprocess.instruct import TASKS, answer_stem, make_examples
+from preprocess.output_folder import check_inputs, open_output
 from preprocess.pack import pack_lengths
-from preprocess.prompt import DEFAULT_SYSTEM, find_format
+from preprocess.prompt import DEFAULT_SYSTEM, PromptFormat, find_format
 from preprocess.quality import QualityReport
 from preprocess.sample import SampleConfig, SampleOutcome, sample_songs
 from preprocess.schema import Example, Song
 from preprocess.settings import Settings
-from preprocess.shards import Manifest, no_space, write_manifest, write_split, write_text_durably
-from preprocess.songs import read_songs
+from preprocess.shards import (
+    SIDE_FILES,
+    Manifest,
+    SplitInfo,
+    sha256_of,
+    write_manifest,
+    write_split,
+    write_text_durably,
+)
+from preprocess.songs import find_files, read_songs
 from preprocess.terminal import make_progress
 from preprocess.tokenizer import TextTokenizer, load_tokenizer
 
@@ -76,6 +86,10 @@ class BuildConfig(Settings):
         return tasks
 
 
+AskedSong = tuple[Song, frozenset[str]]
+"""A song as the model will see it, and the tasks that a row asks it."""
+
+
 class CleanSongs:
     """The cleaned songs of some files, read anew at each iteration; the first one fills the quality report."""
 
@@ -110,6 +124,18 @@ class BuildResult:
     quality: QualityReport
     outcome: SampleOutcome
 
+    @property
+    def note(self) -> str | None:
+        """A sentence for the user when evaluation songs were asked for and there are none."""
+        sample = BuildConfig.model_validate(self.manifest.extra["config"]).sample
+        wanted = sample.eval_fraction if sample.eval_songs is None else sample.eval_songs
+        if "eval" in self.manifest.splits or not wanted:
+            return None
+        return (
+            f"note: no eval split, for none of {self.outcome.num_taken:,} songs could be set aside (eval_fraction "
+            f"{sample.eval_fraction:g}); take more songs, more of an artist, or set sample.eval_songs"
+        )
+
 
 def build_dataset(
     paths: Sequence[Path],
@@ -120,7 +146,7 @@ def build_dataset(
     *,
     overwrite: bool,
 ) -> BuildResult:
-    """Build a data set folder; without its manifest, the last file, a folder is not a data set.
+    """Build a data set folder. It stands in its place only when it is whole; see `preprocess.output_folder`.
 
     Args:
         paths: Files, folders or glob patterns with songs.
@@ -131,36 +157,58 @@ def build_dataset(
         overwrite: Replace a data set that is already there.
 
     Raises:
-        ConfigError: Bad settings, an unknown tokenizer, or a data set in the way.
+        ConfigError: Bad settings, an unknown tokenizer, or something in the way of the output.
         DataError: Bad input.
         NoSpaceError: The disk is full.
     """
     tokenizer = load_tokenizer(tokenizer_source)
     prompt = find_format(tokenizer, config.encode.system)
-    _prepare_output(output, overwrite=overwrite)
-    quality = QualityReport()
-    train, evaluation, outcome = sample_songs(CleanSongs(paths, config, quality), config.sample, config.seed)
-    encoder = SongEncoder(
-        tokenizer,
-        prompt,
-        config.tasks,
-        config.encode.seq_len,
-        config.encode.max_lyrics_tokens,
-        share_prefix=config.encode.share_prefix,
-    )
-    splits = {}
-    kept: dict[str, list[Song]] = {}
-    for name, songs in (("train", train), ("eval", evaluation)):
-        rows, kept[name] = _encode_split(name, songs, encoder, config, console)
-        if rows:
-            splits[name] = write_split(output / name, rows, config.tasks, config.rows_per_shard)
-    check_row_length(encoder, len(splits))
-    if "train" not in splits:
-        raise DataError(f"no example could be made of {len(train)} songs: {dict(encoder.counts.dropped)}")
-    _write_labels(output, kept["train"], kept["eval"], config.tasks)
-    _write_songs(output / "eval_songs.jsonl", kept["eval"])
-    _write_side_files(output, tokenizer, quality, outcome)
-    manifest = Manifest(
+    with open_output(output, overwrite=overwrite) as building:
+        check_inputs(find_files(paths), output)
+        quality = QualityReport()
+        train, evaluation, outcome = sample_songs(
+            CleanSongs(paths, config, quality), config.sample, config.seed
+        )
+        encoder = SongEncoder(
+            tokenizer,
+            prompt,
+            config.tasks,
+            config.encode.seq_len,
+            config.encode.max_lyrics_tokens,
+            share_prefix=config.encode.share_prefix,
+        )
+        splits = {}
+        kept: dict[str, list[AskedSong]] = {}
+        for name, songs in (("train", train), ("eval", evaluation)):
+            rows, kept[name] = _encode_split(name, songs, encoder, config, console)
+            if rows:
+                splits[name] = write_split(building / name, rows, config.tasks, config.rows_per_shard)
+        check_row_length(encoder, len(splits))
+        if "train" not in splits:
+            raise DataError(f"no example could be made of {len(train)} songs: {dict(encoder.counts.dropped)}")
+        _write_labels(building, kept["train"], kept["eval"], config.tasks)
+        _write_songs(building / "eval_songs.jsonl", [song for song, _ in kept["eval"]])
+        _write_side_files(building, tokenizer, quality, outcome)
+        extra = {
+            "config": config.model_dump(mode="json"),
+            "encode": asdict(encoder.counts),
+            "versions": {name: metadata.version(name) for name in ("numpy", "pyarrow", "tokenizers")},
+            "files": {name: sha256_of(building / name) for name in SIDE_FILES},
+        }
+        manifest = _make_manifest(tokenizer_source, tokenizer, prompt, config, splits, extra)
+        write_manifest(building, manifest)
+    return BuildResult(manifest, quality, outcome)
+
+
+def _make_manifest(
+    tokenizer_source: str,
+    tokenizer: TextTokenizer,
+    prompt: PromptFormat,
+    config: BuildConfig,
+    splits: dict[str, SplitInfo],
+    extra: dict[str, Any],
+) -> Manifest:
+    return Manifest(
         seq_len=config.encode.seq_len,
         tasks=config.tasks,
         tokenizer_source=Path(tokenizer_source).name if Path(tokenizer_source).exists() else tokenizer_source,
@@ -171,64 +219,51 @@ def build_dataset(
         stop_token=prompt.stop_token,
         stop_token_id=tokenizer.special_id(prompt.stop_token),
         splits=splits,
-        extra={
-            "config": config.model_dump(mode="json"),
-            "encode": asdict(encoder.counts),
-            "versions": {name: metadata.version(name) for name in ("numpy", "pyarrow", "tokenizers")},
-        },
+        extra=extra,
     )
-    write_manifest(output, manifest)
-    return BuildResult(manifest, quality, outcome)
-
-
-def _prepare_output(output: Path, *, overwrite: bool) -> None:
-    manifest = output / "manifest.json"
-    if manifest.exists() and not overwrite:
-        raise ConfigError(
-            f"{output} already holds a data set. Pass --overwrite to replace it, or name another folder"
-        )
-    if output.exists() and not output.is_dir():
-        raise ConfigError(f"{output} is a file; --output names a folder")
-    try:
-        manifest.unlink(missing_ok=True)
-        output.mkdir(parents=True, exist_ok=True)
-        for old in output.glob("*/data-*.arrow"):
-            old.unlink()
-    except OSError as error:
-        raise no_space(output, error) from error
 
 
 def _encode_split(
     name: str, songs: Sequence[Song], encoder: SongEncoder, config: BuildConfig, console: Console
-) -> tuple[list[PackedRow], list[Song]]:
-    """The packed rows of some songs, and the songs as the model will see them."""
+) -> tuple[list[PackedRow], list[AskedSong]]:
+    """The packed rows of some songs, and the songs that are in them."""
     groups: list[PackedRow] = []
-    kept: list[Song] = []
+    kept: list[AskedSong] = []
     examples: partial[list[Example]] = partial(make_examples, tasks=config.tasks, seed=config.seed)
     with make_progress(console) as progress:
         for song in progress.track(songs, description=f"encoding {name}"):
             fitted = encoder.fit_song(song, examples)
-            if fitted is not None:
-                groups += encoder.encode(*fitted)
-                kept.append(fitted[0])
+            own = encoder.encode(*fitted) if fitted is not None else []
+            if fitted is not None and own:
+                groups += own
+                asked = {task for group in own for task in group.tasks.tolist() if task >= 0}
+                kept.append((fitted[0], frozenset(config.tasks[task] for task in asked)))
     bins = pack_lengths([len(group.input_ids) for group in groups], encoder.seq_len, config.seed)
     return list(pack_groups(groups, bins)), kept
 
 
 def _write_labels(
-    output: Path, train: Sequence[Song], evaluation: Sequence[Song], tasks: Sequence[str]
+    output: Path, train: Sequence[AskedSong], evaluation: Sequence[AskedSong], tasks: Sequence[str]
 ) -> None:
-    """The closed sets that evaluation ranks: names in training with counts, and what is true of the eval songs."""
+    """The closed sets that evaluation ranks: names in training with counts, and what is true of the eval songs.
+
+    Both of the songs that are asked for it: a song that sings its artist's name teaches no artist.
+    """
     labels = {
         task: {
             "stem": answer_stem(task),
-            "train_counts": dict(sorted(Counter(name for song in train if (name := fact(song))).items())),
-            "truth": {song.id: name for song in evaluation if (name := fact(song))},
+            "train_counts": dict(sorted(Counter(_facts(train, task, fact).values()).items())),
+            "truth": _facts(evaluation, task, fact),
         }
         for task, fact in LABELLED.items()
         if task in tasks
     }
     write_text_durably(output / "labels.json", json.dumps(labels, indent=2, ensure_ascii=False) + "\n")
+
+
+def _facts(songs: Sequence[AskedSong], task: str, fact: Callable[[Song], str | None]) -> dict[str, str]:
+    """Song id → what is true of it, of the songs that are asked for it."""
+    return {song.id: name for song, asked in songs if task in asked and (name := fact(song))}
 
 
 LABELLED: dict[str, Callable[[Song], str | None]] = {

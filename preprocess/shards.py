@@ -34,6 +34,9 @@ from preprocess.schema import Int64Array
 FORMAT_VERSION = 1
 ROWS_PER_BATCH = 256
 
+SIDE_FILES = ("labels.json", "eval_songs.jsonl", "quality.json", "tokenizer/tokenizer.json")
+"""What a data set holds beside its splits; the manifest's `extra["files"]` has the sha256 of each."""
+
 SCHEMA = pa.schema(
     [
         ("input_ids", pa.list_(pa.int32())),
@@ -83,7 +86,7 @@ class SplitInfo:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a data set holds. `extra` keeps the build's configuration, counts and versions."""
+    """What a data set holds. `extra` keeps the build's configuration, counts, versions and hashes of side files."""
 
     seq_len: int
     tasks: tuple[str, ...]

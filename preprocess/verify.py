@@ -21,10 +21,18 @@ from preprocess.errors import ConfigError, DataError
 from preprocess.forest import PackedRow, check_row, position_ids, segment_starts
 from preprocess.prompt import find_format
 from preprocess.row_checks import Frame, make_frame, row_problems
-from preprocess.shards import Manifest, ShardedRows, ShardInfo, SplitInfo, check_hashes, read_manifest
+from preprocess.shards import (
+    Manifest,
+    ShardedRows,
+    ShardInfo,
+    SplitInfo,
+    check_hashes,
+    read_manifest,
+    sha256_of,
+)
 from preprocess.tokenizer import load_tokenizer
 
-CHECKS = ("tokenizer", "shards", "rows", "counts", "songs")
+CHECKS = ("tokenizer", "shards", "rows", "counts", "songs", "files")
 MAX_FINDINGS_KEPT = 20
 """Findings of one check that are kept in words; further ones are only counted."""
 
@@ -151,6 +159,7 @@ def find_damage(folder: Path, on_rows: OnRows | None = None) -> VerifyReport:
         if count.complete:
             _check_counts(split, count, manifest.splits[split], report)
     _check_songs(counts, report)
+    _check_files(folder, manifest, report)
     return report
 
 
@@ -273,6 +282,21 @@ def _check_songs(counts: dict[str, SplitCounts], report: VerifyReport) -> None:
             report.num_checked["songs"] += 1
             if home.setdefault(song_id, split) != split:
                 report.add("songs", f"song {song_id}", f"is in split {split} and in split {home[song_id]}")
+
+
+def _check_files(folder: Path, manifest: Manifest, report: VerifyReport) -> None:
+    """The files beside the splits must have the bytes that the manifest names; older manifests name none."""
+    listed = manifest.extra.get("files", {})
+    if not isinstance(listed, dict):
+        report.add("files", "manifest.json", f"lists the side files as {listed!r}, not as names and hashes")
+        return
+    for name, expected in listed.items():
+        report.num_checked["files"] += 1
+        path = folder / name
+        if not path.is_file():
+            report.add("files", name, "missing; the manifest lists it")
+        elif sha256_of(path) != expected:
+            report.add("files", name, "is not the file that was written (sha256 differs)")
 
 
 def print_report(report: VerifyReport, console: Console) -> None:

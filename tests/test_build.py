@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from datasets import load_from_disk
 from typer.testing import CliRunner, Result
 
 from preprocess.__main__ import app
+from preprocess.errors import DataError
 from preprocess.prompt import find_format
 from preprocess.shards import open_split, read_manifest
 from preprocess.tokenizer import load_tokenizer
@@ -254,3 +256,168 @@ def test_the_quality_report_counts_what_is_there(songs: Path) -> None:
     tables = run("quality", "--input", songs).output
     assert "120" in tables
     assert "genre" in tables
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+@pytest.fixture
+def place(dataset: Path, tmp_path: Path) -> Path:
+    """A copy of the data set, alone in its parent folder."""
+    return Path(shutil.copytree(dataset, tmp_path / "place" / "data"))
+
+
+@pytest.fixture
+def hymns(tmp_path: Path) -> Path:
+    path = tmp_path / "hymns.jsonl"
+    path.write_text("".join(json.dumps(song) + "\n" for song in HYMNS))
+    return path
+
+
+def test_an_overwrite_that_fails_leaves_the_old_data_set_whole(
+    place: Path, songs: Path, tokenizer_dir: Path
+) -> None:
+    before = bytes_of(place)
+    arguments: list[str | Path] = ["--input", songs, "--output", place, "--tokenizer", tokenizer_dir]
+    failed = run("build", *arguments, "--overwrite", "--set", "encode.seq_len=48")
+    assert failed.exit_code == 2
+    assert bytes_of(place) == before
+    assert [path.name for path in place.parent.iterdir()] == ["data"]
+
+
+def test_a_folder_that_is_no_data_set_is_never_touched(
+    tmp_path: Path, hymns: Path, tokenizer_dir: Path
+) -> None:
+    mine = tmp_path / "mine"
+    (mine / "train").mkdir(parents=True)
+    (mine / "train" / "data-00000-of-00001.arrow").write_bytes(b"precious")
+    refused = run("build", "--input", hymns, "--output", mine, "--tokenizer", tokenizer_dir, "--overwrite")
+    assert refused.exit_code == 2
+    assert "no manifest.json" in refused.output
+    assert bytes_of(mine) == {"train/data-00000-of-00001.arrow": b"precious"}
+
+
+def test_a_data_set_with_files_of_the_users_is_not_replaced(
+    place: Path, hymns: Path, tokenizer_dir: Path
+) -> None:
+    arguments: list[str | Path] = ["build", "--input", hymns, "--output", place, "--tokenizer", tokenizer_dir]
+    (place / "train" / "data-mine.arrow").write_bytes(b"precious")
+    before = bytes_of(place)
+    refused = run(*arguments, "--overwrite")
+    assert refused.exit_code == 2
+    assert "train/data-mine.arrow" in refused.output
+    assert bytes_of(place) == before
+    (place / "train" / "data-mine.arrow").unlink()
+    assert run(*arguments, "--overwrite").exit_code == 0
+    assert verify_dataset(place).ok
+    assert not (place / "eval").exists()
+    assert [path.name for path in place.parent.iterdir()] == ["data"]
+
+
+def test_what_a_killed_build_left_is_mended(place: Path, hymns: Path, tokenizer_dir: Path) -> None:
+    arguments: list[str | Path] = ["build", "--input", hymns, "--output", place, "--tokenizer", tokenizer_dir]
+    before = bytes_of(place)
+    building, old = place.with_name("data.building"), place.with_name("data.old")
+    place.rename(old)  # killed between the two renames
+    refused = run(*arguments)
+    assert "already holds a data set" in refused.output
+    assert bytes_of(place) == before
+    shutil.copytree(place, old)  # killed before the old one was removed, or while a new one was written
+    building.mkdir()
+    (building / "half").write_bytes(b"")
+    assert run(*arguments, "--overwrite").exit_code == 0
+    assert verify_dataset(place).ok
+    assert [path.name for path in place.parent.iterdir()] == ["data"]
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path, hymns: Path, tokenizer_dir: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    built = run("build", "--input", hymns, "--output", tmp_path / "empty", "--tokenizer", tokenizer_dir)
+    assert built.exit_code == 0, built.output
+    assert verify_dataset(tmp_path / "empty").ok
+
+
+@pytest.mark.parametrize("name", [".", "eval_songs.jsonl", "eval", ".."])
+def test_songs_are_not_read_out_of_the_output(place: Path, tokenizer_dir: Path, name: str) -> None:
+    before = bytes_of(place)
+    refused = run(
+        "build", "--input", place / name, "--output", place, "--tokenizer", tokenizer_dir, "--overwrite"
+    )
+    assert refused.exit_code == 2
+    assert "lies in --output" in refused.output
+    assert bytes_of(place) == before
+
+
+def test_a_changed_side_file_is_found(place: Path) -> None:
+    report = verify_dataset(place)
+    assert report.num_checked["files"] == 4
+    labels = (place / "labels.json").read_text()
+    (place / "labels.json").write_text(labels.replace('"stem": "The', '"stem": "the', 1))
+    (place / "quality.json").unlink()
+    with pytest.raises(DataError, match="2 findings") as raised:
+        verify_dataset(place)
+    assert "labels.json: is not the file that was written" in str(raised.value)
+    assert "quality.json: missing" in str(raised.value)
+
+
+def test_files_with_the_same_ids_give_a_sound_data_set(
+    tmp_path: Path, songs: Path, tokenizer_dir: Path
+) -> None:
+    lines = [json.loads(line) for line in songs.read_text().splitlines()]
+    for number in range(2):
+        part = [song | {"id": str(i)} for i, song in enumerate(lines[number::2])]
+        (tmp_path / f"{number}.jsonl").write_text("".join(json.dumps(song) + "\n" for song in part))
+    arguments: list[str | Path] = ["--input", tmp_path / "0.jsonl", "--input", tmp_path / "1.jsonl"]
+    built = run("build", *arguments, "--output", tmp_path / "data", "--tokenizer", tokenizer_dir)
+    assert built.exit_code == 0, built.output
+    assert verify_dataset(tmp_path / "data").ok
+    assert sum(split.num_songs for split in read_manifest(tmp_path / "data").splits.values()) == 120
+
+
+def test_labels_count_only_the_songs_that_are_asked(tmp_path: Path, songs: Path, tokenizer_dir: Path) -> None:
+    lines = [json.loads(line) for line in songs.read_text().splitlines()]
+    for song in lines[::3]:
+        song["lyrics"] += f"\nSing along with {song['artist']}"
+    (tmp_path / "songs.jsonl").write_text("".join(json.dumps(song) + "\n" for song in lines))
+    folder = tmp_path / "data"
+    built = run(
+        "build",
+        "--input",
+        tmp_path / "songs.jsonl",
+        "--output",
+        folder,
+        "--tokenizer",
+        tokenizer_dir,
+        "--set",
+        "sample.eval_fraction=0.3",
+    )
+    assert built.exit_code == 0, built.output
+    manifest, labels = read_manifest(folder), json.loads((folder / "labels.json").read_text())
+    for task in ("artist", "genre"):
+        truth, counts = labels[task]["truth"], labels[task]["train_counts"]
+        assert len(truth) == manifest.splits["eval"].by_task[task]["examples"]
+        assert sum(counts.values()) == manifest.splits["train"].by_task[task]["examples"]
+    assert sum(labels["artist"]["train_counts"].values()) < sum(labels["genre"]["train_counts"].values())
+    assert len(labels["artist"]["truth"]) < len(labels["genre"]["truth"])
+
+
+@pytest.mark.parametrize(("override", "noted"), [("seed=0", True), ("sample.eval_fraction=0", False)])
+def test_a_missing_eval_split_is_noted(
+    tmp_path: Path, hymns: Path, tokenizer_dir: Path, override: str, noted: bool
+) -> None:
+    built = run(
+        "build",
+        "--input",
+        hymns,
+        "--output",
+        tmp_path / "data",
+        "--tokenizer",
+        tokenizer_dir,
+        "--set",
+        override,
+    )
+    assert built.exit_code == 0, built.output
+    assert ("note: no eval split" in built.output) == noted
