@@ -12,6 +12,7 @@ A folder with a `.tmp` ending is a save that did not finish; it is never loaded 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.dist import World, barrier, gather_objects
-from preprocess.errors import CheckpointError
+from preprocess.errors import CheckpointError, PreflightError
 from preprocess.shards import sha256_of, write_text_durably
 
 PREFIX = "checkpoint-"
@@ -50,9 +51,9 @@ class RunState:
 
     def with_best(self) -> RunState:
         """This state with its own step as the best one, if its eval loss is the lowest of all checkpoints."""
-        if self.eval_loss is None or (
-            self.best_eval_loss is not None and self.eval_loss >= self.best_eval_loss
-        ):
+        if self.eval_loss is None or not math.isfinite(self.eval_loss):
+            return self
+        if self.best_eval_loss is not None and self.eval_loss >= self.best_eval_loss:
             return self
         return replace(self, best_step=self.step, best_eval_loss=self.eval_loss)
 
@@ -80,16 +81,27 @@ class CheckpointFolder:
         return self.world.is_main if self.shared_storage else self.world.local_rank == 0
 
     def _find_out_whether_shared(self) -> bool:
-        """Whether every host sees the file that rank 0 writes."""
+        """Whether every host sees what every other writes, or each its own files alone.
+
+        Raises:
+            PreflightError: Some hosts share the folder and some do not.
+        """
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        token = self.run_dir / f".seen-by-all-{gather_objects(os.getpid())[0]}"
-        if self.world.is_main:
-            token.touch()
+        run_id = gather_objects(os.getpid())[0]
+        own = self.run_dir / f".seen-{run_id}-{self.world.rank}"
+        if self.world.local_rank == 0:
+            own.touch()
         barrier()
-        shared = all(gather_objects(token.exists()))
-        if self.world.is_main:
-            token.unlink()
-        return shared
+        seen = frozenset(path.name for path in self.run_dir.glob(f".seen-{run_id}-*"))
+        views = {view for view in gather_objects(seen) if view}
+        barrier()
+        if self.world.local_rank == 0:
+            own.unlink()
+        if len(views) > 1 and any(len(view) > 1 for view in views):
+            raise PreflightError(
+                f"{self.run_dir}: some hosts share this folder and some do not; let all or none"
+            )
+        return len(views) == 1
 
     def path_of(self, step: int) -> Path:
         """Folder of a step's checkpoint."""
@@ -149,7 +161,24 @@ class CheckpointFolder:
         loaded, _ = engine.load_checkpoint(str(self.path_of(step)), tag=ENGINE_TAG, load_module_strict=False)
         if loaded is None:
             raise CheckpointError(f"{self.path_of(step)}: DeepSpeed found nothing to load in it")
-        return RunState(**value["state"])
+        state = RunState(**value["state"])
+        if self.commits:
+            self._set_aside_after(step)
+        return state if self._has_best(state) else replace(state, best_step=None, best_eval_loss=None)
+
+    def _set_aside_after(self, step: int) -> None:
+        """Rename later checkpoints: they are damaged here or elsewhere, and pruning counts the newest."""
+        for later in self._steps():
+            if later > step:
+                aside = self.path_of(later).with_suffix(".set-aside")
+                shutil.rmtree(aside, ignore_errors=True)
+                self.path_of(later).rename(aside)
+
+    def _has_best(self, state: RunState) -> bool:
+        """Whether the best checkpoint is whole wherever it must be."""
+        best = state.best_step
+        is_whole = not self.commits or best is None or find_damage(self.path_of(best)) is None
+        return all(gather_objects(is_whole))
 
     def _agree_on_step(self, warn: Any) -> int:  # noqa: ANN401 - a callable
         whole: set[int] | None = None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import deepspeed
 import torch
 import torch.distributed
 from deepspeed.accelerator import get_accelerator
 
-from preprocess.errors import PreflightError
+from preprocess.errors import PreflightError, UserError
+
+T = TypeVar("T")
 
 LAUNCHED_SIZE_VARIABLE = "LYRICS_WORLD_SIZE"
 """Set by `harness launch` to the number of ranks that it was asked for."""
@@ -106,6 +109,35 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     total = values.clone()
     torch.distributed.all_reduce(total)
     return total
+
+
+def max_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """The element-wise maximum of a tensor over all ranks, on every rank."""
+    highest = values.clone()
+    torch.distributed.all_reduce(highest, op=torch.distributed.ReduceOp.MAX)
+    return highest
+
+
+def run_together(action: Callable[[], T]) -> T:
+    """Run something on every rank; where it fails on one, all fail with that error instead of waiting for it.
+
+    Raises:
+        UserError: What the action raised here, or on the first rank where it failed.
+    """
+    value: T | None = None
+    own: UserError | None = None
+    try:
+        value = action()
+    except UserError as error:
+        own = error
+    found = gather_objects(None if own is None else (type(own), str(own)))
+    if own is not None:
+        raise own
+    for rank, failure in enumerate(found):
+        if failure is not None:
+            kind, message = failure
+            raise kind(f"on rank {rank}: {message}")
+    return cast("T", value)
 
 
 def gather_objects(value: Any) -> list[Any]:  # noqa: ANN401 - any picklable value

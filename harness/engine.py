@@ -6,20 +6,21 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import deepspeed
 import numpy as np
 import torch
+from deepspeed.accelerator import get_accelerator
 from peft import PeftModel
 
 from harness.config import RunConfig, deepspeed_config
 from harness.data import MicroBatch
-from harness.dist import World, sum_over_ranks
+from harness.dist import World, max_over_ranks, sum_over_ranks
 from harness.lora import adapter_state, trainable_parameters
-from harness.loss import ForestLanguageModel, loss_by_task, scale_for_engine
+from harness.loss import ForestLanguageModel, count_chunks, loss_by_task, scale_for_engine
 from harness.throughput import StepCounts
-from preprocess.errors import TrainingError
+from preprocess.errors import ConfigError, TrainingError
 
 Part = Callable[[str], AbstractContextManager[None]]
 """Opens a named part of a step ("forward_loss", "backward", "optimizer") for timing and memory."""
@@ -50,6 +51,9 @@ def build_engine(model: ForestLanguageModel, config: RunConfig, world: World, *,
         config: The run's configuration.
         world: This rank's place.
         shared_storage: Whether all hosts write into the same run folder.
+
+    Raises:
+        ConfigError: The device does not compute in the precision asked for.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     settings = config.optimizer
@@ -62,7 +66,10 @@ def build_engine(model: ForestLanguageModel, config: RunConfig, world: World, *,
     )
     values = deepspeed_config(config, world.size)
     values["checkpoint"] = {"use_node_local_storage": not shared_storage}
+    if config.model.precision == "fp16" and not get_accelerator().is_fp16_supported():
+        raise ConfigError("model.precision fp16: this device does not compute in fp16; use bf16 or fp32")
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=values)
+    engine.train()  # models are loaded for inference, and layers recompute in training mode alone
     return engine
 
 
@@ -104,7 +111,7 @@ def train_step(
     for micro_step, batch in enumerate(batches):
         seed_draws(seed, step, micro_step, world.rank)
         with part("forward_loss"):
-            micro_sum = engine(batch).sum()
+            micro_sum = engine(batch, _common_chunks(engine, batch)).sum()
         with part("backward"):
             engine.backward(scale_for_engine(micro_sum, world.size, global_valid_tokens), scale_wrt_gas=False)
             loss_sum += micro_sum.detach()
@@ -116,8 +123,16 @@ def train_step(
         raise TrainingError(f"step {step + 1}: the loss is {loss}; no weight was changed. {ADVICE}")
     with part("optimizer"):
         own_norm = _plain_grad_norm(engine)
-        engine.step()
+        _update(engine, step)
     return _finish_step(engine, step, loss, counts, own_norm)
+
+
+def _common_chunks(engine: Any, batch: MicroBatch) -> int | None:  # noqa: ANN401 - DeepSpeedEngine
+    """Under ZeRO-3, where each pass through the head gathers it: the passes of the rank that needs the most."""
+    if engine.zero_optimization_stage() < 3:
+        return None
+    needed = count_chunks(len(batch.targets), engine.module.loss_chunk)
+    return int(max_over_ranks(torch.tensor(needed, device=batch.targets.device)).item())
 
 
 def _plain_grad_norm(engine: Any) -> float | None:  # noqa: ANN401 - DeepSpeedEngine
@@ -126,6 +141,16 @@ def _plain_grad_norm(engine: Any) -> float | None:  # noqa: ANN401 - DeepSpeedEn
         return None
     gradients = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
     return float(torch.nn.utils.get_total_norm(gradients))
+
+
+def _update(engine: Any, step: int) -> None:  # noqa: ANN401 - DeepSpeedEngine
+    try:
+        engine.step()
+    except Exception as error:
+        if "loss scale already at minimum" not in str(error):  # DeepSpeed raises a bare Exception for it
+            raise
+        message = f"step {step + 1}: gradients overflow fp16 at the lowest loss scale. {ADVICE}"
+        raise TrainingError(message) from error
 
 
 ADVICE = (
@@ -143,7 +168,7 @@ def _finish_step(
     applied = bool(engine.was_step_applied())
     norm = engine.get_global_grad_norm() if own_norm is None else own_norm
     grad_norm = float("nan") if norm is None else float(norm)
-    if applied and not np.isfinite(grad_norm):
+    if not np.isfinite(grad_norm) and (applied or not engine.fp16_enabled()):
         raise TrainingError(f"step {step + 1}: the gradient's norm is {grad_norm}. {ADVICE}")
     return StepResult(loss, grad_norm, counts, applied)
 
@@ -171,7 +196,11 @@ def evaluate_loss(
         num_tasks: Tasks in the data set.
 
     Returns:
-        The mean over all supervised tokens in nats, the mean by task (NaN without tokens), supervised tokens.
+        The mean over all supervised tokens in nats, the mean by task (both NaN without tokens), supervised
+        tokens.
+
+    Raises:
+        TrainingError: The loss is not finite.
     """
     was_training = engine.module.training
     engine.eval()
@@ -179,12 +208,16 @@ def evaluate_loss(
     with torch.no_grad():
         for batch in batches:
             on_device = batch.to(world.device)
-            sums += loss_by_task(engine(on_device), on_device.target_tasks, num_tasks)
+            losses = engine(on_device, _common_chunks(engine, on_device))
+            sums += loss_by_task(losses, on_device.target_tasks, num_tasks)
     engine.train(was_training)
     total = sum_over_ranks(sums).cpu().numpy()
     with np.errstate(invalid="ignore"):
         by_task = (total[:, 0] / total[:, 1]).tolist()
-    return float(total[:, 0].sum() / max(total[:, 1].sum(), 1)), by_task, int(total[:, 1].sum())
+        mean = float(total[:, 0].sum() / total[:, 1].sum())
+    if total[:, 1].sum() and not np.isfinite(mean):
+        raise TrainingError(f"the eval loss is {mean}. {ADVICE}")
+    return mean, by_task, int(total[:, 1].sum())
 
 
 def gather_adapter(engine: Any, peft_model: PeftModel) -> dict[str, torch.Tensor]:  # noqa: ANN401 - DeepSpeedEngine
@@ -195,13 +228,3 @@ def gather_adapter(engine: Any, peft_model: PeftModel) -> dict[str, torch.Tensor
     with deepspeed.zero.GatheredParameters([parameter for _, parameter in parameters]):
         whole = {name: parameter.detach().cpu().clone() for name, parameter in parameters}
     return adapter_state(peft_model, whole)
-
-
-def loss_scale(engine: Any) -> float | None:  # noqa: ANN401 - DeepSpeedEngine
-    """The fp16 loss scale, or None in another precision."""
-    return float(engine.optimizer.cur_scale) if engine.fp16_enabled() else None
-
-
-def unwrap(engine: Any) -> ForestLanguageModel:  # noqa: ANN401 - DeepSpeedEngine
-    """The model inside an engine."""
-    return cast("ForestLanguageModel", engine.module)

@@ -6,12 +6,13 @@
                                                                               │
     exit code ◄── rank-<r>.exit, finished.json, pdsh's reports ◄──────────────┘
 
-The launch folder holds what was handed over: `hostfile`, `environment`, and `config.yaml` when the config's own path
-could not pass through a shell.
+The launch folder holds what was handed over: `hostfile`, `environment`, and `config.yaml`, the one file that the
+ranks read; it is written on every host.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import random
 import re
@@ -64,7 +65,7 @@ def launch(
     SIGTERM, possibly more than once.
 
     Args:
-        config_path: The run's config. Every host must see it under this path.
+        config_path: The run's config; every host gets a copy in the launch folder.
         hostfile_path: The hosts.
         launches_dir: Folder of launches, `<run dir>/launch`; the launch gets a new folder in it.
         num_ranks: Number of ranks that the hostfile must add up to, or None.
@@ -92,7 +93,7 @@ def launch(
         check_hosts(hostfile)
     port = _choose_port(hostfile, master_port)
     launch_dir = _make_launch_dir(launches_dir)
-    config = _place_config(config_path.absolute(), launch_dir, remote)
+    config = _place_config(config_path.absolute(), launch_dir, hostfile.names if remote else ())
     target = ["--module", module, "--config", str(config), *extra]
     if remote:
         _check_shell_safe(target)
@@ -199,12 +200,24 @@ def _make_launch_dir(launches_dir: Path) -> Path:
     return launch_dir
 
 
-def _place_config(config_path: Path, launch_dir: Path, remote: bool) -> Path:
-    """The config's path, or that of a copy when its own cannot pass through a shell."""
-    if not remote or _SAFE_TEXT.fullmatch(str(config_path)):
-        return config_path
+def _place_config(config_path: Path, launch_dir: Path, hosts: Sequence[str]) -> Path:
+    """Copy the config into the launch folder, here and under the same path on every other host.
+
+    The folder's name is this launch's alone and passes through a shell; hosts need not share a disk.
+
+    Raises:
+        PreflightError: A host cannot write it.
+    """
     copy = launch_dir / "config.yaml"
     shutil.copyfile(config_path, copy)
+    if hosts:
+        _check_shell_safe([str(copy)])
+        text = base64.b64encode(config_path.read_bytes()).decode("ascii")
+        folder, target = shlex.quote(str(launch_dir)), shlex.quote(str(copy))
+        script = f"mkdir -p {folder} && {{ test -e {target} || echo {text} | base64 -d > {target}; }}"
+        if failures := run_everywhere(script, hosts, _PROBE_TIMEOUT_S):
+            lines = "\n".join(f"  {host}: {said}" for host, said in failures.items())
+            raise PreflightError(f"the config could not be written to {copy} on:\n{lines}")
     return copy
 
 

@@ -29,7 +29,7 @@ SETTLE_S = 10.0
 """Seconds that the other hosts get to end by themselves after the first one failed."""
 
 GRACE_S = 30.0
-"""Seconds between SIGTERM and SIGKILL: time for a rank to write its checkpoint or its last words."""
+"""Seconds between SIGTERM and SIGKILL: time for a rank to write its last words."""
 
 _CONNECT_TIMEOUT_S = 10
 _POLL_S = 0.2

@@ -35,7 +35,13 @@ def to_additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     )
 
 
-def token_losses(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, chunk: int) -> torch.Tensor:
+def token_losses(
+    head: nn.Module,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    chunk: int,
+    num_chunks: int | None = None,
+) -> torch.Tensor:
     """Cross entropy of each supervised token, through the head in chunks.
 
     A chunk's logits live only while it is computed, and again in the backward pass, which recomputes them: the
@@ -46,6 +52,8 @@ def token_losses(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, c
         hidden: [N, H], hidden states that predict the supervised tokens.
         targets: int64[N].
         chunk: Supervised tokens at a time.
+        num_chunks: Passes through the head, the last ones empty where there are more than N needs. Under ZeRO-3
+            each pass is a collective, so all ranks must make the same number.
 
     Returns:
         float32[N] (float64 from a float64 head). With N = 0 an empty tensor that is still part of the graph.
@@ -57,13 +65,19 @@ def token_losses(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, c
         return nn.functional.cross_entropy(precise, part_targets, reduction="none")
 
     pieces = []
-    for start in range(0, max(len(targets), 1), chunk):
+    needed = count_chunks(len(targets), chunk)
+    for start in range(0, max(needed, num_chunks or 0) * chunk, chunk):
         part, part_targets = hidden[start : start + chunk], targets[start : start + chunk]
         if torch.is_grad_enabled():
             pieces.append(checkpoint(compute, part, part_targets, use_reentrant=False))
         else:
             pieces.append(compute(part, part_targets))
     return torch.cat(pieces)
+
+
+def count_chunks(num_targets: int, chunk: int) -> int:
+    """Passes through the head that a number of supervised tokens needs, at least one."""
+    return max(1, -(-num_targets // chunk))
 
 
 class ForestLanguageModel(nn.Module):
@@ -92,10 +106,11 @@ class ForestLanguageModel(nn.Module):
         )
         return cast("torch.Tensor", output.last_hidden_state)
 
-    def forward(self, batch: MicroBatch) -> torch.Tensor:
-        """float32[N]: the loss of each supervised token of the batch, in nats."""
+    def forward(self, batch: MicroBatch, num_chunks: int | None = None) -> torch.Tensor:
+        """float32[N]: the loss of each supervised token of the batch, in nats; see `token_losses`."""
         hidden = self.hidden_states(batch).flatten(0, 1)[batch.sources]
-        return token_losses(cast("nn.Module", self.causal.lm_head), hidden, batch.targets, self.loss_chunk)
+        head = cast("nn.Module", self.causal.lm_head)
+        return token_losses(head, hidden, batch.targets, self.loss_chunk, num_chunks)
 
 
 def scale_for_engine(loss_sum: torch.Tensor, world_size: int, global_valid_tokens: int) -> torch.Tensor:

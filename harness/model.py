@@ -38,6 +38,7 @@ def load_base_model(settings: ModelSettings) -> nn.Module:
         ) from error
     if not hasattr(model, "model") or not hasattr(model, "lm_head"):
         raise ConfigError(f"model.path {settings.path}: {type(model).__name__} has no .model and .lm_head")
+    _refuse_altered_logits(model, settings.path)
     model.requires_grad_(requires_grad=False)
     model.config.use_cache = False
     return cast("nn.Module", model)
@@ -66,15 +67,33 @@ def _source(path: str) -> dict[str, Any]:
     return {"pretrained_model_name_or_path": str(local) if local.exists() else path}
 
 
-def check_vocabulary(model: nn.Module, manifest: Manifest) -> None:
-    """Refuse shards whose ids the model does not have.
+def _refuse_altered_logits(model: Any, path: str) -> None:  # noqa: ANN401 - a transformers model
+    """The loss takes the head's output as the logits; some models scale or cap it afterwards.
 
     Raises:
-        DataError: The tokenizer of the shards is larger than the model's embedding.
+        ConfigError: This model does.
+    """
+    for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+        if getattr(model.config, name, None) not in (None, 1.0):
+            raise ConfigError(
+                f"model.path {path}: its {name} changes the logits after the head; not supported"
+            )
+
+
+def check_vocabulary(model: nn.Module, manifest: Manifest) -> None:
+    """Refuse shards whose ids the model does not have, or whose rows are longer than its attention reaches.
+
+    Raises:
+        DataError: The tokenizer of the shards is larger than the model's embedding, or a row than its window.
     """
     rows = cast("Any", model).get_input_embeddings().weight.shape[0]
     if manifest.vocab_size > rows:
         raise DataError(
             f"the shards were made with tokenizer {manifest.tokenizer_source} ({manifest.vocab_size} ids), but the "
             f"model has {rows}. Build the data set with the model's own tokenizer"
+        )
+    window = getattr(cast("Any", model).config, "sliding_window", None)
+    if window is not None and manifest.seq_len > window:
+        raise DataError(
+            f"rows of {manifest.seq_len} slots, but the model attends to {window}; build shorter rows"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -13,9 +14,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from harness.checkpoint import PREFIX
 from harness.config import RunConfig, load_deepspeed_config
-from preprocess.errors import ConfigError, DataError, PreflightError, UserError
+from preprocess.errors import (
+    ConfigError,
+    DataError,
+    NoSpaceError,
+    OutOfMemoryError,
+    PreflightError,
+    UserError,
+)
 from preprocess.settings import dump_settings
 from preprocess.shards import Manifest, write_text_durably
 
@@ -85,6 +95,25 @@ def start_logging(folder: Path, rank: int) -> None:
         logging.getLogger(name).addHandler(handler)
     logging.getLogger("harness").setLevel(logging.INFO)
     logging.captureWarnings(capture=True)
+
+
+def as_user_error(error: Exception) -> UserError | None:
+    """The user's error behind an exception: his own mistake, memory that ran out, or a full disk; else None."""
+    if isinstance(error, UserError):
+        return error
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in text:
+        return OutOfMemoryError(
+            f"out of memory ({text}). Lower batch.micro_batch_size, set model.recompute=true, or use a higher "
+            "ZeRO stage"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError(f"no space left ({text}); free some, then go on with --resume")
+    if "No space left on device" in str(error) or "PytorchStreamWriter failed" in str(error):
+        return NoSpaceError(
+            f"a file could not be written ({text}); free some space, then go on with --resume"
+        )
+    return None
 
 
 def explain_error(error: UserError) -> None:

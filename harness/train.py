@@ -13,19 +13,21 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import cast
 
 import numpy as np
+import torch
 from rich.console import Console
+from torch import nn
 
 from harness.checkpoint import CheckpointFolder, RunState, publish_adapter
 from harness.config import RunConfig, load_run_config
 from harness.data import BatchPlan, MicroBatch, collate
-from harness.dist import World, gather_objects, join_world, leave_world
-from harness.engine import build_engine, evaluate_loss, gather_adapter, train_step
+from harness.dist import World, gather_objects, join_world, leave_world, run_together
+from harness.engine import ADVICE, build_engine, evaluate_loss, gather_adapter, train_step
 from harness.launch_outcome import launch_dir_from_environment, record_exit
 from harness.lora import add_lora, enable_recompute, save_adapter
 from harness.loss import ForestLanguageModel
@@ -33,10 +35,13 @@ from harness.memory_profile import MEMORY_FILE, MemoryProfile, Phase, print_memo
 from harness.meters import MetricsWriter, Part, ThroughputMeter, print_throughput
 from harness.model import check_vocabulary, load_base_model
 from harness.progress import StepProgress
-from harness.run_folder import explain_error, fingerprint, open_run_folder, start_logging
+from harness.run_folder import as_user_error, explain_error, fingerprint, open_run_folder, start_logging
 from harness.schedule import count_steps, learning_rate
-from preprocess.errors import DataError, UserError
+from preprocess.errors import DataError, TrainingError
 from preprocess.shards import Manifest, ShardedRows, check_hashes, open_split, read_manifest
+
+MAX_SKIPS_IN_A_ROW = 20
+"""Steps in a row that fp16 may overflow while the loss scale comes down (from 2^16 to 1 takes 16)."""
 
 
 def train(config: RunConfig, console: Console) -> None:
@@ -46,7 +51,7 @@ def train(config: RunConfig, console: Console) -> None:
         UserError: What went wrong, with its exit code.
     """
     world = join_world(config.world_size)
-    manifest, train_rows, eval_rows = open_data(config, world)
+    manifest, train_rows, eval_rows = run_together(lambda: open_data(config, world))
     plan = BatchPlan(
         num_rows=len(train_rows),
         micro_batch_size=config.batch.micro_batch_size,
@@ -57,7 +62,7 @@ def train(config: RunConfig, console: Console) -> None:
     checkpoints = CheckpointFolder(
         config.output_dir, world, fingerprint(config, manifest, world.size), config.schedule.keep_checkpoints
     )
-    open_run_folder(config, manifest, checkpoints.commits)
+    run_together(lambda: open_run_folder(config, manifest, checkpoints.commits))
     start_logging(config.output_dir, world.rank)
     Run(config, console, world, manifest, train_rows, eval_rows, plan, checkpoints).go()
 
@@ -70,14 +75,8 @@ def open_data(config: RunConfig, world: World) -> tuple[Manifest, ShardedRows, S
     """
     folder = config.data.path
     manifest = read_manifest(folder)
-    problem = None
     if config.data.verify_hashes and world.local_rank == 0:
-        try:
-            check_hashes(folder, manifest)
-        except DataError as error:
-            problem = str(error)
-    if problems := sorted({found for found in gather_objects(problem) if found is not None}):
-        raise DataError("; ".join(problems))
+        check_hashes(folder, manifest)
     rows = open_split(folder, "train", manifest)
     if len(rows) < world.size:
         raise DataError(
@@ -112,18 +111,16 @@ class Run:
         self.num_steps = count_steps(config.schedule, plan.steps_per_epoch)
         self.num_supervised = train_rows.num_supervised()
         self.memory = MemoryProfile(world.rank, world.device)
-        self.meter = ThroughputMeter()
+        self.meter = ThroughputMeter(synchronize=synchronizer(world.device))
         self.metrics = MetricsWriter(config.output_dir, config.tensorboard) if world.is_main else None
         self.state = RunState()
+        self.skips_in_a_row = 0
 
     def go(self) -> None:
         """Build the engine, take every step, leave an adapter and the tables."""
         self.build()
-        if self.config.resume:
-            self.state = self.checkpoints.load_newest(self.engine, self.say)
-            self.say(f"going on after step {self.state.step}")
-            if self.metrics:
-                self.metrics.truncate_after(self.state.step)
+        if self.config.resume and not self.resume():
+            return
         schedule = self.config.schedule
         with StepProgress(
             self.console, self.num_steps, self.state.step, enabled=self.world.is_main
@@ -139,12 +136,28 @@ class Run:
                     self.save()
         self.finish()
 
+    def resume(self) -> bool:
+        """Go back to the newest whole checkpoint. False when the run was already at its end."""
+        self.state = self.checkpoints.load_newest(self.engine, self.say)
+        if self.state.step >= self.num_steps:
+            self.say(f"the run is at its end, step {self.state.step}; nothing is left to do")
+            return False
+        self.say(f"going on after step {self.state.step}")
+        if self.metrics:
+            self.metrics.truncate_after(self.state.step)
+        return True
+
+    def load_base(self) -> nn.Module:
+        """The base model, checked against the data set."""
+        base = load_base_model(self.config.model)
+        check_vocabulary(base, self.manifest)
+        return base
+
     def build(self) -> None:
         """Model, adapter, engine."""
         config = self.config
         with self.memory.phase("load"):
-            base = load_base_model(config.model)
-            check_vocabulary(base, self.manifest)
+            base = run_together(self.load_base)
         with self.memory.phase("lora"):
             self.adapter = add_lora(base, config.lora, config.seed)
             if config.model.recompute:
@@ -177,6 +190,11 @@ class Run:
             part=self.part,
         )
         rates = self.meter.end_step(result.counts)
+        self.skips_in_a_row = 0 if result.applied else self.skips_in_a_row + 1
+        if self.skips_in_a_row > MAX_SKIPS_IN_A_ROW:
+            raise TrainingError(
+                f"step {step + 1}: fp16 overflowed {self.skips_in_a_row} times in a row. {ADVICE}"
+            )
         skipped = self.state.skipped_steps + (not result.applied)
         self.state = replace(self.state, step=step + 1, eval_loss=None, skipped_steps=skipped)
         progress.advance(step + 1, result.loss, rates)
@@ -211,6 +229,8 @@ class Run:
         with self.part("eval"):
             batches = (self.load(self.eval_rows, rows) for rows in parts)
             loss, by_task, supervised = evaluate_loss(self.engine, batches, self.world, len(tasks))
+        if not supervised:
+            return
         self.state = self.state.with_eval(loss)
         progress.note_eval(self.state.step, loss)
         if self.metrics:
@@ -253,6 +273,11 @@ class Run:
             self.console.print(line, highlight=False)
 
 
+def synchronizer(device: torch.device) -> Callable[[], None] | None:
+    """What waits for a device's work, so that the parts of a step are its own; None on the CPU."""
+    return None if device.type == "cpu" else lambda: torch.accelerator.synchronize(device)
+
+
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line of a rank: what DeepSpeed's launcher adds, and ours."""
     parser = argparse.ArgumentParser(
@@ -274,12 +299,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overrides = [*options.set, *(["resume=true"] if options.resume else [])]
         train(load_run_config(options.config, overrides), console)
         code = 0
-    except UserError as error:
-        code = error.exit_code
-        explain_error(error)
+    except Exception as error:
+        known = as_user_error(error)
+        if known is None:
+            raise
+        code = known.exit_code
+        explain_error(known)
     finally:
         record_exit(launch_dir_from_environment(), int(os.environ.get("RANK", "0")), code)
-    leave_world()
+    if code == 0:
+        leave_world()  # with NCCL it waits for every rank, and after an error some may never come
     return code
 
 

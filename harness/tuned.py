@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -53,6 +54,12 @@ class TunedModel:
             yield self.causal
 
 
+def find_device() -> torch.device:
+    """The accelerator, if there is one that works and DS_ACCELERATOR does not say cpu."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return torch.device("cpu") if found is None or os.environ.get("DS_ACCELERATOR") == "cpu" else found
+
+
 def load_tuned_model(settings: ModelSettings, manifest: Manifest, adapter: Path | None) -> TunedModel:
     """Load a base model once, with an adapter on it if one is given, ready for inference.
 
@@ -70,5 +77,5 @@ def load_tuned_model(settings: ModelSettings, manifest: Manifest, adapter: Path 
     check_vocabulary(base, manifest)
     tuned = None if adapter is None else load_adapter(base, adapter)
     causal = base if tuned is None else cast("nn.Module", tuned.get_base_model())
-    causal.eval().to(torch.accelerator.current_accelerator() or torch.device("cpu"))
+    causal.eval().to(find_device())
     return TunedModel(causal, tuned, settings.attention)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import yaml
@@ -16,7 +17,10 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from harness.config import load_run_config
+from harness.dist import run_together
+from harness.engine import build_engine
 from harness.train import train
+from preprocess.errors import DataError, UserError
 from tests.dist_ranks import run_ranks
 
 REPOSITORY = Path(__file__).parent.parent
@@ -28,7 +32,8 @@ def make_config(
     """Write a run's YAML for toy data: float32, rank 4, twelve rows a step, six steps."""
     values = {
         "output_dir": str(output_dir),
-        "model": {"path": str(model), "precision": "fp32"},
+        # A chunk so small that ranks differ in the passes they need through the head.
+        "model": {"path": str(model), "precision": "fp32", "loss_chunk": 8},
         "data": {"path": str(data)},
         "lora": {"r": 4, "alpha": 8},
         "batch": {"micro_batch_size": 1, "global_batch_size": 12},
@@ -40,6 +45,15 @@ def make_config(
     path.write_text(yaml.safe_dump(values))
     config = load_run_config(path, overrides)
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    return path
+
+
+def write_zero3_that_splits_everything(folder: Path) -> Path:
+    """The shipped ZeRO-3 file, but without its exemption for small parameters: a toy model has no large ones."""
+    values = json.loads((REPOSITORY / "ds_configs" / "zero3.json").read_text())
+    values["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    path = folder / "zero3-whole.json"
+    path.write_text(json.dumps(values))
     return path
 
 
@@ -61,6 +75,35 @@ def train_on_own_disks(config: Path, folders: Path, overrides: Sequence[str]) ->
     os.environ["LOCAL_RANK"] = "0"
     overrides = [*overrides, f"output_dir={folders / f'host{rank}'}"]
     train(load_run_config(config, overrides), Console(quiet=True))
+
+
+def train_with_bad_gradient(config: Path, bad_step: int) -> None:
+    """Train, but poison the gradient of one adapter matrix in one step (one micro-step a step)."""
+    calls = iter(range(1, 10_000))
+
+    def build_poisoned(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        engine = build_engine(*args, **kwargs)
+        parameter = next(parameter for parameter in engine.module.parameters() if parameter.requires_grad)
+        parameter.register_hook(lambda grad: grad * float("nan") if next(calls) == bad_step else grad)
+        return engine
+
+    values = ["batch.global_batch_size=1", "batch.micro_batch_size=1"]
+    with patch("harness.train.build_engine", build_poisoned):
+        train(load_run_config(config, values), Console(quiet=True))
+
+
+def fail_together_on(failing_rank: int) -> tuple[str, str]:
+    """What each rank sees when one of them fails in a common action."""
+
+    def act() -> None:
+        if int(os.environ["RANK"]) == failing_rank:
+            raise DataError("no data here")
+
+    try:
+        run_together(act)
+    except UserError as error:
+        return type(error).__name__, str(error)
+    return "nothing", ""
 
 
 def read_losses(run_dir: Path) -> list[float]:

@@ -195,6 +195,20 @@ def test_the_loss_is_taken_through_the_head_in_pieces_of_the_chunk_size() -> Non
     assert sizes == [4, 4, 2]
 
 
+def test_empty_passes_through_the_head_change_nothing_and_keep_the_graph() -> None:
+    head = nn.Linear(8, 16)
+    hidden = torch.randn(5, 8, requires_grad=True)
+    targets = torch.zeros(5, dtype=torch.int64)
+    sizes: list[int] = []
+    head.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    padded = token_losses(head, hidden, targets, chunk=4, num_chunks=4)
+    assert sizes == [4, 1, 0, 0]
+    torch.testing.assert_close(padded, token_losses(head, hidden, targets, chunk=4), rtol=0, atol=0)
+    sizes.clear()
+    padded.sum().backward()  # type: ignore[no-untyped-call]
+    assert sorted(sizes) == [0, 0, 1, 4]  # each pass is recomputed, the empty ones too: ranks stay in step
+
+
 def test_the_mask_lets_a_branch_see_its_prefix_and_not_its_sibling() -> None:
     row = PackedRow(
         np.arange(6, dtype=np.int32),

@@ -16,6 +16,7 @@ from harness.checkpoint import find_damage
 from preprocess.shards import read_manifest
 from tests.dist_ranks import run_ranks
 from tests.runs import (
+    fail_together_on,
     make_config,
     read_adapter,
     read_losses,
@@ -23,6 +24,8 @@ from tests.runs import (
     start_train,
     train_on_own_disks,
     train_on_ranks,
+    train_with_bad_gradient,
+    write_zero3_that_splits_everything,
 )
 from tests.toys import make_dataset, make_model_dir, make_tokenizer
 
@@ -42,12 +45,17 @@ def config_of(root: Path, name: str, *overrides: str) -> Path:
     return make_config(root, root / name, root / "data", root / "model", overrides)
 
 
+def deepspeed_of(root: Path, stage: int) -> str:
+    name = f"zero{stage}" if stage < 3 else write_zero3_that_splits_everything(root)
+    return f"deepspeed={name}"
+
+
 def matrix_configs(root: Path, world_size: int) -> list[Path]:
     return [
         config_of(
             root,
             f"zero{stage}-accumulate{accumulation}-ranks{world_size}",
-            f"deepspeed=zero{stage}",
+            deepspeed_of(root, stage),
             f"batch.micro_batch_size={12 // accumulation // world_size}",
         )
         for stage, accumulation in MATRIX
@@ -98,11 +106,16 @@ def test_the_adapters_of_all_runs_are_the_same_and_every_lora_b_has_moved(
             torch.testing.assert_close(weight, reference[name], rtol=0, atol=2e-3, msg=f"{key} {name}")
 
 
-def test_every_lora_b_is_nonzero_after_two_steps(root: Path) -> None:
+def test_every_lora_b_is_nonzero_after_two_steps_with_recomputation(root: Path) -> None:
     paths = [
-        config_of(root, f"two-steps-{stage}", f"deepspeed=zero{stage}", "schedule.max_steps=2", *recompute)
+        config_of(
+            root,
+            f"two-steps-{stage}",
+            deepspeed_of(root, stage),
+            "schedule.max_steps=2",
+            "model.recompute=true",
+        )
         for stage in (1, 3)
-        for recompute in [("model.recompute=true",)]
     ]
     train_on_ranks(1, paths)
     for stage in (1, 3):
@@ -147,15 +160,14 @@ def test_the_last_step_of_an_epoch_takes_the_rows_that_are_left(root: Path) -> N
 
 @pytest.mark.parametrize("stage", [1, 3])
 def test_a_resumed_run_goes_on_bit_for_bit(root: Path, stage: int) -> None:
-    overrides = (f"deepspeed=zero{stage}", "schedule.save_every_steps=2", "lora.dropout=0.2")
+    overrides = (deepspeed_of(root, stage), "schedule.save_every_steps=2", "lora.dropout=0.2")
     whole = config_of(root, f"whole-{stage}", *overrides)
-    broken = config_of(root, f"broken-{stage}", *overrides)
     resumed = config_of(root, f"resumed-{stage}", *overrides, "resume=true")
     train_on_ranks(3, [whole])
     # A run that died after step 5: its newest checkpoint is step 4, and step 5 is in the metrics.
     shutil.copytree(root / f"whole-{stage}", root / f"resumed-{stage}")
     shutil.rmtree(root / f"resumed-{stage}" / "checkpoint-6")
-    assert broken.exists()
+    shutil.rmtree(root / f"resumed-{stage}" / "adapter")
     train_on_ranks(3, [resumed])
     assert read_losses(root / f"resumed-{stage}") == read_losses(root / f"whole-{stage}")
     one, other = read_adapter(root / f"whole-{stage}"), read_adapter(root / f"resumed-{stage}")
@@ -165,7 +177,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(root: Path, stage: int) -> None:
 @pytest.mark.parametrize("stage", [1, 3])
 def test_hosts_without_a_shared_disk_keep_their_own_parts_and_resume_together(root: Path, stage: int) -> None:
     folders = root / f"disks-{stage}"
-    overrides = (f"deepspeed=zero{stage}", "schedule.max_steps=4", "schedule.save_every_steps=2")
+    overrides = (deepspeed_of(root, stage), "schedule.max_steps=4", "schedule.save_every_steps=2")
     config = config_of(root, f"own-disks-{stage}", *overrides)
     run_ranks(train_on_own_disks, 3, config, folders, [], timeout_s=240)
     hosts = [folders / f"host{rank}" for rank in range(3)]
@@ -216,6 +228,36 @@ def test_a_damaged_newest_checkpoint_is_passed_over(root: Path) -> None:
     assert "checkpoint-4" in output
     assert "passing over" in output
     assert "going on after step 2" in output
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_gradient_that_is_not_finite_stops_the_run_and_names_the_step(
+    root: Path, stage: int, precision: str
+) -> None:
+    path = config_of(
+        root, f"nan-{stage}-{precision}", f"deepspeed=zero{stage}", f"model.precision={precision}"
+    )
+    with pytest.raises(RuntimeError, match=r"TrainingError: step 2: the gradient's norm is (nan|inf)"):
+        run_ranks(train_with_bad_gradient, 1, path, 2)
+    assert not (root / f"nan-{stage}-{precision}" / "adapter").exists()
+
+
+def test_a_finished_run_has_nothing_to_resume_and_keeps_its_summary(
+    root: Path, curves: dict[tuple[int, int, int], Path]
+) -> None:
+    run_dir = curves[1, 1, 1]
+    before = (run_dir / "metrics.jsonl").read_text()
+    process = start_train(root / f"{run_dir.name}.yaml", "--resume")
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "nothing is left to do" in output
+    assert (run_dir / "metrics.jsonl").read_text() == before
+
+
+def test_an_error_on_one_rank_alone_ends_every_rank_with_it() -> None:
+    for rank, answer in enumerate(run_ranks(fail_together_on, 3, 1)):
+        assert answer == ("DataError", "no data here" if rank == 1 else "on rank 1: no data here")
 
 
 def test_only_the_newest_checkpoints_and_the_best_are_kept(root: Path) -> None:
