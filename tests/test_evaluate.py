@@ -473,7 +473,7 @@ def test_an_adapter_whose_keys_fit_no_layer_is_refused(
         return key.replace("model.layers", "model.model.layers"), value
 
     wrong = rewrite_adapter(adapter_dir, tmp_path / "wrong", misname)
-    with pytest.raises(CheckpointError, match="changes nothing"):
+    with pytest.raises(CheckpointError, match="does not fit this model"):
         run(data, model_dir, wrong, console)
 
 
