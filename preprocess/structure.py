@@ -49,8 +49,8 @@ _ENGLISH_WORDS = _split(
     """again ain't are away been before below both but can't could didn't don't down every ev'ry from hath have he's
     hear here him his how i'd i'll i'm i've into it it's its just know let never nobody not nothing oh only our out
     gonna gotta wanna shall she she's should some than that that's the their them then there there's these they
-    this those thou through thee thy two until up upon us we're what when where which who with won't would yeah yes you you're
-    your and above"""
+    this those thou through thee thy two until up upon us we're what when where which who with won't would yeah yes
+    you you're your and above"""
 )
 # Words that hardly another language of Europe has: "die" and "war" are German, "me" Spanish, "i", "my" and "to" Polish.
 
