@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,31 @@ def test_a_path_that_a_shell_would_change_is_copied_or_refused(tmp_path: Path) -
     for unsafe in ["/my run/c.yaml", "$(date)", "a;b", "%h", "a*", ""]:
         with pytest.raises(ConfigError, match="shell"):
             check([unsafe])
+
+
+def test_a_host_with_a_disk_of_its_own_gets_the_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("a: 'b;c % d'\n# été\n", encoding="utf-8")
+    launch_dir = tmp_path / "run" / "launch" / "1-a"
+    launch_dir.mkdir(parents=True)
+    scripts: list[str] = []
+
+    def note_script(script: str, hosts: Sequence[str], timeout_s: float) -> dict[str, str]:
+        scripts.append(script)
+        return {}
+
+    monkeypatch.setattr(launch_module, "run_everywhere", note_script)
+    placed = launch_module._place_config(config, launch_dir, ["node2"])
+    shutil.rmtree(tmp_path / "run")  # the other host's disk has none of these folders
+    subprocess.run(["sh", "-c", scripts[0]], check=True)
+    assert "%" not in scripts[0]  # pdsh would replace it
+    assert placed.read_bytes() == config.read_bytes()
+
+    monkeypatch.setattr(launch_module, "run_everywhere", lambda *_: {"node2": "disk full"})
+    with pytest.raises(PreflightError, match="node2: disk full"):
+        launch_module._place_config(config, launch_dir.parent, ["node2"])
 
 
 @pytest.mark.parametrize(
