@@ -15,6 +15,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ class CheckpointFolder:
         """Folder of a step's checkpoint."""
         return self.run_dir / f"{PREFIX}{step}"
 
-    def save(self, engine: Any, state: RunState, write_adapter: Any) -> None:  # noqa: ANN401 - DeepSpeedEngine and a callable
+    def save(self, engine: Any, state: RunState, write_adapter: Callable[[Path], None]) -> None:  # noqa: ANN401 - DeepSpeedEngine
         """Write a checkpoint; every rank must call this.
 
         Args:
@@ -145,7 +146,7 @@ class CheckpointFolder:
         names = [path.name.removeprefix(PREFIX) for path in self.run_dir.glob(f"{PREFIX}*") if path.is_dir()]
         return sorted(int(name) for name in names if name.isdigit())
 
-    def load_newest(self, engine: Any, warn: Any) -> RunState:  # noqa: ANN401 - DeepSpeedEngine and a callable
+    def load_newest(self, engine: Any, warn: Callable[[str], None]) -> RunState:  # noqa: ANN401 - DeepSpeedEngine
         """Load the newest checkpoint that is whole on every host.
 
         Args:
@@ -180,7 +181,7 @@ class CheckpointFolder:
         is_whole = not self.commits or best is None or find_damage(self.path_of(best)) is None
         return all(gather_objects(is_whole))
 
-    def _agree_on_step(self, warn: Any) -> int:  # noqa: ANN401 - a callable
+    def _agree_on_step(self, warn: Callable[[str], None]) -> int:
         whole: set[int] | None = None
         if self.commits:
             whole = set()
