@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
+from typing import TYPE_CHECKING
 
-from harness.questions import TaskLabels
-from harness.tuned import Version
+if TYPE_CHECKING:  # the report reads accuracies without torch
+    from harness.questions import TaskLabels
+    from harness.tuned import Version
 
 Z_95 = 1.959963984540054
 """Quantile of the normal distribution that leaves 2.5 % above it."""

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.dist import World, barrier, gather_objects
+from harness.dist import Engine, World, barrier, gather_objects
 from preprocess.errors import CheckpointError, PreflightError
 from preprocess.shards import sha256_of, write_text_durably
 
@@ -108,7 +108,7 @@ class CheckpointFolder:
         """Folder of a step's checkpoint."""
         return self.run_dir / f"{PREFIX}{step}"
 
-    def save(self, engine: Any, state: RunState, write_adapter: Callable[[Path], None]) -> None:  # noqa: ANN401 - DeepSpeedEngine
+    def save(self, engine: Engine, state: RunState, write_adapter: Callable[[Path], None]) -> None:
         """Write a checkpoint; every rank must call this.
 
         Args:
@@ -146,7 +146,7 @@ class CheckpointFolder:
         names = [path.name.removeprefix(PREFIX) for path in self.run_dir.glob(f"{PREFIX}*") if path.is_dir()]
         return sorted(int(name) for name in names if name.isdigit())
 
-    def load_newest(self, engine: Any, warn: Callable[[str], None]) -> RunState:  # noqa: ANN401 - DeepSpeedEngine
+    def load_newest(self, engine: Engine, warn: Callable[[str], None]) -> RunState:
         """Load the newest checkpoint that is whole on every host.
 
         Args:
@@ -249,7 +249,7 @@ def find_damage(folder: Path) -> str | None:
 
 
 def publish_adapter(run_dir: Path, source: Path) -> Path:
-    """Copy a checkpoint's adapter to `run_dir`/adapter, replacing what is there in one step."""
+    """Copy a checkpoint's adapter to `run_dir`/adapter; it is there whole or, for a moment, not at all."""
     target, temporary = run_dir / "adapter", run_dir / "adapter.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source, temporary)

@@ -19,7 +19,7 @@ from harness.generate import generate_answer
 from harness.questions import open_held_out, open_tokenizer
 from harness.tuned import TunedModel, Version, load_tuned_model
 from preprocess.errors import ConfigError
-from preprocess.shards import no_space, read_manifest, write_text_durably
+from preprocess.shards import make_folder, read_manifest, write_text_durably
 from preprocess.terminal import make_progress
 from preprocess.tokenizer import TextTokenizer
 
@@ -226,10 +226,7 @@ def write_demo(folder: Path, demo: Demo) -> None:
         DataError: The folder cannot be written to.
         NoSpaceError: The disk is full.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise no_space(folder, error) from error
+    make_folder(folder)
     write_text_durably(folder / DEMO_FILE, json.dumps(demo.to_json(), indent=2, ensure_ascii=False) + "\n")
 
 

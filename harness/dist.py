@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import deepspeed
 import torch
@@ -15,6 +15,9 @@ from deepspeed.accelerator import get_accelerator
 from preprocess.errors import PreflightError, UserError
 
 T = TypeVar("T")
+
+Engine: TypeAlias = Any
+"""A `deepspeed.DeepSpeedEngine`; the package ships no types."""
 
 LAUNCHED_SIZE_VARIABLE = "LYRICS_WORLD_SIZE"
 """Set by `harness launch` to the number of ranks that it was asked for."""
@@ -49,7 +52,7 @@ def join_world(expected_size: int | None) -> World:
         expected_size: Ranks that must take part, or None.
 
     Raises:
-        PreflightError: Another number of ranks was started.
+        PreflightError: Another number of ranks was started, or the first host's port cannot be used.
     """
     for name, value in {
         "RANK": "0",
@@ -58,8 +61,8 @@ def join_world(expected_size: int | None) -> World:
         "MASTER_ADDR": "127.0.0.1",
     }.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("MASTER_PORT", "29500")
     size = int(os.environ["WORLD_SIZE"])
+    os.environ.setdefault("MASTER_PORT", "0" if size == 1 else "29500")  # alone, any free port will do
     launched_size = os.environ.get(LAUNCHED_SIZE_VARIABLE)
     expected_size = int(launched_size) if expected_size is None and launched_size else expected_size
     if expected_size is not None and size != expected_size:
@@ -74,7 +77,13 @@ def join_world(expected_size: int | None) -> World:
         _share_cores()
     if accelerator.device_name() == "cuda":
         accelerator.set_device(int(os.environ["LOCAL_RANK"]))
-    deepspeed.init_distributed(dist_backend=accelerator.communication_backend_name(), verbose=False)
+    try:
+        deepspeed.init_distributed(dist_backend=accelerator.communication_backend_name(), verbose=False)
+    except torch.distributed.DistNetworkError as error:
+        raise PreflightError(
+            f"port {os.environ['MASTER_PORT']} of {os.environ['MASTER_ADDR']} cannot be used "
+            f"({str(error).splitlines()[0]}). Another run may hold it: pass another one with --master_port"
+        ) from error
     local_rank = int(os.environ["LOCAL_RANK"])
     return World(
         torch.distributed.get_rank(), torch.distributed.get_world_size(), local_rank, _device(local_rank)

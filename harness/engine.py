@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import deepspeed
 import numpy as np
@@ -16,7 +15,7 @@ from peft import PeftModel
 
 from harness.config import RunConfig, deepspeed_config
 from harness.data import MicroBatch
-from harness.dist import World, max_over_ranks, sum_over_ranks
+from harness.dist import Engine, World, max_over_ranks, sum_over_ranks
 from harness.lora import adapter_state, trainable_parameters
 from harness.loss import ForestLanguageModel, count_chunks, loss_by_task, scale_for_engine
 from harness.throughput import StepCounts
@@ -43,7 +42,9 @@ class StepResult:
     applied: bool
 
 
-def build_engine(model: ForestLanguageModel, config: RunConfig, world: World, *, shared_storage: bool) -> Any:  # noqa: ANN401 - DeepSpeedEngine
+def build_engine(
+    model: ForestLanguageModel, config: RunConfig, world: World, *, shared_storage: bool
+) -> Engine:
     """Wrap a model in a DeepSpeed engine with AdamW over its trainable parameters.
 
     Args:
@@ -80,7 +81,7 @@ def seed_draws(seed: int, step: int, micro_step: int, rank: int) -> None:
 
 
 def train_step(
-    engine: Any,  # noqa: ANN401 - DeepSpeedEngine
+    engine: Engine,
     batches: Sequence[MicroBatch],
     world: World,
     *,
@@ -127,7 +128,7 @@ def train_step(
     return _finish_step(engine, step, loss, counts, own_norm)
 
 
-def _common_chunks(engine: Any, batch: MicroBatch) -> int | None:  # noqa: ANN401 - DeepSpeedEngine
+def _common_chunks(engine: Engine, batch: MicroBatch) -> int | None:
     """Under ZeRO-3, where each pass through the head gathers it: the passes of the rank that needs the most."""
     if engine.zero_optimization_stage() < 3:
         return None
@@ -135,7 +136,7 @@ def _common_chunks(engine: Any, batch: MicroBatch) -> int | None:  # noqa: ANN40
     return int(max_over_ranks(torch.tensor(needed, device=batch.targets.device)).item())
 
 
-def _plain_grad_norm(engine: Any) -> float | None:  # noqa: ANN401 - DeepSpeedEngine
+def _plain_grad_norm(engine: Engine) -> float | None:
     """The norm of the reduced gradients where DeepSpeed computes none: float32 without ZeRO."""
     if not isinstance(engine.optimizer, torch.optim.Optimizer):
         return None
@@ -143,7 +144,7 @@ def _plain_grad_norm(engine: Any) -> float | None:  # noqa: ANN401 - DeepSpeedEn
     return float(torch.nn.utils.get_total_norm(gradients))
 
 
-def _update(engine: Any, step: int) -> None:  # noqa: ANN401 - DeepSpeedEngine
+def _update(engine: Engine, step: int) -> None:
     try:
         engine.step()
     except Exception as error:
@@ -159,7 +160,7 @@ ADVICE = (
 
 
 def _finish_step(
-    engine: Any,  # noqa: ANN401 - DeepSpeedEngine
+    engine: Engine,
     step: int,
     loss: float,
     counts: StepCounts,
@@ -182,7 +183,7 @@ def _sum_step(batches: Sequence[MicroBatch], loss_sum: torch.Tensor) -> tuple[St
 
 
 def evaluate_loss(
-    engine: Any,  # noqa: ANN401 - DeepSpeedEngine
+    engine: Engine,
     batches: Iterable[MicroBatch],
     world: World,
     num_tasks: int,
@@ -220,7 +221,7 @@ def evaluate_loss(
     return mean, by_task, int(total[:, 1].sum())
 
 
-def gather_adapter(engine: Any, peft_model: PeftModel) -> dict[str, torch.Tensor]:  # noqa: ANN401 - DeepSpeedEngine
+def gather_adapter(engine: Engine, peft_model: PeftModel) -> dict[str, torch.Tensor]:
     """The adapter's whole weights on every rank's CPU, also when ZeRO-3 has split them."""
     parameters = trainable_parameters(peft_model)
     if engine.zero_optimization_stage() < 3:

@@ -24,7 +24,7 @@ from harness.questions import HeldOut, Question, TaskLabels, open_held_out, read
 from harness.ranking import CandidateScorer, Ids, Scores, encode_candidates, plan_forests
 from harness.tuned import TunedModel, Version, load_tuned_model
 from preprocess.errors import CheckpointError, ConfigError, DataError
-from preprocess.shards import no_space, write_text_durably
+from preprocess.shards import make_folder, write_text_durably
 from preprocess.terminal import make_progress
 
 EVALUATION_FILE = "evaluation.json"
@@ -226,10 +226,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
         DataError: The folder cannot be written to.
         NoSpaceError: The disk is full.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise no_space(folder, error) from error
+    make_folder(folder)
     lines = "".join(encode_line(asdict(song)) for song in evaluation.songs)
     write_text_durably(folder / SAMPLES_FILE, lines)
     text = json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False, allow_nan=False)

@@ -98,7 +98,7 @@ def start_logging(folder: Path, rank: int) -> None:
 
 
 def as_user_error(error: Exception) -> UserError | None:
-    """The user's error behind an exception: his own mistake, memory that ran out, or a full disk; else None."""
+    """The user's error behind an exception: a mistake, memory that ran out, a disk that refuses; else None."""
     if isinstance(error, UserError):
         return error
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -113,6 +113,8 @@ def as_user_error(error: Exception) -> UserError | None:
         return NoSpaceError(
             f"a file could not be written ({text}); free some space, then go on with --resume"
         )
+    if isinstance(error, OSError) and error.filename is not None:
+        return DataError(f"{error.filename}: {error.strerror}")
     return None
 
 

@@ -127,6 +127,19 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, if they are missing.
+
+    Raises:
+        DataError: It cannot be made.
+        NoSpaceError: The disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise no_space(folder, error) from error
+
+
 def no_space(path: Path, error: OSError) -> DataError | NoSpaceError:
     """The user's error for a write that failed."""
     if error.errno in (28, 122):  # ENOSPC, EDQUOT
@@ -143,10 +156,7 @@ def write_split(
         NoSpaceError: The disk is full.
         DataError: The folder cannot be written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise no_space(folder, error) from error
+    make_folder(folder)
     num_shards = max(1, -(-len(rows) // rows_per_shard))
     shards = []
     for i in range(num_shards):

@@ -148,7 +148,6 @@ class Structure:
         num_choruses: Sections headed as a chorus (each return counts); 0 when no section is headed.
         is_english: Whether the words are English enough to be read as such.
         num_stanzas: Sections of any kind that have lines.
-        num_distinct_stanzas: Different ones among them, blind to case and marks.
         num_stanza_repeats: How often the most repeated stanza occurs, word for word (at least 1 if there is any).
         num_lines: Lines that are sung.
         num_words: Words that are sung.
@@ -163,7 +162,6 @@ class Structure:
     num_choruses: int
     is_english: bool
     num_stanzas: int
-    num_distinct_stanzas: int
     num_stanza_repeats: int
     num_lines: int
     num_words: int
@@ -197,7 +195,6 @@ def measure_structure(lyrics: str) -> Structure:
         num_choruses=next((kinds[word] for word in CHORUS_WORDS if word in kinds), 0),
         is_english=english,
         num_stanzas=stanzas.total(),
-        num_distinct_stanzas=len(stanzas),
         num_stanza_repeats=max(stanzas.values(), default=0),
         num_lines=len(lines),
         num_words=words.total(),

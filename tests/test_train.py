@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import socket
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -293,6 +294,7 @@ def test_a_checkpoint_leaves_the_frozen_base_out(
         (["resume=true"], 5, ["no whole checkpoint"]),
         (["optimizer.learning_rat=1"], 2, ["learning_rat", "did you mean 'learning_rate'"]),
         (["deepspeed=zero9"], 2, ["zero9", "zero1"]),
+        (["output_dir=/dev/null/run"], 4, ["/dev/null", "Not a directory"]),
     ],
 )
 def test_wrong_input_gives_one_clear_line_and_its_exit_code(
@@ -305,6 +307,16 @@ def test_wrong_input_gives_one_clear_line_and_its_exit_code(
     assert process.returncode == code, errors
     assert "Traceback" not in errors
     assert all(word in errors for word in words), errors
+
+
+def test_a_port_that_is_taken_is_named(root: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        process = start_train(config_of(root, "port"), env={"MASTER_PORT": str(port)})
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 3, errors
+    assert f"error: port {port} of 127.0.0.1 cannot be used" in errors
+    assert "Traceback" not in errors
 
 
 def test_a_shard_with_a_flipped_byte_is_refused(root: Path) -> None:

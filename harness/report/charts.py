@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
+from harness.accuracy import Accuracy
 from harness.json_lines import JsonObject
 from harness.memory_profile import GIB, PHASES, MemoryRecord, describe_peaks
 from harness.report.plots import (
     NUM_SERIES_COLORS,
+    Axes,
     Chart,
     LegendEntry,
     Series,
@@ -22,7 +23,7 @@ from harness.report.plots import (
     draw_lines,
     draw_stack,
 )
-from harness.report.records import Accuracy, RunRecords, TaskResult
+from harness.report.records import RunRecords, TaskResult
 
 STEP_PARTS = ("data", "forward_loss", "backward", "optimizer", "other")
 
@@ -107,7 +108,7 @@ def chart_accuracy(tasks: Sequence[TaskResult]) -> list[Chart]:
     if not tasks:
         return []
 
-    def paint(axes: Any) -> None:  # noqa: ANN401
+    def paint(axes: Axes) -> None:
         for index, task in enumerate(tasks):
             _paint_accuracy(axes, index - 0.19, task.before, "s6")
             _paint_accuracy(axes, index + 0.19, task.after, "s1")
@@ -132,7 +133,7 @@ def chart_accuracy(tasks: Sequence[TaskResult]) -> list[Chart]:
     return [Chart(title, draw("accuracy", title, paint), legend)]
 
 
-def _paint_accuracy(axes: Any, x: float, result: Accuracy | None, role: str) -> None:  # noqa: ANN401
+def _paint_accuracy(axes: Axes, x: float, result: Accuracy | None, role: str) -> None:
     if result is None:
         return
     # Rounding may put a bound on the wrong side of the share by one unit in the last place.

@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
@@ -21,6 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 Floats = npt.NDArray[np.float64]
+
+Axes: TypeAlias = Any
+"""A `matplotlib.axes.Axes`; the package is not typed throughout."""
 
 NUM_SERIES_COLORS = 8
 ROLES = ("ink", "muted", "grid", *(f"s{i}" for i in range(1, NUM_SERIES_COLORS + 1)))
@@ -102,7 +105,7 @@ def series_role(index: int) -> str:
     return f"s{index % NUM_SERIES_COLORS + 1}"
 
 
-def draw(name: str, label: str, paint: Callable[[Any], None], height: float = 2.8) -> Markup:
+def draw(name: str, label: str, paint: Callable[[Axes], None], height: float = 2.8) -> Markup:
     """Draw one chart.
 
     Args:
@@ -178,7 +181,7 @@ def format_number(value: float, position: int | None = None) -> str:
     return f"{value:.4g}"
 
 
-def set_step_axes(axes: Any, from_zero: bool) -> None:  # noqa: ANN401 (matplotlib is untyped)
+def set_step_axes(axes: Axes, from_zero: bool) -> None:
     """Label a chart over steps: few ticks, whole steps, short numbers."""
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -199,7 +202,7 @@ def draw_lines(name: str, title: str, series: Sequence[Series], from_zero: bool 
         from_zero: Whether the value axis starts at zero (rates and times, where a cut axis exaggerates).
     """
 
-    def paint(axes: Any) -> None:  # noqa: ANN401
+    def paint(axes: Axes) -> None:
         for index, line in enumerate(series):
             _paint_line(axes, line, color(series_role(index)))
         set_step_axes(axes, from_zero)
@@ -210,7 +213,7 @@ def draw_lines(name: str, title: str, series: Sequence[Series], from_zero: bool 
     return Chart(title, draw(name, title, paint), legend if len(series) > 1 else [], note)
 
 
-def _paint_line(axes: Any, line: Series, line_color: str) -> None:  # noqa: ANN401
+def _paint_line(axes: Axes, line: Series, line_color: str) -> None:
     steps, values = thin(line.steps, line.values)
     # Few points are marked: one alone between two gaps would not show as a line.
     if line.style == "marked" or len(steps) < 12:
@@ -240,7 +243,7 @@ def draw_stack(name: str, title: str, steps: Sequence[float], layers: Mapping[st
     top = 2 * float(np.median(totals))
     is_cut = 0 < top < totals.max()
 
-    def paint(axes: Any) -> None:  # noqa: ANN401
+    def paint(axes: Axes) -> None:
         colors = [color(series_role(i)) for i in range(len(layers))]
         if len(x) < 3:
             for i, height in enumerate(heights):
@@ -269,7 +272,7 @@ def draw_bars(
         note: Remark below the drawing.
     """
 
-    def paint(axes: Any) -> None:  # noqa: ANN401
+    def paint(axes: Axes) -> None:
         width = 0.8 / len(bars)
         for index, lengths in enumerate(bars.values()):
             offset = (index - (len(bars) - 1) / 2) * width

@@ -8,23 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.accuracy import Accuracy
 from harness.json_lines import JsonObject, read_json_lines
 from harness.memory_profile import MEMORY_FILE, MemoryRecord, read_memory
 from harness.metrics_file import METRICS_FILE
 from preprocess.errors import DataError
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """Share of right answers with its 95 % interval, all 0 to 1."""
-
-    correct: int
-    total: int
-    accuracy: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)

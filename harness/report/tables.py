@@ -7,10 +7,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.accuracy import Accuracy
 from harness.json_lines import JsonObject
 from harness.memory_profile import GIB, PHASES, MemoryRecord
 from harness.report.charts import spell, take
-from harness.report.records import Accuracy, RunRecords, TaskResult
+from harness.report.records import RunRecords, TaskResult
 
 MAX_ROWS = 40
 NOTHING = "-"
