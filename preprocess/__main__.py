@@ -7,10 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from preprocess.build import BuildConfig, CleanSongs, build_dataset
-from preprocess.corpus import Length, Shape, generate_songs, write_corpus
-from preprocess.errors import ConfigError
-from preprocess.inspect import (
+from preprocess.build.dataset import BuildConfig, CleanSongs, build_dataset
+from preprocess.check.inspect import (
     describe_dataset,
     describe_example,
     describe_row,
@@ -18,11 +16,13 @@ from preprocess.inspect import (
     print_example,
     print_row,
 )
-from preprocess.quality import QualityReport, print_quality
-from preprocess.sample import print_outcome
+from preprocess.check.verify import print_report, verify_dataset
+from preprocess.choose.sample import print_outcome
+from preprocess.corpus import Length, Shape, generate_songs, write_corpus
+from preprocess.errors import ConfigError
+from preprocess.quality.report import QualityReport, print_quality
 from preprocess.settings import find_shipped, load_settings
 from preprocess.terminal import exit_on_user_error, make_console, print_json
-from preprocess.verify import print_report, verify_dataset
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 

@@ -34,6 +34,8 @@ class Song:
         year: Year of release, or None.
         album: Album title, or None.
         themes: Themes given by people or by the generator of made-up songs; empty when the source has none.
+        language: ISO 639 code as in "en", "und" when it cannot be told, None when nobody has looked yet.
+        tag: The source's own word for the genre, as it stands there, or None.
         source: File or data set the row came from, for messages.
     """
 
@@ -45,12 +47,31 @@ class Song:
     year: int | None = None
     album: str | None = None
     themes: tuple[str, ...] = ()
+    language: str | None = None
+    tag: str | None = None
     source: str = ""
 
     @property
     def decade(self) -> str | None:
         """The decade as in "1990s", or None when the year is unknown."""
         return None if self.year is None else f"{self.year // 10 * 10}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What is judged of a cleaned song while it is read.
+
+    Attributes:
+        is_explicit: Whether it sings words of the explicit lexicon.
+        is_truncated: Whether its lyrics look cut off.
+        quality: 0 (hardly a song) to 1.
+        suspicions: Why a person should look at it; empty for an ordinary song.
+    """
+
+    is_explicit: bool
+    is_truncated: bool
+    quality: float
+    suspicions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +83,12 @@ class Example:
         instruction: The question. It must not contain what it asks for.
         answer: The whole supervised text, without any special token.
         label: The fact that was asked for when it is a single one (artist, genre, decade), else None.
+        with_lyrics: Whether the question is about the lyrics and follows them in the prompt. False for a question
+            that the lyrics would answer ("write lyrics in the style of …"): it is stored as a segment of its own.
     """
 
     task: str
     instruction: str
     answer: str
     label: str | None = None
+    with_lyrics: bool = True

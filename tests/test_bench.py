@@ -33,8 +33,8 @@ from bench.record import (
     to_line,
 )
 from harness.data import collate
+from preprocess.build.pack import pack_lengths
 from preprocess.forest import PackedRow, unpack_examples
-from preprocess.pack import pack_lengths
 from preprocess.schema import ROOT
 
 KEYS = {

@@ -12,11 +12,11 @@ from datasets import load_from_disk
 from typer.testing import CliRunner, Result
 
 from preprocess.__main__ import app
+from preprocess.check.verify import verify_dataset
 from preprocess.errors import DataError
 from preprocess.prompt import find_format
 from preprocess.shards import open_split, read_manifest
 from preprocess.tokenizer import load_tokenizer
-from preprocess.verify import verify_dataset
 from tests.toys import make_tokenizer
 
 OLD_HYMN = """\

@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from preprocess.clean import clean_lyrics, clean_song, lyrics_hash
+from preprocess.clean.lyrics import clean_lyrics, clean_song, lyrics_hash
 from preprocess.schema import Song
 
 BODY = "I walk along the river every day\nIt sings a song to wash my fear away\n\n" * 3

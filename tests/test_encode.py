@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from preprocess.encode import SongEncoder, check_row_length, pack_groups
+from preprocess.build.encode import SongEncoder, check_row_length, pack_groups
 from preprocess.errors import ConfigError
 from preprocess.forest import PackedRow, check_row, labels, unpack_examples
 from preprocess.prompt import AFTER_LYRICS, BEFORE_LYRICS, encode_pieces, find_format

@@ -70,7 +70,7 @@ def modules_of(package: str) -> Iterator[tuple[str, Path, set[str]]]:
         ("from preprocess import songs", "preprocess.songs"),
         ("from . import engine", "harness.engine"),
         ("from .engine import Engine", "harness.engine"),
-        ("from ..preprocess.songs import read", "preprocess.songs"),
+        ("from ..preprocess.read.songs import read", "preprocess.read.songs"),
     ],
 )
 def test_the_reader_sees_every_form_of_import(source: str, expected: str) -> None:

@@ -12,9 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from preprocess.__main__ import app
-from preprocess.errors import ConfigError, DataError
-from preprocess.forest import position_ids
-from preprocess.inspect import (
+from preprocess.check.inspect import (
     describe_dataset,
     describe_example,
     describe_row,
@@ -22,6 +20,8 @@ from preprocess.inspect import (
     print_example,
     print_row,
 )
+from preprocess.errors import ConfigError, DataError
+from preprocess.forest import position_ids
 from preprocess.schema import Song
 from preprocess.shards import open_split, read_manifest, write_split
 from tests.toys import TASKS, encode_songs, make_dataset, make_songs, make_tokenizer, write_toy_manifest

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from preprocess.answers import given_themes
 from preprocess.errors import ConfigError
-from preprocess.instruct import (
+from preprocess.measure.structure import find_words
+from preprocess.schema import Example, Song
+from preprocess.tasks.answers import given_themes
+from preprocess.tasks.instruct import (
     TASKS,
     answer_stem,
     assert_no_leak,
@@ -19,8 +21,6 @@ from preprocess.instruct import (
     stated_themes,
     states_fact,
 )
-from preprocess.schema import Example, Song
-from preprocess.structure import find_words
 
 LYRICS = """[Verse 1]
 I left my mother's house, I took the road
@@ -95,9 +95,7 @@ def test_phrasings_vary_over_songs_and_depend_on_nothing_else() -> None:
     assert len(asked) == 4
     assert make_examples(SONG, seed=1) == make_examples(SONG, seed=1)
     assert make_examples(SONG, tasks=["genre"], seed=1)[0] in make_examples(SONG, tasks=TASKS, seed=1)
-    command = (
-        "from preprocess.instruct import question; print([question('genre', str(n), 5) for n in range(9)])"
-    )
+    command = "from preprocess.tasks.instruct import question; print([question('genre', str(n), 5) for n in range(9)])"
     here = [question("genre", str(n), 5) for n in range(9)]
     told = subprocess.run(
         [sys.executable, "-c", command],

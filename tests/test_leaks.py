@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from preprocess.leaks import REDACTED, names, redact_artist, sings_artist
+from preprocess.clean.leaks import REDACTED, names, redact_artist, sings_artist
 from preprocess.schema import Song
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess import pack
-from preprocess.build import EncodeSettings
-from preprocess.pack import pack_lengths
+from preprocess.build import pack
+from preprocess.build.dataset import EncodeSettings
+from preprocess.build.pack import pack_lengths
 
 CAPACITY = 60
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 from rich.console import Console
 
-from preprocess.quality import QualityReport, measure_quality, percentiles, print_quality
+from preprocess.quality.report import QualityReport, measure_quality, percentiles, print_quality
 from preprocess.schema import Song
 
 SONGS = [

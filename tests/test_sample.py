@@ -13,11 +13,11 @@ import pytest
 from pydantic import ValidationError
 from rich.console import Console
 
-from preprocess.clean import lyrics_hash
+from preprocess.choose.sample import SampleConfig, print_outcome, rank_within, sample_songs
+from preprocess.choose.split import priority, share_out, split_songs
+from preprocess.clean.lyrics import lyrics_hash
 from preprocess.errors import ConfigError, DataError
-from preprocess.sample import SampleConfig, print_outcome, rank_within, sample_songs
 from preprocess.schema import Song
-from preprocess.split import priority, share_out, split_songs
 
 GENRES = ("Rock", "Pop", "Folk")
 
@@ -67,7 +67,7 @@ def test_the_choice_does_not_depend_on_the_order_of_the_input() -> None:
 
 
 def test_the_choice_does_not_depend_on_the_hash_seed_of_the_process() -> None:
-    command = "from preprocess.split import priority; print(priority(1, 'a', 'take'))"
+    command = "from preprocess.choose.split import priority; print(priority(1, 'a', 'take'))"
     told = subprocess.run(
         [sys.executable, "-c", command],
         env={"PYTHONHASHSEED": "99", "PYTHONPATH": ":".join(path or "." for path in sys.path)},

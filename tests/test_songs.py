@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from preprocess.columns import read_artist, read_genre, read_themes, read_year
 from preprocess.errors import DataError
+from preprocess.read.columns import read_artist, read_genre, read_themes, read_year
+from preprocess.read.songs import find_files, read_songs, recognise_schema
 from preprocess.schema import Song
-from preprocess.songs import find_files, read_songs, recognise_schema
 
 GENIUS = ["title", "tag", "artist", "year", "views", "features", "lyrics", "id"]
 

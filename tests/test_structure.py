@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from preprocess.structure import find_words, measure_structure, split_sections, sung_lines
+from preprocess.measure.structure import find_words, measure_structure, split_sections, sung_lines
 
 SONG = """[Verse 1]
 I walk the river road alone

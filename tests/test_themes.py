@@ -8,10 +8,10 @@ import yaml
 
 import preprocess
 from preprocess.corpus import generate_songs
-from preprocess.structure import measure_structure
-from preprocess.themes import find_moods, find_themes, load_lexicon
+from preprocess.measure.structure import measure_structure
+from preprocess.measure.themes import find_moods, find_themes, load_lexicon
 
-LEXICONS = Path(preprocess.__file__).parent / "lexicon"
+LEXICONS = Path(preprocess.__file__).parent / "measure" / "lexicon"
 PLANNED = {
     *("love", "heartbreak", "nostalgia", "freedom", "perseverance", "faith", "home", "night life", "journey"),
     *("nature", "loss", "success", "rebellion", "friendship", "family", "time"),

@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from preprocess.encode import SongEncoder, pack_groups
+from preprocess.build.encode import SongEncoder, pack_groups
+from preprocess.build.pack import pack_lengths
 from preprocess.forest import PackedRow
-from preprocess.pack import pack_lengths
 from preprocess.prompt import PromptFormat, find_format
 from preprocess.schema import Example, Song
 from preprocess.shards import Manifest, SplitInfo, write_manifest, write_split

@@ -1,7 +1,7 @@
 """Lyrics made clean: what a web page added is taken out, what was sung stays, lines, stanzas and scripts included.
 
-Steps, in order: Unicode and line ends; residue of the Genius page; section headings (`preprocess.headings`); spaces
-and empty lines; then a verdict, with the reason for a drop.
+Steps, in order: Unicode and line ends; residue of the Genius page; section headings (`preprocess.clean.headings`);
+spaces and empty lines; then a verdict, with the reason for a drop.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import unicodedata
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from preprocess.headings import normalise_headings
-from preprocess.leaks import redact_artist, sings_artist
+from preprocess.clean.headings import normalise_headings
+from preprocess.clean.leaks import redact_artist, sings_artist
+from preprocess.measure.structure import find_words, sung_lines
 from preprocess.schema import Song
-from preprocess.structure import find_words, sung_lines
 
 MIN_CHARS = 100
 MAX_CHARS = 5000
@@ -115,7 +115,7 @@ def clean_song(
         min_chars: See `clean_lyrics`.
         max_chars: See `clean_lyrics`.
         named_artist: What to do when the lyrics name the artist. With "withhold" the song stays whole, and
-            `preprocess.instruct.make_examples` asks nothing of it that the name would answer.
+            `preprocess.tasks.instruct.make_examples` asks nothing of it that the name would answer.
     """
     result = clean_lyrics(song.lyrics, min_chars=min_chars, max_chars=max_chars)
     cleaned = replace(song, lyrics=result.lyrics)

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from preprocess.clean import lyrics_hash
+from preprocess.clean.lyrics import lyrics_hash
 from preprocess.schema import Song
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
@@ -87,7 +87,7 @@ class QualityReport:
         self._singers.append(_hash(song.artist.casefold()) if song.artist else 0)
 
     def reject(self, source: str, line: int, reason: str) -> None:
-        """Count a row that was no song; fits `preprocess.songs.read_songs(on_reject=…)`."""
+        """Count a row that was no song; fits `preprocess.read.songs.read_songs(on_reject=…)`."""
         self._count(self.rejected, reason)
 
     def drop(self, reason: str) -> None:
@@ -102,7 +102,7 @@ class QualityReport:
     def count_duplicates(self) -> tuple[int, int]:
         """Songs whose lyrics an earlier song had, and lyrics that stand under several known artists.
 
-        Lyrics are compared by `preprocess.clean.lyrics_hash`.
+        Lyrics are compared by `preprocess.clean.lyrics.lyrics_hash`.
         """
         lyrics, singers = np.asarray(self._lyrics), np.asarray(self._singers)
         num_duplicates = len(lyrics) - len(np.unique(lyrics))

@@ -1,6 +1,6 @@
 """Answers: what a song's facts and counts say in reply to each task. A song that lacks the fact gets None.
 
-Every statement is given with the song or can be counted in its lyrics; see `preprocess.instruct` for the questions.
+Every statement is given with the song or can be counted in its lyrics; `preprocess.tasks.instruct` has the questions.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ import math
 from collections import Counter
 from functools import cached_property
 
-from preprocess import evidence
-from preprocess.leaks import sings_artist
-from preprocess.schema import Song
-from preprocess.structure import (
+from preprocess.clean.leaks import sings_artist
+from preprocess.measure.structure import (
     STOP_WORDS,
     Structure,
     find_words,
@@ -20,7 +18,7 @@ from preprocess.structure import (
     measure_structure,
     sung_lines,
 )
-from preprocess.themes import (
+from preprocess.measure.themes import (
     ThemeEvidence,
     find_evidence,
     find_moods,
@@ -28,6 +26,8 @@ from preprocess.themes import (
     load_lexicon,
     strongest_words,
 )
+from preprocess.schema import Song
+from preprocess.tasks import evidence
 
 MAX_THEMES = 3
 """An answer names this many themes at most."""

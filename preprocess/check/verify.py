@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from preprocess.check.row_checks import Frame, make_frame, row_problems
 from preprocess.errors import ConfigError, DataError
 from preprocess.forest import PackedRow, check_row, position_ids, segment_starts
 from preprocess.prompt import find_format
-from preprocess.row_checks import Frame, make_frame, row_problems
 from preprocess.shards import (
     Manifest,
     ShardedRows,

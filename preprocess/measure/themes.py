@@ -1,6 +1,6 @@
 """Themes and moods found in lyrics by a lexicon, each with the words that show it.
 
-The lexicons are data (preprocess/lexicon/*.yaml) and English. German "die" and "war" are not death and war, so lyrics
+The lexicons are data (measure/lexicon/*.yaml) and English. German "die" and "war" are not death and war, so lyrics
 that `structure.is_english` does not take for English are not read at all, and find nothing; nor do lyrics too bare
 to tell. What is found is a claim with its evidence, not a judgement of the song: every word that is named stands in
 the lyrics.
@@ -22,7 +22,7 @@ from types import MappingProxyType
 
 import yaml
 
-from preprocess.structure import find_words, is_english, sung_lines
+from preprocess.measure.structure import find_words, is_english, sung_lines
 
 BASE_WORDS = 100
 """At this length (words) a score equals the weighted number of evidence words per hundred."""

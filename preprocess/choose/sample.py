@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from preprocess.clean import MAX_CHARS, MIN_CHARS, lyrics_hash
-from preprocess.columns import content_id
+from preprocess.choose.split import priority, split_songs
+from preprocess.clean.lyrics import MAX_CHARS, MIN_CHARS, lyrics_hash
 from preprocess.errors import ConfigError, DataError
+from preprocess.read.columns import content_id
 from preprocess.schema import Int64Array, Song
 from preprocess.settings import Settings
-from preprocess.split import priority, split_songs
 
 _NONE = -1
 
@@ -176,7 +176,7 @@ def sample_songs(
 ) -> tuple[list[Song], list[Song], SampleOutcome]:
     """Take a balanced sample and split it.
 
-    No lyrics are in both parts (compared by `preprocess.clean.lyrics_hash`), and the artist of every evaluation
+    No lyrics are in both parts (compared by `preprocess.clean.lyrics.lyrics_hash`), and the artist of every evaluation
     song, where given, also has songs in training: it can be recognised.
 
     No two songs taken have the same id: where ids repeat, in files that each count from 0, all but one of the songs

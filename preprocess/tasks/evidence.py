@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from preprocess.structure import Structure
-from preprocess.themes import ThemeEvidence
+from preprocess.measure.structure import Structure
+from preprocess.measure.themes import ThemeEvidence
 
 _MAX_QUOTED_CHARS = 60
 

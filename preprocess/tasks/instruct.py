@@ -12,11 +12,11 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from preprocess import answers
-from preprocess.answers import Answer, Facts
+from preprocess.clean.leaks import names
 from preprocess.errors import ConfigError
-from preprocess.leaks import names
 from preprocess.schema import Example, Song
+from preprocess.tasks import answers
+from preprocess.tasks.answers import Answer, Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ TASKS: tuple[str, ...] = tuple(_TASKS)
 def make_examples(song: Song, *, tasks: Iterable[str] = TASKS, seed: int = 0) -> list[Example]:
     """Make the examples of one song, in the order of the tasks; none for a task whose fact the song lacks.
 
-    An artist whom the lyrics name (`preprocess.leaks`) is not asked for.
+    An artist whom the lyrics name (`preprocess.clean.leaks`) is not asked for.
 
     Args:
         song: A cleaned song.

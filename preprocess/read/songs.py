@@ -20,8 +20,8 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from preprocess.columns import BadRow, Row, Schema, check_unicode, recognise_schema, song_from_row
 from preprocess.errors import DataError
+from preprocess.read.columns import BadRow, Row, Schema, check_unicode, recognise_schema, song_from_row
 from preprocess.schema import Song
 
 __all__ = ["Schema", "find_files", "read_songs", "recognise_schema"]

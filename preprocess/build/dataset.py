@@ -14,16 +14,16 @@ from typing import Any
 from pydantic import Field, field_validator
 from rich.console import Console
 
-from preprocess.clean import NamedArtist, clean_song
-from preprocess.encode import SongEncoder, check_row_length, pack_groups
+from preprocess.build.encode import SongEncoder, check_row_length, pack_groups
+from preprocess.build.output_folder import check_inputs, open_output
+from preprocess.build.pack import pack_lengths
+from preprocess.choose.sample import SampleConfig, SampleOutcome, sample_songs
+from preprocess.clean.lyrics import NamedArtist, clean_song
 from preprocess.errors import DataError
 from preprocess.forest import PackedRow
-from preprocess.instruct import TASKS, answer_stem, make_examples
-from preprocess.output_folder import check_inputs, open_output
-from preprocess.pack import pack_lengths
 from preprocess.prompt import DEFAULT_SYSTEM, PromptFormat, find_format
-from preprocess.quality import QualityReport
-from preprocess.sample import SampleConfig, SampleOutcome, sample_songs
+from preprocess.quality.report import QualityReport
+from preprocess.read.songs import find_files, read_songs
 from preprocess.schema import Example, Song
 from preprocess.settings import Settings
 from preprocess.shards import (
@@ -35,7 +35,7 @@ from preprocess.shards import (
     write_split,
     write_text_durably,
 )
-from preprocess.songs import find_files, read_songs
+from preprocess.tasks.instruct import TASKS, answer_stem, make_examples
 from preprocess.terminal import make_progress
 from preprocess.tokenizer import TextTokenizer, load_tokenizer
 
@@ -146,7 +146,7 @@ def build_dataset(
     *,
     overwrite: bool,
 ) -> BuildResult:
-    """Build a data set folder. It stands in its place only when it is whole; see `preprocess.output_folder`.
+    """Build a data set folder. It stands in its place only when it is whole; see `preprocess.build.output_folder`.
 
     Args:
         paths: Files, folders or glob patterns with songs.

@@ -13,8 +13,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from preprocess.measure.structure import STOP_WORDS
 from preprocess.schema import Song
-from preprocess.structure import STOP_WORDS
 
 REDACTED = "…"
 """Stands for a name that was taken out."""

@@ -1,0 +1,1 @@
+"""Looking at a data set and proving that it is what its manifest says."""

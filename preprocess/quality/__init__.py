@@ -1,0 +1,1 @@
+"""What a collection of songs is like."""

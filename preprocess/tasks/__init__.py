@@ -1,0 +1,1 @@
+"""Questions about songs and their answers."""
