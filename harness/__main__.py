@@ -14,9 +14,9 @@ import typer
 from harness.config import ModelSettings, load_run_config
 from harness.hostfile import parse_hostfile
 from harness.launch import launch as launch_ranks
+from preprocess.durable import write_text_durably
 from preprocess.errors import ConfigError
 from preprocess.settings import dump_settings
-from preprocess.shards import write_text_durably
 from preprocess.terminal import exit_on_user_error, make_console, print_json
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.dist import Engine, World, barrier, gather_objects
+from preprocess.durable import sha256_of, write_text_durably
 from preprocess.errors import CheckpointError, PreflightError
-from preprocess.shards import sha256_of, write_text_durably
 
 PREFIX = "checkpoint-"
 ENGINE_TAG = "deepspeed"

@@ -18,8 +18,9 @@ from harness.demo_prompts import Prompt, choose_prompts, encode_prompt, fit_lyri
 from harness.generate import generate_answer
 from harness.questions import open_held_out, open_tokenizer
 from harness.tuned import TunedModel, Version, load_tuned_model
+from preprocess.durable import make_folder, write_text_durably
 from preprocess.errors import ConfigError
-from preprocess.shards import make_folder, read_manifest, write_text_durably
+from preprocess.manifest import read_manifest
 from preprocess.terminal import make_progress
 from preprocess.tokenizer import TextTokenizer
 

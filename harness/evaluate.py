@@ -23,8 +23,8 @@ from harness.progress import LINE_EVERY_S
 from harness.questions import HeldOut, Question, TaskLabels, open_held_out, read_labels
 from harness.ranking import CandidateScorer, Ids, Scores, encode_candidates, plan_forests
 from harness.tuned import TunedModel, Version, load_tuned_model
+from preprocess.durable import make_folder, write_text_durably
 from preprocess.errors import CheckpointError, ConfigError, DataError
-from preprocess.shards import make_folder, write_text_durably
 from preprocess.terminal import make_progress
 
 EVALUATION_FILE = "evaluation.json"

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from harness.config import ModelSettings, Precision
 from preprocess.errors import ConfigError, DataError
-from preprocess.shards import Manifest
+from preprocess.manifest import Manifest
 from preprocess.tokenizer import locate_source
 
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

@@ -11,8 +11,9 @@ import numpy as np
 
 from preprocess.errors import DataError
 from preprocess.forest import PackedRow, example_paths, segment_starts
+from preprocess.manifest import Manifest, read_manifest
 from preprocess.prompt import PromptFormat, find_format
-from preprocess.shards import Manifest, open_split, read_manifest
+from preprocess.shards import open_split
 from preprocess.tokenizer import TextTokenizer, load_tokenizer
 
 

@@ -18,6 +18,7 @@ import torch
 
 from harness.checkpoint import PREFIX
 from harness.config import RunConfig, load_deepspeed_config
+from preprocess.durable import write_text_durably
 from preprocess.errors import (
     ConfigError,
     DataError,
@@ -26,8 +27,8 @@ from preprocess.errors import (
     PreflightError,
     UserError,
 )
+from preprocess.manifest import Manifest
 from preprocess.settings import dump_settings
-from preprocess.shards import Manifest, write_text_durably
 
 PACKAGES = ("torch", "deepspeed", "transformers", "peft", "datasets", "pyarrow", "tokenizers", "numpy")
 

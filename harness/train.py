@@ -38,7 +38,8 @@ from harness.progress import StepProgress
 from harness.run_folder import as_user_error, explain_error, fingerprint, open_run_folder, start_logging
 from harness.schedule import count_steps, learning_rate
 from preprocess.errors import DataError, TrainingError
-from preprocess.shards import Manifest, ShardedRows, check_hashes, open_split, read_manifest
+from preprocess.manifest import Manifest, check_hashes, read_manifest
+from preprocess.shards import ShardedRows, open_split
 
 MAX_SKIPS_IN_A_ROW = 20
 """Steps in a row that fp16 may overflow while the loss scale comes down (from 2^16 to 1 takes 16)."""

@@ -16,7 +16,7 @@ from torch import nn
 from harness.config import ModelSettings
 from harness.lora import load_adapter
 from harness.model import check_vocabulary, load_base_model
-from preprocess.shards import Manifest
+from preprocess.manifest import Manifest
 
 Version = Literal["before", "after"]
 

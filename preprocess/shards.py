@@ -16,10 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -27,15 +24,40 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from preprocess.errors import DataError, NoSpaceError
+from preprocess.durable import make_folder, no_space, sha256_of, write_text_durably, write_whole
+from preprocess.errors import DataError
 from preprocess.forest import PackedRow, example_paths, segment_starts
+from preprocess.manifest import (
+    FORMAT_VERSION,
+    SIDE_FILES,
+    Manifest,
+    ShardInfo,
+    SplitInfo,
+    check_hashes,
+    read_manifest,
+    write_manifest,
+)
 from preprocess.schema import Int64Array
 
-FORMAT_VERSION = 1
-ROWS_PER_BATCH = 256
+__all__ = [
+    "FORMAT_VERSION",
+    "SIDE_FILES",
+    "Manifest",
+    "ShardInfo",
+    "ShardedRows",
+    "SplitInfo",
+    "check_hashes",
+    "make_folder",
+    "no_space",
+    "open_split",
+    "read_manifest",
+    "sha256_of",
+    "write_manifest",
+    "write_split",
+    "write_text_durably",
+]
 
-SIDE_FILES = ("labels.json", "eval_songs.jsonl", "quality.json", "tokenizer/tokenizer.json")
-"""What a data set holds beside its splits; the manifest's `extra["files"]` has the sha256 of each."""
+ROWS_PER_BATCH = 256
 
 SCHEMA = pa.schema(
     [
@@ -47,104 +69,6 @@ SCHEMA = pa.schema(
         ("song_ids", pa.list_(pa.string())),
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ShardInfo:
-    """One shard file: its name inside the split's folder, rows, bytes and sha256."""
-
-    file: str
-    num_rows: int
-    num_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class SplitInfo:
-    """Counts of one split.
-
-    Attributes:
-        num_rows: Rows.
-        num_songs: Distinct songs.
-        num_examples: Question-answer pairs.
-        num_tokens: Slots that hold a token (all of them: rows on disk are not padded).
-        num_supervised: Supervised tokens.
-        unshared_tokens: Tokens that the same examples would take with each prefix repeated.
-        by_task: For each task, its examples and supervised tokens.
-        shards: The files.
-    """
-
-    num_rows: int
-    num_songs: int
-    num_examples: int
-    num_tokens: int
-    num_supervised: int
-    unshared_tokens: int
-    by_task: dict[str, dict[str, int]]
-    shards: tuple[ShardInfo, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a data set holds. `extra` keeps the build's configuration, counts, versions and hashes of side files."""
-
-    seq_len: int
-    tasks: tuple[str, ...]
-    tokenizer_source: str
-    tokenizer_sha256: str
-    vocab_size: int
-    prompt_format: str
-    system: str
-    stop_token: str
-    stop_token_id: int
-    splits: dict[str, SplitInfo]
-    extra: dict[str, Any]
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_text_durably(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        _remove(temporary)
-        raise no_space(path, error) from error
-
-
-def _remove(path: Path) -> None:
-    """Remove what a failed write left; the failure itself is what the user hears of."""
-    with suppress(OSError):
-        path.unlink()
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, if they are missing.
-
-    Raises:
-        DataError: It cannot be made.
-        NoSpaceError: The disk is full.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise no_space(folder, error) from error
-
-
-def no_space(path: Path, error: OSError) -> DataError | NoSpaceError:
-    """The user's error for a write that failed."""
-    if error.errno in (28, 122):  # ENOSPC, EDQUOT
-        return NoSpaceError(f"no space left while writing {path}; free some and run the same command again")
-    return DataError(f"could not write {path}: {error.strerror or error}")
 
 
 def write_split(
@@ -162,25 +86,16 @@ def write_split(
     for i in range(num_shards):
         name = f"data-{i:05d}-of-{num_shards:05d}.arrow"
         part = rows[i * rows_per_shard : (i + 1) * rows_per_shard]
-        _write_shard(folder / name, part)
-        shards.append(ShardInfo(name, len(part), (folder / name).stat().st_size, sha256_of(folder / name)))
+        shards.append(_write_shard(folder / name, part))
     _write_datasets_files(folder, shards)
     return _count_split(rows, tasks, shards)
 
 
-def _write_shard(path: Path, rows: Sequence[PackedRow]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            with pa.ipc.new_stream(file, SCHEMA) as writer:
-                for start in range(0, len(rows), ROWS_PER_BATCH):
-                    writer.write_batch(_to_batch(rows[start : start + ROWS_PER_BATCH]))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        _remove(temporary)
-        raise no_space(path, error) from error
+def _write_shard(path: Path, rows: Sequence[PackedRow]) -> ShardInfo:
+    with write_whole(path) as file, pa.ipc.new_stream(file, SCHEMA) as writer:
+        for start in range(0, len(rows), ROWS_PER_BATCH):
+            writer.write_batch(_to_batch(rows[start : start + ROWS_PER_BATCH]))
+    return ShardInfo(path.name, len(rows), file.num_bytes, file.sha256)
 
 
 def _to_batch(rows: Sequence[PackedRow]) -> pa.RecordBatch:
@@ -246,63 +161,6 @@ def _count_split(rows: Sequence[PackedRow], tasks: Sequence[str], shards: Sequen
         by_task=by_task,
         shards=tuple(shards),
     )
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest, the last file of a data set."""
-    write_text_durably(folder / "dataset_dict.json", json.dumps({"splits": list(manifest.splits)}))
-    value = {"format_version": FORMAT_VERSION, **asdict(manifest)}
-    write_text_durably(folder / "manifest.json", json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Read a data set's manifest.
-
-    Raises:
-        DataError: The folder is no finished data set, or of another format version.
-    """
-    path = folder / "manifest.json"
-    if not path.is_file():
-        what = (
-            "no such folder"
-            if not folder.is_dir()
-            else "it holds no manifest.json, so it is not a finished data set"
-        )
-        raise DataError(
-            f"{folder}: {what}. Make one with: python -m preprocess build --input … --output {folder}"
-        )
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if value.pop("format_version") != FORMAT_VERSION:
-            raise DataError(f"{path}: written by another version of the format; build the data set again")
-        splits = {name: _split_from_json(split) for name, split in value.pop("splits").items()}
-        return Manifest(**{**value, "tasks": tuple(value["tasks"]), "splits": splits})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: damaged ({error}); build the data set again") from error
-
-
-def _split_from_json(value: dict[str, Any]) -> SplitInfo:
-    return SplitInfo(**{**value, "shards": tuple(ShardInfo(**shard) for shard in value["shards"])})
-
-
-def check_hashes(folder: Path, manifest: Manifest, splits: Iterable[str] | None = None) -> None:
-    """Hash every shard and compare.
-
-    Raises:
-        DataError: A shard is missing or its bytes are not the ones that were written.
-    """
-    for split in manifest.splits if splits is None else splits:
-        for shard in manifest.splits[split].shards:
-            path = folder / split / shard.file
-            if not path.is_file():
-                raise DataError(
-                    f"{path}: missing; the manifest lists it. Build the data set again or copy it whole"
-                )
-            if path.stat().st_size != shard.num_bytes or sha256_of(path) != shard.sha256:
-                raise DataError(
-                    f"{path}: damaged: its {path.stat().st_size} bytes are not the {shard.num_bytes} that were "
-                    f"written (sha256 differs). Copy it again or build the data set again"
-                )
 
 
 class ShardedRows(Sequence[PackedRow]):

@@ -14,8 +14,9 @@ from typer.testing import CliRunner, Result
 from preprocess.__main__ import app
 from preprocess.check.verify import verify_dataset
 from preprocess.errors import DataError
+from preprocess.manifest import read_manifest
 from preprocess.prompt import find_format
-from preprocess.shards import open_split, read_manifest
+from preprocess.shards import open_split
 from preprocess.tokenizer import load_tokenizer
 from tests.toys import make_tokenizer
 

@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SHARED_BY_PREPROCESS = {"errors", "forest", "prompt", "schema", "shards", "tokenizer"} | {
+SHARED_BY_PREPROCESS = {"errors", "forest", "manifest", "prompt", "schema", "shards", "tokenizer"} | {
+    "durable",
     "settings",
     "terminal",
 }

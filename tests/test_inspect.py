@@ -22,8 +22,9 @@ from preprocess.check.inspect import (
 )
 from preprocess.errors import ConfigError, DataError
 from preprocess.forest import position_ids
+from preprocess.manifest import read_manifest
 from preprocess.schema import Song
-from preprocess.shards import open_split, read_manifest, write_split
+from preprocess.shards import open_split, write_split
 from tests.toys import TASKS, encode_songs, make_dataset, make_songs, make_tokenizer, write_toy_manifest
 
 GREEN, DIM = "\x1b[1;32m", "\x1b[2m"

@@ -15,7 +15,7 @@ from harness.config import ATTENTION_AND_MLP, LoraSettings, ModelSettings
 from harness.lora import adapter_state, add_lora, load_adapter, save_adapter, trainable_parameters
 from harness.model import check_vocabulary, load_base_model
 from preprocess.errors import CheckpointError, ConfigError, DataError
-from preprocess.shards import Manifest
+from preprocess.manifest import Manifest
 from tests.toys import make_model_dir, make_tokenizer
 
 WITH_HEAD = (*ATTENTION_AND_MLP, "lm_head")

@@ -12,19 +12,11 @@ import pyarrow as pa
 import pytest
 
 from preprocess import shards
+from preprocess.durable import write_text_durably
 from preprocess.errors import DataError, NoSpaceError
 from preprocess.forest import PackedRow, unpack_examples
-from preprocess.shards import (
-    SCHEMA,
-    Manifest,
-    ShardedRows,
-    check_hashes,
-    open_split,
-    read_manifest,
-    write_manifest,
-    write_split,
-    write_text_durably,
-)
+from preprocess.manifest import Manifest, check_hashes, read_manifest, write_manifest
+from preprocess.shards import SCHEMA, ShardedRows, open_split, write_split
 from tests.toys import TASKS, encode_songs, make_songs, make_tokenizer
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from harness.checkpoint import find_damage
-from preprocess.shards import read_manifest
+from preprocess.manifest import read_manifest
 from tests.dist_ranks import run_ranks
 from tests.runs import (
     fail_together_on,

@@ -15,9 +15,10 @@ from preprocess import shards
 from preprocess.check.verify import CHECKS, MAX_FINDINGS_KEPT, find_damage, print_report, verify_dataset
 from preprocess.errors import DataError
 from preprocess.forest import PackedRow, concatenate
+from preprocess.manifest import read_manifest, write_manifest
 from preprocess.prompt import encode_pieces, find_format
 from preprocess.schema import ROOT
-from preprocess.shards import read_manifest, write_manifest, write_split
+from preprocess.shards import write_split
 from tests.test_shards import cut_at_batch_boundary
 from tests.toys import (
     TASKS,

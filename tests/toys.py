@@ -16,9 +16,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from preprocess.build.encode import SongEncoder, pack_groups
 from preprocess.build.pack import pack_lengths
 from preprocess.forest import PackedRow
+from preprocess.manifest import Manifest, SplitInfo, write_manifest
 from preprocess.prompt import PromptFormat, find_format
 from preprocess.schema import Example, Song
-from preprocess.shards import Manifest, SplitInfo, write_manifest, write_split
+from preprocess.shards import write_split
 from preprocess.tokenizer import TextTokenizer
 
 Family = Literal["chatml", "llama3", "plain"]

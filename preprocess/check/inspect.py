@@ -18,8 +18,9 @@ from rich.tree import Tree
 
 from preprocess.errors import ConfigError, DataError
 from preprocess.forest import PackedRow, check_row, position_ids, segment_starts
+from preprocess.manifest import Manifest, SplitInfo, read_manifest
 from preprocess.schema import ROOT, Int32Array
-from preprocess.shards import Manifest, SplitInfo, open_split, read_manifest
+from preprocess.shards import open_split
 from preprocess.tokenizer import TextTokenizer, load_tokenizer
 
 CONTROL_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from preprocess.forest import PackedRow, check_row, segment_starts
+from preprocess.manifest import Manifest
 from preprocess.prompt import BEFORE_LYRICS, Piece, PromptFormat, encode_pieces
 from preprocess.schema import ROOT, BoolArray, Int32Array
-from preprocess.shards import Manifest
 from preprocess.tokenizer import TextTokenizer
 
 

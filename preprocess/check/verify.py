@@ -18,18 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from preprocess.check.row_checks import Frame, make_frame, row_problems
+from preprocess.durable import sha256_of
 from preprocess.errors import ConfigError, DataError
 from preprocess.forest import PackedRow, check_row, position_ids, segment_starts
+from preprocess.manifest import Manifest, ShardInfo, SplitInfo, check_hashes, read_manifest
 from preprocess.prompt import find_format
-from preprocess.shards import (
-    Manifest,
-    ShardedRows,
-    ShardInfo,
-    SplitInfo,
-    check_hashes,
-    read_manifest,
-    sha256_of,
-)
+from preprocess.shards import ShardedRows
 from preprocess.tokenizer import load_tokenizer
 
 CHECKS = ("tokenizer", "shards", "rows", "counts", "songs", "files")

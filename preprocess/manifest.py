@@ -1,0 +1,129 @@
+"""What a data set says of itself: counts, hashes, tokenizer, prompt, tasks, configuration.
+
+`manifest.json` is the last file that a build writes: a folder without it is not done.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from preprocess.durable import sha256_of, write_text_durably
+from preprocess.errors import DataError
+
+FORMAT_VERSION = 1
+
+SIDE_FILES = ("labels.json", "eval_songs.jsonl", "quality.json", "tokenizer/tokenizer.json")
+"""What a data set holds beside its splits; the manifest's `extra["files"]` has the sha256 of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInfo:
+    """One shard file: its name inside the split's folder, rows, bytes and sha256."""
+
+    file: str
+    num_rows: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SplitInfo:
+    """Counts of one split.
+
+    Attributes:
+        num_rows: Rows.
+        num_songs: Distinct songs.
+        num_examples: Question-answer pairs.
+        num_tokens: Slots that hold a token (all of them: rows on disk are not padded).
+        num_supervised: Supervised tokens.
+        unshared_tokens: Tokens that the same examples would take with each prefix repeated.
+        by_task: For each task, its examples and supervised tokens.
+        shards: The files.
+    """
+
+    num_rows: int
+    num_songs: int
+    num_examples: int
+    num_tokens: int
+    num_supervised: int
+    unshared_tokens: int
+    by_task: dict[str, dict[str, int]]
+    shards: tuple[ShardInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a data set holds. `extra` keeps the build's configuration, counts, versions and hashes of side files."""
+
+    seq_len: int
+    tasks: tuple[str, ...]
+    tokenizer_source: str
+    tokenizer_sha256: str
+    vocab_size: int
+    prompt_format: str
+    system: str
+    stop_token: str
+    stop_token_id: int
+    splits: dict[str, SplitInfo]
+    extra: dict[str, Any]
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest, the last file of a data set."""
+    write_text_durably(folder / "dataset_dict.json", json.dumps({"splits": list(manifest.splits)}))
+    value = {"format_version": FORMAT_VERSION, **asdict(manifest)}
+    write_text_durably(folder / "manifest.json", json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a data set's manifest.
+
+    Raises:
+        DataError: The folder is no finished data set, or of another format version.
+    """
+    path = folder / "manifest.json"
+    if not path.is_file():
+        what = (
+            "no such folder"
+            if not folder.is_dir()
+            else "it holds no manifest.json, so it is not a finished data set"
+        )
+        raise DataError(
+            f"{folder}: {what}. Make one with: python -m preprocess build --input … --output {folder}"
+        )
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value.pop("format_version") != FORMAT_VERSION:
+            raise DataError(f"{path}: written by another version of the format; build the data set again")
+        splits = {name: _split_from_json(split) for name, split in value.pop("splits").items()}
+        return Manifest(**{**value, "tasks": tuple(value["tasks"]), "splits": splits})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: damaged ({error}); build the data set again") from error
+
+
+def _split_from_json(value: dict[str, Any]) -> SplitInfo:
+    return SplitInfo(**{**value, "shards": tuple(ShardInfo(**shard) for shard in value["shards"])})
+
+
+def check_hashes(folder: Path, manifest: Manifest, splits: Iterable[str] | None = None) -> None:
+    """Hash every shard and compare.
+
+    Raises:
+        DataError: A shard is missing or its bytes are not the ones that were written.
+    """
+    for split in manifest.splits if splits is None else splits:
+        for shard in manifest.splits[split].shards:
+            path = folder / split / shard.file
+            if not path.is_file():
+                raise DataError(
+                    f"{path}: missing; the manifest lists it. Build the data set again or copy it whole"
+                )
+            if path.stat().st_size != shard.num_bytes or sha256_of(path) != shard.sha256:
+                raise DataError(
+                    f"{path}: damaged: its {path.stat().st_size} bytes are not the {shard.num_bytes} that were "
+                    f"written (sha256 differs). Copy it again or build the data set again"
+                )
