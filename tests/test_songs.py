@@ -42,7 +42,9 @@ def test_the_genius_csv_gives_every_fact_with_its_line_breaks(tmp_path: Path) ->
     lyrics = '[Verse 1]\nOne, "two"\n\nthree'
     row = ["Song", "rap", "Some One", "1994", "12", '{"A, B"}', lyrics, "77"]
     songs, rejects = read(write_csv(tmp_path / "g.csv", GENIUS, row))
-    expected = Song("77", lyrics, "Song", "Some One", "Hip-Hop", 1994, source=str(tmp_path / "g.csv"))
+    expected = Song(
+        "77", lyrics, "Song", "Some One", "Hip-Hop", 1994, tag="rap", source=str(tmp_path / "g.csv")
+    )
     assert songs == [expected]
     assert rejects == []
 
