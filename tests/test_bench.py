@@ -328,15 +328,15 @@ def test_a_quick_run_ends_with_its_record_and_keeps_it_when_asked(
         assert set(figure) == FIGURE_KEYS
         assert 0 < figure["p20"] <= figure["median"] <= figure["p80"]
     assert record["baseline"] == "by_item"
-    assert set(record["ratios"]) == {"by_counts", "by_counts_all"}
+    assert set(record["ratios"]) == {"by_counts", "by_counts_all", "evened_all"}
     assert (tmp_path / "pack.jsonl").read_text().splitlines() == [lines[-1]]
 
 
-def test_packing_by_counts_is_as_full_as_packing_by_item() -> None:
+def test_packing_by_counts_is_fuller_than_packing_by_item() -> None:
     lengths = pack.draw_lengths(3_000)
     by_item = pack.fill(pack.pack_by_item(lengths.tolist(), 2048), lengths, 2048)
     by_counts = pack.fill(pack_lengths(lengths, 2048), lengths, 2048)
-    assert by_counts == pytest.approx(by_item, abs=0.002)
+    assert by_item + 0.001 < by_counts <= 1
 
 
 def test_json_alone_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

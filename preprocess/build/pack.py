@@ -1,77 +1,66 @@
-"""Best-fit-decreasing bin packing by counts: the bins of the item-wise algorithm, in time that hardly grows with items.
+"""Packing items into bins: nearly full ones, that hold nearly equal weights.
 
-Items of equal length are interchangeable, so lengths are packed as a histogram and the items dealt out afterwards.
+`preprocess.build.patterns` decides which lengths share a bin; here the items are dealt out to the places, and
+`preprocess.build.balance` exchanges some.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
+from preprocess.build.balance import even_out
+from preprocess.build.bins import Bins, sort_stably
+from preprocess.build.patterns import Packing, pack_histogram
 from preprocess.schema import Int64Array
 
-Pattern = tuple[int, ...]
 
-
-def pack_lengths(lengths: Sequence[int] | Int64Array, capacity: int, seed: int = 0) -> list[list[int]]:
-    """Pack items into as few bins as best-fit decreasing finds (Johnson 1974: at most 11/9 of the optimum).
+def pack_lengths(
+    lengths: Sequence[int] | Int64Array,
+    capacity: int,
+    seed: int = 0,
+    weights: Sequence[int] | Int64Array | None = None,
+) -> Bins:
+    """Pack items into bins, never more of them than item-wise best-fit decreasing finds.
 
     Args:
         lengths: Length of each item, 1 … capacity.
         capacity: Slots in a bin.
         seed: Which of the items of equal length goes where, and the order of the bins.
+        weights: Of each item, 0 or more; the bins' sums are brought near each other. None: they are left to chance.
 
     Returns:
-        The items' indices, bin by bin, in an order drawn from `seed`.
+        The bins, in an order drawn from `seed`.
 
     Raises:
-        ValueError: A length is below 1 or above the capacity.
+        ValueError: A length is below 1 or above the capacity, or there are not as many weights.
     """
     sizes = np.asarray(lengths, dtype=np.int64)
-    if len(sizes) and not 1 <= int(sizes.min()) <= int(sizes.max()) <= capacity:
+    if not len(sizes):
+        return Bins(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+    if not 1 <= int(sizes.min()) <= int(sizes.max()) <= capacity:
         raise ValueError(f"lengths must lie in 1 … {capacity}, got {int(sizes.min())} … {int(sizes.max())}")
+    if weights is not None and len(weights) != len(sizes):
+        raise ValueError(f"{len(sizes)} lengths, but {len(weights)} weights")
     rng = np.random.Generator(np.random.Philox(seed))
-    patterns = _pack_histogram(sizes, capacity)
-    bins = _deal_items(patterns, sizes, rng)
-    return [bins[i] for i in rng.permutation(len(bins))]
+    bins = _deal(pack_histogram(sizes, capacity), sizes, rng)
+    if weights is None:
+        return bins
+    return even_out(bins, sizes, np.asarray(weights, dtype=np.int64), rng)
 
 
-def _pack_histogram(sizes: Int64Array, capacity: int) -> list[tuple[Pattern, int]]:
-    """Bins as (lengths in it, how many such bins). `open_bins[r]` holds the bins with r slots left."""
-    open_bins: defaultdict[int, list[tuple[Pattern, int]]] = defaultdict(list)
-    residuals = 0  # bit r is set when open_bins[r] is not empty
-    lengths, counts = np.unique(sizes, return_counts=True)
-    for length, left in zip(lengths[::-1].tolist(), counts[::-1].tolist(), strict=True):
-        while left > 0:
-            fitting = residuals >> length
-            residual = length + ((fitting & -fitting).bit_length() - 1) if fitting else capacity
-            pattern, available = open_bins[residual].pop() if fitting else ((), left)
-            fit = min(residual // length, left)
-            num_bins = min(available, left // fit)
-            left -= fit * num_bins
-            open_bins[residual - fit * length].append(((*pattern, *(length,) * fit), num_bins))
-            residuals |= 1 << (residual - fit * length)
-            if fitting and available > num_bins:
-                open_bins[residual].append((pattern, available - num_bins))
-            if not open_bins[residual]:
-                residuals &= ~(1 << residual)
-    return [entry for residual in sorted(open_bins) for entry in open_bins[residual]]
-
-
-def _deal_items(
-    patterns: list[tuple[Pattern, int]], sizes: Int64Array, rng: np.random.Generator
-) -> list[list[int]]:
+def _deal(packing: Packing, sizes: Int64Array, rng: np.random.Generator) -> Bins:
+    """Deal the items out at random, to the bins of a packing in an order that is drawn."""
+    num_places = np.array([len(pattern) for pattern, _ in packing])
+    first = np.cumsum(num_places) - num_places
+    flat = np.array([length for pattern, _ in packing for length in pattern], dtype=np.int32)
+    pattern_of_bin = rng.permutation(np.repeat(np.arange(len(packing)), [number for _, number in packing]))
+    places_of_bin = num_places[pattern_of_bin]
+    ends = np.cumsum(places_of_bin)
+    shift = first[pattern_of_bin] - (ends - places_of_bin)
+    length_of_place = flat[np.arange(len(sizes)) + np.repeat(shift, places_of_bin)]
     shuffled = rng.permutation(len(sizes))
-    by_length = shuffled[np.argsort(sizes[shuffled], kind="stable")]
-    ends = np.cumsum(np.bincount(sizes)) if len(sizes) else np.zeros(1, dtype=np.int64)
-    next_item = {int(length): int(ends[length]) for length in np.unique(sizes)}
-    bins: list[list[int]] = []
-    for pattern, num_bins in patterns:
-        for _ in range(num_bins):
-            bins.append([])
-            for length in pattern:
-                next_item[length] -= 1
-                bins[-1].append(int(by_length[next_item[length]]))
-    return bins
+    order = np.empty_like(shuffled)
+    order[sort_stably(length_of_place)] = shuffled[sort_stably(sizes[shuffled])]
+    return Bins(order, ends)
