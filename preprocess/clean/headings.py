@@ -1,4 +1,11 @@
-"""Section headings made uniform: "[Verse 1: Prince]", "VERSE 1" and "Verse One:" all become "[Verse 1]".
+# ruff: noqa: RUF001 - dashes and brackets of several scripts
+"""Section headings made uniform: "[Verse 1: Prince]", "VERSE 1" and "Verse One:" all become one form.
+
+Which one is a choice:
+
+- "plain": "[Verse 1]", the section word in its own language with its number;
+- "tags": "[VERSE]", English and without a number: fit to be special tokens, one for each kind of section;
+- "drop": none, and an empty line in its place.
 
 What a heading says beyond its section word and number is dropped: it names performers, which would give away the
 artist. A bracket of another kind at the start of a line ("[Prince]", "[?]") goes altogether.
@@ -7,17 +14,17 @@ artist. A bracket of another kind at the start of a line ("[Prince]", "[?]") goe
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from typing import Literal
 
-_CORE = (
-    r"verses?|pre[- ]?chorus|post[- ]?chorus|chorus|refrain|pre[- ]?hook|hook|bridge|intro(?:duction)?|outro|interlude"
-    r"|couplet|pr[ée][- ]?refrain|pont|estribillo|pre[- ]?coro|coro|verso|puente|strofa|ritornello|strophe"
-    r"|pre[- ]?refr[ãa]o|refr[ãa]o|ponte|refren|zwrotka|куплет|припев|бридж|интро|аутро"
-)
-# Words that are also sung by themselves; they are headings only in brackets.
-_BRACKETED_ONLY = (
-    r"instrumental(?: break| solo)?|(?:guitar |piano |drum |sax )?solo|break(?:down)?|build(?:[- ]?up)?|drop|skit"
-    r"|spoken(?: word)?|part|ad[- ]?libs?|coda|vamp|segue|tag|sample|beat switch|parte|partie|teil|rap|hidden track"
-)
+from preprocess.clean.section_words import BRACKETED_WORDS, PLAIN_WORDS, TAGS, squeeze_word
+
+Headings = Literal["plain", "tags", "drop"]
+"""How headings are written."""
+
+_Heading = tuple[str, str | None]
+"""A section word as the source spells it, and its number in digits."""
+
 _NUMBERS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6"} | {
     "i": "1",
     "ii": "2",
@@ -26,47 +33,120 @@ _NUMBERS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six
     "v": "5",
     "vi": "6",
 }
+_ORDINALS = {"first": "1", "second": "2", "third": "3", "fourth": "4", "fifth": "5"}
+
+
+def _alternatives(words: tuple[str, ...]) -> str:
+    return "|".join(re.escape(word).replace(r"\-", "[- ]?") for word in words)
+
+
+_PLAIN = _alternatives(PLAIN_WORDS)
+_WORD = rf"(?P<word>{_alternatives(tuple(sorted(PLAIN_WORDS + BRACKETED_WORDS, key=lambda word: (-len(word), word))))})"
 _NUMBER = rf"(?:\s*#?\s*(?P<number>\d{{1,2}}|{'|'.join(sorted(_NUMBERS, key=len, reverse=True))})(?!\w))?"
-_KNOWN = re.compile(rf"(?P<word>{_CORE}|{_BRACKETED_ONLY})(?!\w){_NUMBER}", re.IGNORECASE)
-_BARE = re.compile(
-    rf"(?P<open>\()?(?P<word>{_CORE}){_NUMBER}\s*(?P<repeat>\(?x\s?\d\)?)?(?P<colon>:)?\)?(?P<colon2>:)?",
+_REPEAT = r"\(?(?:x\s?\d{1,2}|\d{1,2}\s?x)\)?"
+
+_KNOWN = re.compile(rf"{_WORD}(?![^\W\d_]){_NUMBER}", re.IGNORECASE)
+_QUALIFIED = re.compile(
+    rf"(?:(?P<ordinal>\d{{1,2}}(?=\W)|\d(?=[절段])|first|second|third|fourth|fifth)(?:st|nd|rd|th|er|e|[eè]me)?[.ªº°]?"
+    rf"|(?P<digit>\d)(?:st|nd|rd|th|er|[eè]me)|final|last|repeat(?: the)?|half|double|alternat(?:e|ive)|extended)"
+    rf"[\s-]*{_WORD}(?![^\W\d_]).*",
     re.IGNORECASE,
+)
+_NAMED_FIRST = re.compile(rf".{{1,60}}?(?:\s[-–—|]|:|\()\s*{_WORD}(?![^\W\d_]){_NUMBER}\s*\)?", re.IGNORECASE)
+_BARE = re.compile(
+    rf"(?P<open>[(*~={{<_–—-]+ ?)?(?P<word>{_PLAIN})(?![^\W\d_]){_NUMBER}\s*(?P<repeat>{_REPEAT})?(?P<colon>:)?"
+    r" ?(?P<close>[)*~=}>_–—\]-]*)(?P<colon2>:)?",
+    re.IGNORECASE,
+)
+_IN_PARENTHESES = re.compile(
+    rf"\((?P<word>{_PLAIN})(?![^\W\d_]){_NUMBER}\s*[:–—-]\s?[^()]{{1,60}}\):?", re.IGNORECASE
 )
 _NUMBERED_WITH_TEXT = re.compile(
     r"(?P<word>verse|couplet)\s+(?P<number>\d{1,2}):\s+(?P<rest>\S.*)", re.IGNORECASE
 )
-_BRACKET = re.compile(r"\[(?P<inside>[^\[\]]*)\]\s*(?P<rest>.*)")
-_BROKEN_BRACKET = re.compile(r"^(\[[^\[\]\n]{1,80})\n([^\[\]\n]{0,80}\])", re.MULTILINE)
-_CLOSING = re.compile(r"(?<=[^\s\[]) *(?=\[(?:" + _CORE + r")\b[^\[\]\n]*\])", re.IGNORECASE)
+_BRACKET = re.compile(r"[\[【［](?P<inside>[^\[\]【】［］]*)[\]】］]\s*:?\s*(?P<rest>.*)")
+_UNCLOSED = re.compile(r"\[(?P<inside>[^\[\]]{1,80})")
+_BROKEN_BRACKET = re.compile(
+    rf"^(\[\s*(?:{_PLAIN})(?![^\W\d_])[^\[\]\n]{{0,80}})\n([^\[\]\n]{{0,80}}\])", re.MULTILINE | re.IGNORECASE
+)
+_OPEN_AT_LINE_END = re.compile(r"\[[^\[\]\n]*\n")
+_GLUED = re.compile(rf"(?<=[^\s\[]) *(?=\[(?:{_PLAIN})(?![^\W\d_])[^\[\]\n]*\])", re.IGNORECASE)
+_ONLY_REPEAT = re.compile(_REPEAT, re.IGNORECASE)
+
+_OPENERS = "[【［"
+_MAX_BARE_CHARS = 28
 
 
-def normalise_headings(text: str) -> str:
-    """Make the headings of lyrics uniform, each on a line of its own.
+def normalise_headings(text: str, headings: Headings = "plain") -> str:
+    """Make the headings of lyrics uniform, each on a line of its own; lines lose the spaces at their ends.
 
     Args:
         text: Lyrics with a newline between lines.
+        headings: How headings are written.
     """
     if "[" in text:
-        text = _CLOSING.sub("\n", _BROKEN_BRACKET.sub(r"\1 \2", text))
-    lines: list[str] = []
+        text = _part_brackets(text)
+    lines: list[str | _Heading] = []
+    previous: str | _Heading = ""
     for line in text.split("\n"):
-        lines += _normalise_line(line.strip(), starts_stanza=not lines or not lines[-1])
-    return "\n".join(lines)
+        stripped = line.strip()
+        if stripped and (stripped[0] in _OPENERS or len(stripped) <= _MAX_BARE_CHARS or ":" in stripped):
+            lines += _read_line(stripped, starts_stanza=not previous)
+        else:
+            lines.append(stripped)
+        previous = lines[-1] if lines else ""
+    return "\n".join(_write(lines, headings))
 
 
-def _normalise_line(line: str, *, starts_stanza: bool) -> list[str]:
-    bracket = _BRACKET.fullmatch(line)
-    if bracket:
-        heading = _heading(_KNOWN.match(bracket["inside"].strip()))
-        rest = bracket["rest"].strip()
-        return [part for part in (heading, rest) if part]
-    numbered = _NUMBERED_WITH_TEXT.fullmatch(line)
-    if numbered:
-        return [_heading(numbered), numbered["rest"]]
-    bare = _BARE.fullmatch(line)
+def _part_brackets(text: str) -> str:
+    """Headings that run over two lines on one, and those glued to the end of a line on their own."""
+    # The cheap questions first: few lyrics need either expression.
+    if _OPEN_AT_LINE_END.search(text):
+        text = _BROKEN_BRACKET.sub(r"\1 \2", text)
+    is_glued = text.count("[") > text.count("\n[") + text.startswith("[")
+    return _GLUED.sub("\n", text) if is_glued else text
+
+
+def _read_line(line: str, *, starts_stanza: bool) -> list[str | _Heading]:
+    if line[0] in _OPENERS:
+        return _read_bracket(line)
+    if ":" in line:
+        numbered = _NUMBERED_WITH_TEXT.fullmatch(line)
+        if numbered:
+            return [(numbered["word"], numbered["number"]), numbered["rest"]]
+    bare = _BARE.fullmatch(line) if len(line) <= _MAX_BARE_CHARS else None
     if bare and _is_marked(bare, line, starts_stanza):
         return [_heading(bare)]
-    return [line]
+    named = _IN_PARENTHESES.fullmatch(line) if line[0] == "(" else None
+    return [line if named is None else _heading(named)]
+
+
+def _read_bracket(line: str) -> list[str | _Heading]:
+    bracket = _BRACKET.fullmatch(line)
+    if bracket is None:
+        unclosed = _UNCLOSED.fullmatch(line)
+        heading = _find_heading(unclosed["inside"].strip()) if unclosed else None
+        return [line if heading is None else heading]
+    heading = _find_heading(bracket["inside"].strip())
+    rest = bracket["rest"].strip()
+    parts: list[str | _Heading] = [] if heading is None else [heading]
+    if not rest or (heading and _ONLY_REPEAT.fullmatch(rest)):
+        return parts
+    return parts + (_read_bracket(rest) if rest[0] in _OPENERS else [rest])
+
+
+@lru_cache(maxsize=4096)
+def _find_heading(inside: str) -> _Heading | None:
+    """The heading that the text between two brackets is."""
+    known = _KNOWN.match(inside)
+    if known:
+        return _heading(known)
+    qualified = _QUALIFIED.fullmatch(inside)
+    if qualified:
+        number = qualified["ordinal"] or qualified["digit"]
+        return qualified["word"], _ORDINALS.get((number or "").lower(), number)
+    named = _NAMED_FIRST.fullmatch(inside)
+    return None if named is None else _heading(named)
 
 
 def _is_marked(bare: re.Match[str], line: str, starts_stanza: bool) -> bool:
@@ -75,11 +155,30 @@ def _is_marked(bare: re.Match[str], line: str, starts_stanza: bool) -> bool:
     return any(bare[mark] for mark in marks) or line.isupper() or (starts_stanza and line[:1].isupper())
 
 
-def _heading(match: re.Match[str] | None) -> str:
-    if match is None:
-        return ""
-    word = re.sub(r"^(pre|pré|post)[- ]?(?=\w)", r"\1-", match["word"].lower())
+def _heading(match: re.Match[str]) -> _Heading:
+    number = match["number"]
+    return match["word"], None if number is None else _NUMBERS.get(number.lower(), number)
+
+
+def _write(lines: list[str | _Heading], headings: Headings) -> list[str]:
+    if headings == "drop":
+        return [line if isinstance(line, str) else "" for line in lines]
+    if headings == "plain":
+        return [line if isinstance(line, str) else _write_plain(line) for line in lines]
+    tags = {TAGS[squeeze_word(line[0])] for line in lines if not isinstance(line, str)}
+    # English songs may tell a refrain from the chorus; elsewhere "refrain" is the word for a chorus.
+    renamed = {} if "CHORUS" in tags else {"REFRAIN": "CHORUS"}
+    return [line if isinstance(line, str) else _write_tag(line, renamed) for line in lines]
+
+
+@lru_cache(maxsize=1024)
+def _write_plain(heading: _Heading) -> str:
+    word = re.sub(r"^(pre|pré|post|pós)[- ]?(?=\w)", r"\1-", heading[0].lower())
     word = re.sub(r"[^\W_]+", lambda part: part[0].capitalize(), word)
     word = "Verse" if word == "Verses" else word
-    number = match["number"]
-    return f"[{word} {_NUMBERS.get(number.lower(), number)}]" if number else f"[{word}]"
+    return f"[{word} {heading[1]}]" if heading[1] else f"[{word}]"
+
+
+def _write_tag(heading: _Heading, renamed: dict[str, str]) -> str:
+    tag = TAGS[squeeze_word(heading[0])]
+    return f"[{renamed.get(tag, tag)}]"

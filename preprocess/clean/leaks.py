@@ -11,10 +11,16 @@ band Heart that sings "heart" counts as naming it. A part of a name ("Kanye") or
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
+from functools import cache, lru_cache
+from typing import Literal
 
 from preprocess.measure.structure import STOP_WORDS
 from preprocess.schema import Song
+
+NamedArtist = Literal["withhold", "redact", "drop"]
+"""What to do with a song whose lyrics name its artist: keep it (it gets no artist task), take the name out, drop it."""
 
 REDACTED = "…"
 """Stands for a name that was taken out."""
@@ -25,20 +31,26 @@ _JOINT = re.compile(r"\s*(?:;|,|/|&|\bfeat\b\.?|\bft\b\.?|\bfeaturing\b|\bwith\b
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 
-def artist_names(artist: str) -> set[str]:
+@lru_cache(maxsize=4096)
+def artist_names(artist: str) -> frozenset[str]:
     """The forms of a name to look for, each reduced to its tokens: lower case, no accents, one space between."""
     partners = [part for part in map(_reduce, _JOINT.split(artist)) if " " in part]
     names = {_reduce(artist), *partners}
     names |= {name.removeprefix("the ") for name in names}
-    return {name for name in names if len(name) > 1 and name not in STOP_WORDS}
+    return frozenset(name for name in names if len(name) > 1 and name not in STOP_WORDS)
 
 
 def sings_artist(song: Song) -> bool:
     """Whether a name of the song's artist occurs in its lyrics; False when the artist is unknown."""
     if song.artist is None:
         return False
-    text = f" {_reduce(song.lyrics)} "
-    return any(_occurs(name, text) for name in artist_names(song.artist))
+    folded = _fold(song.lyrics)
+    # A name can only be there when each of its tokens is: most songs need no tokens of their own.
+    names = [name for name in artist_names(song.artist) if all(token in folded for token in name.split())]
+    if not names:
+        return False
+    text = f" {' '.join(_TOKEN.findall(folded))} "
+    return any(_occurs(name, text) for name in names)
 
 
 def redact_artist(song: Song) -> str:
@@ -82,7 +94,20 @@ def _fold(text: str) -> str:
     if text.isascii():
         return text.casefold()
     letters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    return "".join(letter for letter in letters if unicodedata.category(letter) != "Mn")
+    return _find_marks().sub("", letters)
+
+
+@cache
+def _find_marks() -> re.Pattern[str]:
+    """An expression for every nonspacing mark (category Mn), by runs of neighbours."""
+    marks = [code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) == "Mn"]
+    runs: list[list[int]] = []
+    for code in marks:
+        if runs and runs[-1][1] == code - 1:
+            runs[-1][1] = code
+        else:
+            runs.append([code, code])
+    return re.compile("[" + "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in runs) + "]+")
 
 
 def _occurs(name: str, text: str) -> bool:
