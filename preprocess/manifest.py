@@ -14,7 +14,7 @@ from typing import Any
 from preprocess.durable import sha256_of, write_text_durably
 from preprocess.errors import DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 SIDE_FILES = ("labels.json", "eval_songs.jsonl", "quality.json", "tokenizer/tokenizer.json")
 """What a data set holds beside its splits; the manifest's `extra["files"]` has the sha256 of each."""
@@ -40,6 +40,8 @@ class SplitInfo:
         num_examples: Question-answer pairs.
         num_tokens: Slots that hold a token (all of them: rows on disk are not padded).
         num_supervised: Supervised tokens.
+        min_row_supervised: Supervised tokens of the row that has the fewest.
+        max_row_supervised: Supervised tokens of the row that has the most.
         unshared_tokens: Tokens that the same examples would take with each prefix repeated.
         by_task: For each task, its examples and supervised tokens.
         shards: The files.
@@ -50,6 +52,8 @@ class SplitInfo:
     num_examples: int
     num_tokens: int
     num_supervised: int
+    min_row_supervised: int
+    max_row_supervised: int
     unshared_tokens: int
     by_task: dict[str, dict[str, int]]
     shards: tuple[ShardInfo, ...]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 
 from preprocess.durable import make_folder, no_space, sha256_of, write_text_durably, write_whole
 from preprocess.errors import DataError
-from preprocess.forest import PackedRow, example_paths, segment_starts
+from preprocess.forest import PackedRow
 from preprocess.manifest import (
     FORMAT_VERSION,
     SIDE_FILES,
@@ -37,10 +37,13 @@ from preprocess.manifest import (
     read_manifest,
     write_manifest,
 )
+from preprocess.row_batch import SCHEMA, RowBatch, join
 from preprocess.schema import Int64Array
+from preprocess.split_counts import SplitCounter
 
 __all__ = [
     "FORMAT_VERSION",
+    "SCHEMA",
     "SIDE_FILES",
     "Manifest",
     "ShardInfo",
@@ -59,59 +62,97 @@ __all__ = [
 
 ROWS_PER_BATCH = 256
 
-SCHEMA = pa.schema(
-    [
-        ("input_ids", pa.list_(pa.int32())),
-        ("label_mask", pa.list_(pa.bool_())),
-        ("seq_lens", pa.list_(pa.int32())),
-        ("parents", pa.list_(pa.int32())),
-        ("tasks", pa.list_(pa.int32())),
-        ("song_ids", pa.list_(pa.string())),
-    ]
-)
-
 
 def write_split(
-    folder: Path, rows: Sequence[PackedRow], tasks: Sequence[str], rows_per_shard: int
+    folder: Path,
+    rows: Iterable[PackedRow | RowBatch],
+    tasks: Sequence[str],
+    rows_per_shard: int,
+    num_rows: int | None = None,
 ) -> SplitInfo:
     """Write one split's shards, and the two files that `datasets.load_from_disk` needs.
+
+    The rows stream through; the bytes are the same however they come.
+
+    Args:
+        folder: Of the split.
+        rows: One by one, or in batches.
+        tasks: Names of the tasks.
+        rows_per_shard: Rows in a shard; the last one may hold fewer.
+        num_rows: How many rows there are, which the shards' names tell. None: `rows` is a sequence of rows.
 
     Raises:
         NoSpaceError: The disk is full.
         DataError: The folder cannot be written to.
+        ValueError: There are not `num_rows` rows.
     """
+    if num_rows is None:
+        if not isinstance(rows, Sequence):
+            raise ValueError("num_rows is needed where the rows are no sequence")
+        num_rows = len(rows)
     make_folder(folder)
-    num_shards = max(1, -(-len(rows) // rows_per_shard))
+    num_shards = max(1, -(-num_rows // rows_per_shard))
+    counter = SplitCounter(tasks)
+    stream = _RowStream(rows)
     shards = []
     for i in range(num_shards):
-        name = f"data-{i:05d}-of-{num_shards:05d}.arrow"
-        part = rows[i * rows_per_shard : (i + 1) * rows_per_shard]
-        shards.append(_write_shard(folder / name, part))
+        path = folder / f"data-{i:05d}-of-{num_shards:05d}.arrow"
+        shards.append(_write_shard(path, stream, min(rows_per_shard, num_rows - i * rows_per_shard), counter))
+    if stream.take(1):
+        raise ValueError(f"more than the {num_rows} rows that were announced")
     _write_datasets_files(folder, shards)
-    return _count_split(rows, tasks, shards)
+    return counter.info(shards)
 
 
-def _write_shard(path: Path, rows: Sequence[PackedRow]) -> ShardInfo:
+def _write_shard(path: Path, stream: _RowStream, num_rows: int, counter: SplitCounter) -> ShardInfo:
     with write_whole(path) as file, pa.ipc.new_stream(file, SCHEMA) as writer:
-        for start in range(0, len(rows), ROWS_PER_BATCH):
-            writer.write_batch(_to_batch(rows[start : start + ROWS_PER_BATCH]))
-    return ShardInfo(path.name, len(rows), file.num_bytes, file.sha256)
+        for start in range(0, num_rows, ROWS_PER_BATCH):
+            wanted = min(ROWS_PER_BATCH, num_rows - start)
+            batch = stream.take(wanted)
+            if batch is None or len(batch) < wanted:
+                raise ValueError(
+                    f"the rows end {wanted - len(batch or ())} short of row {start + wanted} of {path}"
+                )
+            counter.add(batch)
+            writer.write_batch(batch.to_arrow())
+    return ShardInfo(path.name, num_rows, file.num_bytes, file.sha256)
 
 
-def _to_batch(rows: Sequence[PackedRow]) -> pa.RecordBatch:
-    columns = [
-        _list_array([getattr(row, name) for row in rows], SCHEMA.field(name).type) for name in SCHEMA.names
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+class _RowStream:
+    """Rows that come one by one or in batches, taken in batches of any size."""
 
+    def __init__(self, rows: Iterable[PackedRow | RowBatch]) -> None:
+        self._rows = iter(rows)
+        self._rest: RowBatch | None = None
 
-def _list_array(values: Sequence[Any], type_: pa.ListType) -> pa.ListArray:
-    offsets = np.cumsum([0] + [len(value) for value in values]).astype(np.int32)
-    if pa.types.is_string(type_.value_type):
-        flat = pa.array([item for value in values for item in value], type=pa.string())
-    else:
-        flat = pa.array(np.concatenate(values), type=type_.value_type)
-    return pa.ListArray.from_arrays(pa.array(offsets), flat, type=type_)
+    def take(self, num_rows: int) -> RowBatch | None:
+        """The next rows: as many as are wanted or left, None where none is left."""
+        parts: list[RowBatch] = []
+        missing = num_rows
+        while missing:
+            batch = self._next(missing)
+            if batch is None:
+                break
+            number = min(len(batch), missing)
+            parts.append(batch.part(0, number))
+            self._rest = batch.part(number, len(batch)) if number < len(batch) else None
+            missing -= number
+        return join(parts) if parts else None
+
+    def _next(self, at_most: int) -> RowBatch | None:
+        """What is left of the last batch, or the next one; of single rows, not more than are wanted."""
+        if self._rest is not None:
+            return self._rest
+        singles: list[PackedRow] = []
+        for item in self._rows:
+            if isinstance(item, RowBatch):
+                if len(item):
+                    return join([RowBatch.of(singles), item]) if singles else item
+                continue
+            singles.append(item)
+            if len(singles) == at_most:
+                break
+        return RowBatch.of(singles) if singles else None
 
 
 def _write_datasets_files(folder: Path, shards: Sequence[ShardInfo]) -> None:
@@ -137,30 +178,6 @@ def _write_datasets_files(folder: Path, shards: Sequence[ShardInfo]) -> None:
     }
     write_text_durably(folder / "dataset_info.json", json.dumps(info, indent=2))
     write_text_durably(folder / "state.json", json.dumps(state, indent=2))
-
-
-def _count_split(rows: Sequence[PackedRow], tasks: Sequence[str], shards: Sequence[ShardInfo]) -> SplitInfo:
-    by_task = {task: {"examples": 0, "supervised_tokens": 0} for task in tasks}
-    songs: set[str] = set()
-    unshared = 0
-    for row in rows:
-        songs.update(row.song_ids)
-        unshared += sum(int(row.seq_lens[path].sum()) for path in example_paths(row))
-        supervised = np.add.reduceat(row.label_mask, segment_starts(row), dtype=np.int64)
-        for task, count in zip(row.tasks.tolist(), supervised.tolist(), strict=True):
-            if task >= 0:
-                by_task[tasks[task]]["examples"] += 1
-                by_task[tasks[task]]["supervised_tokens"] += count
-    return SplitInfo(
-        num_rows=len(rows),
-        num_songs=len(songs),
-        num_examples=sum(row.num_examples for row in rows),
-        num_tokens=sum(len(row.input_ids) for row in rows),
-        num_supervised=sum(int(row.label_mask.sum()) for row in rows),
-        unshared_tokens=unshared,
-        by_task=by_task,
-        shards=tuple(shards),
-    )
 
 
 class ShardedRows(Sequence[PackedRow]):

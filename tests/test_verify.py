@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
@@ -17,6 +18,7 @@ from preprocess.errors import DataError
 from preprocess.forest import PackedRow, concatenate
 from preprocess.manifest import read_manifest, write_manifest
 from preprocess.prompt import encode_pieces, find_format
+from preprocess.row_batch import SCHEMA, RowBatch
 from preprocess.schema import ROOT
 from preprocess.shards import write_split
 from tests.test_shards import cut_at_batch_boundary
@@ -225,8 +227,9 @@ def findings_of_row(folder: Path, row: PackedRow) -> list[str]:
     info = write_split(folder / "train", [], TASKS, 9)
     good = write_split(folder / "good", [good_row()], TASKS, 9)
     # The counts are left as the good row gives them where counting the wrong one is not possible at all.
-    shards._write_shard(folder / "train" / info.shards[0].file, [row])
     path = folder / "train" / info.shards[0].file
+    with pa.ipc.new_stream(path, SCHEMA) as writer:
+        writer.write_batch(RowBatch.of([row]).to_arrow())
     shard = replace(info.shards[0], num_rows=1, num_bytes=path.stat().st_size, sha256=shards.sha256_of(path))
     write_toy_manifest(folder, {"train": replace(good, shards=(shard,))}, make_tokenizer(), SEQ_LEN)
     return [line for line in findings(folder) if line.startswith("train row")]
