@@ -94,7 +94,7 @@ def _look_at_rows(report: QualityReport) -> Iterator[Advice]:
         yield Advice(
             f"{plural(counts.num_dropped, 'song')} ({percent(counts.num_dropped, whole)}) were dropped in cleaning",
             f"They were no lyrics, or not of the wanted kind. {_main_reason(counts.dropped)}",
-            "Look at the samples: if good songs are among them, loosen the limits under `clean`.",
+            "Look at the samples: if good songs are among them, loosen the limits of cleaning.",
             "dropped",
             _WEAK * _share(counts.num_dropped, whole),
         )
@@ -148,9 +148,9 @@ def _look_at_artists(report: QualityReport) -> Iterator[Advice]:
         yield Advice(
             f"{plural(found.num_artists_of_half, 'artist')} of {found.num_artists:,} make up half of the songs",
             "A few voices would dominate training.",
-            "`sample.songs_per_artist` limits each; lower it for more variety.",
+            "sample.songs_per_artist limits each; lower it for more variety.",
             "artists",
-            _FAINT * _WEAK,
+            _FAINT * _FAINT,
         )
 
 
@@ -161,7 +161,7 @@ _USES = {
     "year": ("a year", "No question about the time is made of them, and decades cannot be balanced."),
     "album": ("an album", "Little depends on it."),
 }
-_IMPORTANCE = {"title": _FAINT, "artist": 1.0, "genre": 1.0, "year": _WEAK, "album": 0.01}
+_IMPORTANCE = {"title": _FAINT, "artist": 1.0, "genre": 1.0, "year": _WEAK, "album": 0.004}
 
 
 def _look_at_missing(report: QualityReport) -> Iterator[Advice]:
@@ -185,7 +185,7 @@ def _look_at_texts(report: QualityReport) -> Iterator[Advice]:
         yield Advice(
             f"{plural(counts.num_suspect, 'song')} ({percent(counts.num_suspect, whole)}) look suspicious",
             f"They were kept, but may not be lyrics as they were sung. {_main_reason(counts.suspicions)}",
-            "Read the samples; what is no song can be dropped by stricter limits under `clean`.",
+            "Read the samples; what is no song can be dropped by stricter limits in cleaning.",
             "suspect",
             _share(counts.num_suspect, whole),
         )
@@ -202,7 +202,7 @@ def _look_at_texts(report: QualityReport) -> Iterator[Advice]:
         yield Advice(
             f"{plural(low, 'song')} ({percent(low, whole)}) have a quality score below 0.3",
             "Too short, too repetitive or too little text to learn from.",
-            "Set a least score in the sample, or leave it: better songs are taken first.",
+            "Nothing: sample.min_quality leaves them out. Raise it for a stricter choice.",
             "suspect",
             _WEAK * _share(low, whole),
         )
@@ -213,7 +213,7 @@ def _look_at_texts(report: QualityReport) -> Iterator[Advice]:
             "Verse and chorus are then told by repetition alone.",
             "Nothing, unless all songs lack them: then a step before this one may have removed them.",
             "facts",
-            _FAINT * _FAINT * _share(without, whole),
+            _FAINT * _FAINT * _WEAK * _share(without, whole),
         )
 
 

@@ -1,8 +1,8 @@
 """Charts as SVG text that takes its colours from the page, so that light and dark need one drawing.
 
-    columns ▁▃█▅▂    of counts by name or by bin          curve ╭──    of a share over a share
+    columns ▁▃█▅▂    of counts by name or by bin          curve ╭──    of a share over a count
 
-Drawn 400 units wide, which is about a phone's width, so that letters stay readable there.
+Drawn 340 units wide, which is about a phone's width, so that letters stay readable there.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-WIDTH = 400
-HEIGHT = 190
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 8, 14, 24
+WIDTH = 340
+HEIGHT = 176
+_LEFT, _RIGHT, _TOP, _BOTTOM = 36, 8, 14, 24
 _PLOT_WIDTH = WIDTH - _LEFT - _RIGHT
 _BASE = HEIGHT - _BOTTOM
 _PLOT_HEIGHT = _BASE - _TOP
@@ -147,31 +147,30 @@ def _marks(marks: Sequence[Mark], num_columns: int) -> list[str]:
     return parts
 
 
-def draw_curve(
-    label: str, points: Sequence[tuple[float, float]], *, x_name: str, half: float | None = None
-) -> Markup:
-    """A rising share over a share, both 0 to 1.
+def draw_curve(label: str, points: Sequence[tuple[int, float]], *, mark: int | None = None) -> Markup:
+    """A rising share, 0 to 1, over counts on a logarithmic axis.
 
     Args:
         label: What a screen reader says of the chart.
-        points: (x, y), x rising.
-        x_name: Named below the axis.
-        half: The x at which y is one half, pointed out.
+        points: (count, share), counts rising from 1.
+        mark: The count at which the share passes one half, pointed out.
     """
+    decades = max(1.0, math.log10(points[-1][0]))
+    places = [
+        (_LEFT + _PLOT_WIDTH * math.log10(count) / decades, _height(share, 1)) for count, share in points
+    ]
     parts = []
     for share in (0, 0.25, 0.5, 0.75, 1):
-        y = _height(share, 1)
-        parts.append(f'<path class="{"g" if share else "g0"}" d="M{_LEFT} {_number(y)}H{WIDTH - _RIGHT}"/>')
-        parts.append(_text(_LEFT - 6, y + 4, f"{share:.0%}", "end"))
-        anchor = "end" if share == 1 else "middle"
-        if share != 0.5:
-            parts.append(_text(_LEFT + _PLOT_WIDTH * share, _BASE + 16, f"{share:.0%}", anchor))
-    parts.append(_text(_LEFT + _PLOT_WIDTH / 2, _BASE + 16, x_name))
-    line = "L".join(
-        f"{_number(_LEFT + _PLOT_WIDTH * x)} {_number(_height(y, 1))}" for x, y in [(0.0, 0.0), *points]
-    )
-    parts.append(f'<path class="a" d="M{line}V{_BASE}H{_LEFT}Z"/><path class="l" d="M{line}"/>')
-    if half is not None:
-        x = _number(_LEFT + _PLOT_WIDTH * half)
-        parts.append(f'<path class="m" d="M{x} {_number(_height(0.5, 1))}V{_BASE}"/>')
+        y = _number(_height(share, 1))
+        parts.append(f'<path class="{"g" if share else "g0"}" d="M{_LEFT} {y}H{WIDTH - _RIGHT}"/>')
+        parts.append(_text(_LEFT - 6, _height(share, 1) + 4, f"{share:.0%}", "end"))
+    for power in range(int(decades) + 1):
+        parts.append(_text(_LEFT + _PLOT_WIDTH * power / decades, _BASE + 16, shorten_count(10**power)))
+    line = "L".join(f"{_number(x)} {_number(y)}" for x, y in places)
+    start, end = _number(places[0][0]), _number(places[-1][0])
+    parts.append(f'<path class="a" d="M{line}L{end} {_BASE}L{start} {_BASE}Z"/><path class="l" d="M{line}"/>')
+    if mark is not None:
+        x = _LEFT + _PLOT_WIDTH * math.log10(mark) / decades
+        parts.append(f'<path class="m" d="M{_number(x)} {_TOP}V{_BASE}"/>')
+        parts.append(_text(x, _TOP - 4, f"half by {mark:,}", "start" if x < _LEFT + 40 else "middle", "t m"))
     return _svg(label, parts)

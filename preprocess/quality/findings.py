@@ -31,8 +31,7 @@ NUM_SHARED = 8
 _NAMES_PER_LYRICS = 3
 _SIZE_BINS = (1, 2, 3, 6, 11, 21, 51, 101, 501)
 _COPY_BINS = (2, 3, 4, 6, 11, 101)
-# In thousandths of all artists; the head is where the line bends.
-_CURVE = (1, 2, 5, 10, 15, *range(20, 100, 10), *range(100, 1001, 25))
+_CURVE_STEP = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +203,7 @@ def _size_figures(sizes: Int64Array) -> dict[str, Any]:
     """Figures of the numbers of songs of each artist, int64[A]."""
     sums = np.cumsum(np.sort(sizes)[::-1])
     num_artists, num_songs = len(sizes), int(sums[-1])
-    ranks = sorted({-(-num_artists * part // 1000) for part in _CURVE})
+    ranks = _ranks(num_artists)
     return {
         "num_artists": num_artists,
         "num_with_one_song": int(np.count_nonzero(sizes == 1)),
@@ -212,6 +211,14 @@ def _size_figures(sizes: Int64Array) -> dict[str, Any]:
         "songs_per_artist": _binned(sizes, _SIZE_BINS),
         "curve": tuple((rank, int(sums[rank - 1])) for rank in ranks),
     }
+
+
+def _ranks(last: int) -> list[int]:
+    """1 to `last`, each about a quarter larger than the one before."""
+    ranks = [1]
+    while ranks[-1] < last:
+        ranks.append(min(last, max(ranks[-1] + 1, int(ranks[-1] * _CURVE_STEP))))
+    return ranks
 
 
 def _look_at_lyrics(columns: SongColumns) -> _Lyrics:

@@ -125,7 +125,7 @@ def list_explicit(counts: QualityCounts) -> list[Bar]:
     for genre, whole in counts.genres.ranked(MAX_BARS):
         num = counts.explicit_genres.counts.get(genre, 0)
         if genre != OTHER:
-            bars.append(Bar(genre or NO_NAME, f"{num:,} of {whole:,}", percent(num, whole), num / whole))
+            bars.append(Bar(genre or NO_NAME, f"{num:,}", percent(num, whole), num / whole))
     return sorted(bars, key=lambda bar: -bar.part)
 
 
@@ -142,6 +142,14 @@ def list_reasons(reasons: Reasons, whole: int) -> list[Reason]:
     ranked = reasons.tally.ranked(MAX_REASONS)
     bars = bars_of([(name or NO_NAME, count) for name, count in ranked], whole)
     return [Reason(bar, reasons.samples.get(name, [])) for bar, (name, _) in zip(bars, ranked, strict=True)]
+
+
+def list_suspects(counts: QualityCounts) -> list[Reason]:
+    """Suspicions, and the songs that look cut off, as one list."""
+    both = Reasons()
+    both.merge(counts.suspicions)
+    both.merge(counts.truncated)
+    return list_reasons(both, counts.num_songs)
 
 
 def list_tags(counts: QualityCounts) -> list[list[str]]:
@@ -211,10 +219,11 @@ def chart_songs_per_artist(findings: Findings) -> Markup:
 def chart_concentration(findings: Findings) -> Markup:
     """The share of songs that the most productive artists have together."""
     num_songs = findings.num_songs - findings.num_without_artist
-    points = [(num / findings.num_artists, songs / num_songs) for num, songs in findings.curve]
+    points = [(num, songs / num_songs) for num, songs in findings.curve]
     half = findings.num_artists_of_half
-    label = f"{half:,} of {findings.num_artists:,} artists have half of the songs"
-    return draw_curve(label, points, x_name="artists, most songs first", half=half / findings.num_artists)
+    return draw_curve(
+        f"{half:,} of {findings.num_artists:,} artists have half of the songs", points, mark=half
+    )
 
 
 def map_genres(counts: QualityCounts) -> HeatMap:
