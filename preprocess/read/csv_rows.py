@@ -11,28 +11,41 @@ it is then read as one, and the later stages drop it for its length.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
+from types import MappingProxyType
 from typing import TextIO
 
 from preprocess.read.chunks import MAX_CHUNK_CHARS, MAX_SHOWN_CHARS, BadLine, Cells
 from preprocess.read.text_files import read_lines
+from preprocess.read.values import BadRow
 
 MAX_ROW_CHARS = 1_000_000
 """A row longer than this is a quote that was never closed."""
+
+_REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "field larger": "row too long, or a quote that is never closed",
+        "expected after": "a quote that is never closed, or one inside a cell that is not doubled",
+        "new-line character": "a carriage return in a cell without quotes",
+    }
+)
+"""What the csv module says, and what it means."""
 
 _BLOCK_LINES = 4096
 _BLOCK_CHARS = 4_000_000
 
 
 def read_header(file: TextIO, delimiter: str) -> list[str]:
-    """The cells of the first row, empty when there is none."""
-    csv.field_size_limit(MAX_ROW_CHARS)
-    lines = _read_block(read_lines(file))
-    try:
-        return next((cells for cells in csv.reader(lines, delimiter=delimiter) if cells), [])
-    except csv.Error:
-        return []
+    """The cells of the first row, empty when there is none.
+
+    Raises:
+        BadRow: It is broken.
+    """
+    _, cells = next(_Records(file, delimiter).read(), (0, list[str]()))
+    if isinstance(cells, BadLine):
+        raise BadRow(f"the first row, which names the columns, is broken: {cells.reason}")
+    return cells
 
 
 def read_cells(file: TextIO, delimiter: str, rows_per_chunk: int) -> Iterator[tuple[int, int, Cells]]:
@@ -127,9 +140,9 @@ class _Records:
     def _judge_error(self, error: str, end: int) -> str | None:
         """Why the row is broken, or None when only more lines can tell."""
         if "unexpected end" not in error:
-            if "field larger" in error:
-                return "row too long, or a quote that is never closed"
-            return f"broken CSV: {error}"
+            return next(
+                (reason for told, reason in _REASONS.items() if told in error), f"broken CSV: {error}"
+            )
         num_chars = sum(map(len, islice(self._lines, self._next, end)))
         if self._at_end or num_chars > MAX_ROW_CHARS:
             return "a quote that is never closed"

@@ -93,7 +93,9 @@ def open_sources(
                 Source(str(path), "hub", _recognise(str(path), hub.columns, named, needs_lyrics), hub=hub)
             )
         else:
-            sources += [_open_file(file, named, needs_lyrics) for file in find_files([path])]
+            with _told_as_damage(str(path)):
+                files = find_files([path])
+            sources += [_open_file(file, named, needs_lyrics) for file in files]
     return sources
 
 
@@ -162,8 +164,11 @@ def _open_file(path: Path, named: Mapping[str, str], needs_lyrics: bool) -> Sour
 def _open_csv(path: Path, delimiters: str, named: Mapping[str, str], needs_lyrics: bool) -> Source:
     failure: DataError | None = None
     for delimiter in delimiters:
-        with open_text(path) as file:
-            header = read_header(file, delimiter)
+        try:
+            with open_text(path) as file:
+                header = read_header(file, delimiter)
+        except BadRow as bad:
+            raise DataError(f"{path}: {bad}. Mend the file's first line.") from None
         if not header:
             break
         try:

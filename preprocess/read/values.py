@@ -22,7 +22,7 @@ class BadRow(ValueError):  # noqa: N818 - it is a verdict on a row, not an error
 
 
 _NO_ARTIST = re.compile(
-    r"(unknown( artist)?|anonymous|various( artists)?|n/?a|nan|null|none|\[\]|\{\}|genius .*translations?|)",
+    r"(unknown( artist)?|anonymous|various( artists)?|n/?a|nan|null|none|\[\]|\{\}|)",
     re.IGNORECASE,
 )
 _LIFE_DATES = re.compile(r"\s*\([^()]*(?:[\d?]\s?[-\u2013]\s?\d{3,4}|\dth century)\)$", re.IGNORECASE)
