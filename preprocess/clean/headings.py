@@ -138,13 +138,13 @@ def _read_bracket(line: str) -> list[str | _Heading]:
 @lru_cache(maxsize=4096)
 def _find_heading(inside: str) -> _Heading | None:
     """The heading that the text between two brackets is."""
-    known = _KNOWN.match(inside)
-    if known:
-        return _heading(known)
     qualified = _QUALIFIED.fullmatch(inside)
     if qualified:
         number = qualified["ordinal"] or qualified["digit"]
         return qualified["word"], _ORDINALS.get((number or "").lower(), number)
+    known = _KNOWN.match(inside)
+    if known:
+        return _heading(known)
     named = _NAMED_FIRST.fullmatch(inside)
     return None if named is None else _heading(named)
 
@@ -173,7 +173,7 @@ def _write(lines: list[str | _Heading], headings: Headings) -> list[str]:
 
 @lru_cache(maxsize=1024)
 def _write_plain(heading: _Heading) -> str:
-    word = re.sub(r"^(pre|pré|post|pós)[- ]?(?=\w)", r"\1-", heading[0].lower())
+    word = re.sub(r"^(pre|pré|post|pós)[- ]?(?=chorus|hook|refr|coro|estrib|ritorn)", r"\1-", heading[0].lower())
     word = re.sub(r"[^\W_]+", lambda part: part[0].capitalize(), word)
     word = "Verse" if word == "Verses" else word
     return f"[{word} {heading[1]}]" if heading[1] else f"[{word}]"

@@ -73,6 +73,8 @@ _ROMANIZED_TITLE = re.compile(
 _ROMANIZING_ARTIST = re.compile(r"\bgenius\b.*\bromani[sz]|\bromani[sz]\w* genius\b", re.IGNORECASE)
 
 _MIN_LETTER_SHARE = 0.35
+_DENSE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
+_DENSE_EXTRA = 1.5
 
 
 def judge_lyrics(song: Song, lyrics: str, sung: SungText, *, min_chars: int, max_chars: int) -> Reason | None:
@@ -82,7 +84,8 @@ def judge_lyrics(song: Song, lyrics: str, sung: SungText, *, min_chars: int, max
         song: The song as read: its title, artist and tag count.
         lyrics: Its lyrics, cleaned.
         sung: What is sung in them.
-        min_chars: Shorter lyrics (characters, headings included) are dropped.
+        min_chars: Shorter lyrics (characters, headings included) are dropped. A character of Chinese, Japanese or
+            Korean says as much as two and a half letters, and counts so here.
         max_chars: Longer ones too.
     """
     if len(lyrics) < _MAX_PLACEHOLDER_CHARS and is_placeholder(lyrics):
@@ -96,7 +99,7 @@ def judge_lyrics(song: Song, lyrics: str, sung: SungText, *, min_chars: int, max
         return "not text"
     if is_no_song(song, sung):
         return "not a song"
-    if len(lyrics) < min_chars:
+    if len(lyrics) < min_chars and len(lyrics) + _DENSE_EXTRA * len(_DENSE.findall(lyrics)) < min_chars:
         return "too short"
     return "too long" if len(lyrics) > max_chars else None
 

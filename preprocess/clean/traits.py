@@ -92,10 +92,18 @@ def _find_suspicions(sung: SungText, *, damaged: bool, conflict: str | None) -> 
         found.append(conflict)
     if num_lines == 1:
         found.append("one line only")
-    if sung.text.isupper():
+    if _is_shouted(sung.text):
         found.append("all capitals")
     if num_lines >= _MIN_REPETITION_LINES and len(sung.distinct_lines) < num_lines / 2:
         most = max(Counter(sung.lines).values())
         if most > MAX_REPEATED_SHARE * num_lines:
             found.append("one line repeated")
     return tuple(found)
+
+
+def _is_shouted(text: str) -> bool:
+    """Whether all letters that could be small are capitals, and these are most of the text."""
+    if not text.isupper():
+        return False
+    num_capitals = sum(letter != small for letter, small in zip(text, text.lower(), strict=False))
+    return num_capitals > len(text) / 2
