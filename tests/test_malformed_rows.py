@@ -429,7 +429,10 @@ def test_a_good_row_stands_between_the_bad_ones_of_a_whole_file(tmp_path: Path) 
     bad = [
         case
         for case in CASES
-        if case.content.startswith(HEAD + A) and case.content.endswith(Z) and len(case.content) < 1000
+        if case.name == "a.csv"
+        and case.content.startswith(HEAD + A)
+        and case.content.endswith(Z)
+        and len(case.content) < 1000
     ]
     path = tmp_path / "all.csv"
     path.write_bytes(HEAD + b"".join(case.content.removeprefix(HEAD) for case in bad))

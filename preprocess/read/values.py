@@ -27,7 +27,7 @@ _NO_ARTIST = re.compile(
 )
 _LIFE_DATES = re.compile(r"\s*\([^()]*(?:[\d?]\s?[-\u2013]\s?\d{3,4}|\dth century)\)$", re.IGNORECASE)
 _NOTE = re.compile(r"\s*\((?:see )?also [^()]*\)", re.IGNORECASE)
-_POSTGRES_ITEM = re.compile(r'"((?:[^"\\]|\\.)*)"|([^",{}]+)')
+_POSTGRES_ITEM = re.compile(r'"((?:[^"\\]|\\.)*)"|([^",{}\s][^",{}]*)')
 
 # A number, a number written as a decimal, or a date that starts with its year.
 _YEAR = re.compile(r"(\d{4})(?:\.0*|[-/.]\d{1,2}(?!\d).*)?", re.DOTALL)
