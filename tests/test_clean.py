@@ -38,7 +38,9 @@ def test_lines_and_stanzas_stay() -> None:
 
 
 def test_line_ends_spaces_and_invisible_characters_are_made_uniform() -> None:
-    text = "\ufeffone\u200b two\u00a0 three \r\nfour\x00\tfive\r\n\r\n\r\n\r\n\u2028six\u00ad \u202eseven\u2060"
+    text = (
+        "\ufeffone\u200b two\u00a0 three \r\nfour\x00\tfive\r\n\r\n\r\n\r\n\u2028six\u00ad \u202eseven\u2060"
+    )
     assert clean_lyrics(text) == "one two three\nfour five\n\nsix seven"
     assert clean_lyrics("cafe\u0301") == "café"
     assert clean_lyrics("one\ttwo\nthree  four") == "one two\nthree four"
@@ -94,7 +96,10 @@ def test_escaped_line_breaks_become_line_breaks_only_when_there_are_no_others() 
         ("TranslationsEspañolPortuguês\nla", "la"),
         ("Translations\nEspañol\nPortuguês\nla", "la"),
         ("27 Contributors\nla", "la"),
-        ("9 ContributorsX Lyrics“X” is a song about the sea, and it… Read More\xa0\n[Verse 1]\nla", "[Verse 1]\nla"),
+        (
+            "9 ContributorsX Lyrics“X” is a song about the sea, and it… Read More\xa0\n[Verse 1]\nla",
+            "[Verse 1]\nla",
+        ),
         ("la la12EmbedShare URLCopyEmbedCopy", "la la"),
         ("la la12EmbedShare URLCopyEmbed", "la la"),
         ("la la\n1.2KEmbed", "la la"),
@@ -165,10 +170,45 @@ def test_time_stamps_go_and_a_line_with_several_is_sung_at_each() -> None:
 
 
 PIECES = st.sampled_from(
-    [*"ab \n\\n&;<>[]()?:.,'1Kx", "\n\n", "[Verse 1: A]", "[Chorus]", "Chorus", "Lyrics", " Lyrics", "27 Contributors"]
-    + ["Translations", "Español", "You might also like", "12Embed", "Embed", "Share URLCopyEmbed", "&amp;", "&lt;"]
-    + ["See A Live", "Get tickets as low as $17", "[00:01.00]", "<i>", "</i>", "<br>", "[?]", "\u200d", "é", "e\u0301"]
-    + ["\ufeff", "\u00a0", "\r\n", "â€™", "Writer: A", "Lyrics from Genius", "作词：", "… Read More", "[", "\\n\\n", "爱"]
+    [
+        *"ab \n\\n&;<>[]()?:.,'1Kx",
+        "\n\n",
+        "[Verse 1: A]",
+        "[Chorus]",
+        "Chorus",
+        "Lyrics",
+        " Lyrics",
+        "27 Contributors",
+        "Translations",
+        "Español",
+        "You might also like",
+        "12Embed",
+        "Embed",
+        "Share URLCopyEmbed",
+        "&amp;",
+        "&lt;",
+        "See A Live",
+        "Get tickets as low as $17",
+        "[00:01.00]",
+        "<i>",
+        "</i>",
+        "<br>",
+        "[?]",
+        "\u200d",
+        "é",
+        "e\u0301",
+        "\ufeff",
+        "\u00a0",
+        "\r\n",
+        "â€™",
+        "Writer: A",
+        "Lyrics from Genius",
+        "作词：",
+        "… Read More",
+        "[",
+        "\\n\\n",
+        "爱",
+    ]
 )
 
 

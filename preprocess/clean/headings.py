@@ -173,7 +173,9 @@ def _write(lines: list[str | _Heading], headings: Headings) -> list[str]:
 
 @lru_cache(maxsize=1024)
 def _write_plain(heading: _Heading) -> str:
-    word = re.sub(r"^(pre|pré|post|pós)[- ]?(?=chorus|hook|refr|coro|estrib|ritorn)", r"\1-", heading[0].lower())
+    word = re.sub(
+        r"^(pre|pré|post|pós)[- ]?(?=chorus|hook|refr|coro|estrib|ritorn)", r"\1-", heading[0].lower()
+    )
     word = re.sub(r"[^\W_]+", lambda part: part[0].capitalize(), word)
     word = "Verse" if word == "Verses" else word
     return f"[{word} {heading[1]}]" if heading[1] else f"[{word}]"

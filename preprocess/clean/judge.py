@@ -59,7 +59,8 @@ _MARKED_TITLE = re.compile(r"[(\[（【]|ranslat|omani[sz]|RANSLAT|OMANI[SZ]")
 _TRANSLATED_TITLE = re.compile(
     rf"[(\[（【](?:{_LANGUAGE}(?:[ /]{_LANGUAGE})? )?(?:translation|translated(?: (?:in)?to {_LANGUAGE})?)[)\]）】]"
     rf"|(?:^|[\s-]){_LANGUAGE} translation\s*$"
-    rf"|[(\[（【](?:[^\W\d_]+ )?(?!translation){_TRANSLATION_WORD}(?: [^()\[\]]{{1,40}})?[)\]）】]",
+    rf"|[(\[（【](?:[^\W\d_]+ |[\u3040-\u9fff\uac00-\ud7af]{{1,6}})?"
+    rf"(?!translation){_TRANSLATION_WORD}(?: [^()\[\]]{{1,40}})?[)\]）】]",
     re.IGNORECASE,
 )
 _TRANSLATING_ARTIST = re.compile(

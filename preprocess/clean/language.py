@@ -164,16 +164,16 @@ def read_language(sung: SungText) -> tuple[str, float]:
     """As `detect_language`, of a song that is split already."""
     sample = _sample_lines(sung.distinct_lines, _MOST_CHARS)
     script, share = _find_script(sample)
+    is_short = len(sung.words - VOCABLES) < MIN_WORDS
+    if script == "latin":
+        return (UNKNOWN, 0.0) if is_short else _read_latin(sung, sample)
+    code, score = script, 1.0
     if script in _SHARED:
-        code, score = _ask(sample, _SHARED[script])
-        if score < MIN_SCORE:
-            code = _MAIN.get(script, UNKNOWN)
-        return code, round(min(score, share) if code == UNKNOWN else min(max(score, MIN_SCORE), share), 2)
-    if script != "latin":
-        return (script, round(share, 2)) if share >= MIN_SCORE else (UNKNOWN, round(share, 2))
-    if len(sung.words - VOCABLES) < MIN_WORDS:
-        return UNKNOWN, 0.0
-    return _read_latin(sung, sample)
+        code, score = (UNKNOWN, 0.0) if is_short else _ask(sample, _SHARED[script])
+        if score < MIN_SCORE and script in _MAIN:
+            code, score = _MAIN[script], MIN_SCORE
+    score = round(min(score, share), 2)
+    return (code if score >= MIN_SCORE else UNKNOWN), score
 
 
 def settle_language(given: str | None, detected: str, score: float) -> tuple[str, str | None]:

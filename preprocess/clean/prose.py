@@ -75,7 +75,7 @@ class Bar:
 SONG_BAR = Bar(words_a_line=40, ends_a_line=2.0, words_a_sentence=33, words_a_speech=14)
 """For a text that its source files among songs, or says nothing about."""
 
-MISC_BAR = Bar(words_a_line=22, ends_a_line=0.8, words_a_sentence=40, words_a_speech=8)
+MISC_BAR = Bar(words_a_line=22, ends_a_line=0.8, words_a_sentence=40, words_a_speech=10)
 """For a text that its source files under "misc"."""
 
 _MAX_RUN_ON_SHARE = 0.015
@@ -103,7 +103,7 @@ def is_no_song(song: Song, sung: SungText) -> bool:
         return True
     if num_words < _MIN_PROSE_WORDS:
         return False
-    if mean >= bar.words_a_speech and sung.text.count(":") >= _MIN_SPEECHES and _is_dialogue(lines):
+    if mean >= bar.words_a_speech and not _returns(sung) and _is_dialogue(lines):
         return True
     return _is_prose(sung, num_words, mean, bar) or (bar is MISC_BAR and _is_wrapped_prose(lines, mean))
 

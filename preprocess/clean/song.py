@@ -24,8 +24,8 @@ class CleanSettings(Settings):
     """How songs are cleaned, and which are dropped."""
 
     min_chars: int = Field(default=MIN_CHARS, ge=0)
-    """Shorter cleaned lyrics (characters, headings included) are dropped; a Chinese, Japanese or Korean character counts
-    as two and a half."""
+    """Shorter cleaned lyrics (characters, headings included) are dropped. A Chinese, Japanese or Korean character
+    counts as two and a half."""
 
     max_chars: int = Field(default=MAX_CHARS, ge=1)
     """Longer ones too."""

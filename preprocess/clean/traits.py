@@ -5,7 +5,7 @@ damaged characters (by a fifth)::
 
     facts     0.20   how many of artist, title, genre and year are known
     lines     0.25   lines up to 12, three quarters; two stanzas or more, one quarter
-    variety   0.20   different lines among all lines, full from 0.35 on: a song whose chorus is most of it keeps it
+    variety   0.20   different lines among all lines, full from 0.25 on: a song whose chorus is most of it keeps it
     letters   0.15   letters among signs, from 0.5 (nothing) to 0.85 (full)
     language  0.20   the score of the language's reading; nothing when it is unknown
 
@@ -36,7 +36,7 @@ TRUNCATED_FACTOR = 0.5
 FULL_LINES = 12
 """A song of so many lines is as good as a longer one."""
 
-FULL_VARIETY = 0.35
+FULL_VARIETY = 0.25
 """A song with this share of different lines is as good as one without repetition."""
 
 MAX_REPEATED_SHARE = 0.8
