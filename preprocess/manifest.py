@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from preprocess.durable import sha256_of, write_text_durably
@@ -17,7 +17,7 @@ from preprocess.errors import DataError
 FORMAT_VERSION = 2
 
 SIDE_FILES = ("labels.json", "eval_songs.jsonl", "quality.json", "tokenizer/tokenizer.json")
-"""What a data set holds beside its splits; the manifest's `extra["files"]` has the sha256 of each."""
+"""What every data set holds beside its splits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,22 @@ class SplitInfo:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a data set holds. `extra` keeps the build's configuration, counts, versions and hashes of side files."""
+    """What a data set holds.
+
+    Attributes:
+        seq_len: Slots in a row.
+        tasks: Names of the tasks, which segments point to by index.
+        tokenizer_source: Where the tokenizer came from.
+        tokenizer_sha256: Of the tokenizer.
+        vocab_size: Ids lie below it.
+        prompt_format: Name of the chat format.
+        system: The system message.
+        stop_token: What ends an answer.
+        stop_token_id: Its id.
+        splits: By name.
+        extra: The build's configuration, counts, versions; `files`, the sha256 of each side file by name.
+        prompt_sha256: Of the chat format, rendered: see `hash_prompt`.
+    """
 
     seq_len: int
     tasks: tuple[str, ...]
@@ -74,6 +89,7 @@ class Manifest:
     stop_token_id: int
     splits: dict[str, SplitInfo]
     extra: dict[str, Any]
+    prompt_sha256: str = ""
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -111,6 +127,38 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _split_from_json(value: dict[str, Any]) -> SplitInfo:
     return SplitInfo(**{**value, "shards": tuple(ShardInfo(**shard) for shard in value["shards"])})
+
+
+def list_side_files(manifest: Manifest) -> dict[str, str]:
+    """The files beside the splits and the sha256 of each; none where the manifest lists none.
+
+    Raises:
+        DataError: The list is none, or names something outside the folder.
+    """
+    files = manifest.extra.get("files", {})
+    if not isinstance(files, dict) or not all(map(_is_inside, files)):
+        raise DataError(
+            f"manifest.json: its list of side files is no list of names and hashes, but {files!r}"
+        )
+    return files
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and path.parts != ()
+
+
+def named_files(manifest: Manifest) -> set[str]:
+    """Every file of a data set, as paths from its folder.
+
+    Raises:
+        DataError: The list of side files is damaged.
+    """
+    names = {"manifest.json", "dataset_dict.json", *list_side_files(manifest)}
+    for split, info in manifest.splits.items():
+        files = ("state.json", "dataset_info.json", *(shard.file for shard in info.shards))
+        names |= {f"{split}/{file}" for file in files}
+    return names
 
 
 def check_hashes(folder: Path, manifest: Manifest, splits: Iterable[str] | None = None) -> None:

@@ -106,7 +106,7 @@ class RowBatch:
             pa.ListArray.from_arrays(segments, pa.array(self.seq_lens, pa.int32())),
             pa.ListArray.from_arrays(segments, pa.array(self.parents, pa.int32())),
             pa.ListArray.from_arrays(segments, pa.array(self.tasks, pa.int32())),
-            pa.ListArray.from_arrays(segments, _whole(self.song_ids)),
+            pa.ListArray.from_arrays(segments, _compact(self.song_ids)),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
@@ -129,9 +129,9 @@ class RowBatch:
         return lengths
 
 
-def _whole(strings: pa.StringArray) -> pa.StringArray:
-    """The same strings with offsets from 0: a part of an array would carry the whole of it along."""
-    return strings if strings.offset == 0 else pa.concat_arrays([strings])
+def _compact(strings: pa.StringArray) -> pa.StringArray:
+    """The same strings in buffers of their own: a part of an array would carry the whole of it along."""
+    return pa.concat_arrays([strings])
 
 
 def join(batches: Sequence[RowBatch]) -> RowBatch:

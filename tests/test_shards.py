@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-from dataclasses import replace
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ import pyarrow as pa
 import pytest
 
 from preprocess import shards
-from preprocess.durable import write_text_durably
+from preprocess.durable import sha256_of
 from preprocess.errors import DataError, NoSpaceError
 from preprocess.forest import PackedRow, unpack_examples
-from preprocess.manifest import Manifest, check_hashes, read_manifest, write_manifest
+from preprocess.manifest import check_hashes, read_manifest
+from preprocess.row_batch import RowBatch
 from preprocess.shards import SCHEMA, ShardedRows, open_split, write_split
 from tests.toys import TASKS, encode_songs, make_songs, make_tokenizer
 
@@ -101,6 +102,90 @@ def test_writing_twice_gives_the_same_bytes(tmp_path: Path, rows: list[PackedRow
     assert write_split(tmp_path / "a", rows, TASKS, 9) == write_split(tmp_path / "b", rows, TASKS, 9)
 
 
+def test_rows_stream_in_one_by_one_in_batches_or_mixed_to_the_same_bytes(
+    tmp_path: Path, rows: list[PackedRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "ROWS_PER_BATCH", 4)
+    batch = RowBatch.of(rows)
+    ways: dict[str, list[PackedRow | RowBatch]] = {
+        "rows": list(rows),
+        "one batch": [batch],
+        "small batches": [batch.part(i, min(i + 3, 30)) for i in range(0, 30, 3)],
+        "mixed": [*rows[:2], batch.part(2, 11), batch.part(3, 3), *rows[11:14], batch.part(14, 30)],
+    }
+    infos = [write_split(tmp_path / name, iter(way), TASKS, 9, 30) for name, way in ways.items()]
+    assert [shard.num_rows for shard in infos[0].shards] == [9, 9, 9, 3]
+    assert infos == [infos[0]] * 4
+
+
+def test_rows_are_not_held_while_they_stream(tmp_path: Path, rows: list[PackedRow]) -> None:
+    alive: weakref.WeakSet[PackedRow] = weakref.WeakSet()
+    most = 0
+
+    class Row(PackedRow):
+        __slots__ = ("__weakref__",)
+
+    def stream() -> Iterator[PackedRow]:
+        nonlocal most
+        for _ in range(20):
+            for row in rows:
+                new = Row(*(getattr(row, name) for name in SCHEMA.names))
+                alive.add(new)
+                most = max(most, len(alive))
+                yield new
+                del new
+
+    write_split(tmp_path, stream(), TASKS, 1000, 600)
+    assert 200 < most <= 2 * shards.ROWS_PER_BATCH
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "message"), [(31, "rows end 1 short of row 31"), (29, "more than the 29")]
+)
+def test_another_number_of_rows_than_announced_is_refused(
+    tmp_path: Path, rows: list[PackedRow], num_rows: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        write_split(tmp_path, iter(rows), TASKS, 100, num_rows)
+
+
+def test_a_stream_without_its_number_of_rows_is_refused(tmp_path: Path, rows: list[PackedRow]) -> None:
+    with pytest.raises(ValueError, match="num_rows is needed"):
+        write_split(tmp_path, iter(rows), TASKS, 100)
+
+
+def test_rows_that_fail_to_come_leave_no_half_shard(tmp_path: Path, rows: list[PackedRow]) -> None:
+    def stream() -> Iterator[PackedRow]:
+        yield from rows[:12]
+        raise DataError("gone")
+
+    with pytest.raises(DataError, match="gone"):
+        write_split(tmp_path, stream(), TASKS, 10, 30)
+    assert [path.name for path in tmp_path.iterdir()] == ["data-00000-of-00003.arrow"]
+
+
+def test_the_sizes_and_hashes_are_those_of_the_files(tmp_path: Path, rows: list[PackedRow]) -> None:
+    for shard in write_split(tmp_path, rows, TASKS, 9).shards:
+        assert (tmp_path / shard.file).stat().st_size == shard.num_bytes
+        assert sha256_of(tmp_path / shard.file) == shard.sha256
+
+
+def test_the_files_and_their_folder_are_synced(
+    tmp_path: Path, rows: list[PackedRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    sync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    (shard,) = write_split(tmp_path, rows, TASKS, 100).shards
+    place = tmp_path.resolve()
+    assert synced[:2] == [f"{place}/{shard.file}.tmp", str(place)]
+
+
 def cut_at_batch_boundary(path: Path, num_batches: int) -> None:
     """Rewrite a stream with its first batches only: a whole, readable, shorter stream."""
     with pa.ipc.open_stream(path.read_bytes()) as reader:
@@ -184,76 +269,10 @@ def test_disk_errors_are_the_user_s_errors_and_leave_no_shard(
     assert list((tmp_path / "train").iterdir()) == []
 
 
-def test_a_text_that_fails_to_be_written_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "manifest.json"
-    write_text_durably(path, "old")
-
-    def fail(_descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(NoSpaceError):
-        write_text_durably(path, "new")
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["manifest.json"]
-
-
 def test_a_folder_that_cannot_be_made_is_a_data_error(tmp_path: Path, rows: list[PackedRow]) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="could not write"):
         write_split(tmp_path / "file" / "train", rows, TASKS, 100)
-
-
-def test_the_manifest_survives_the_round_trip(toy_dataset: Path, tmp_path: Path) -> None:
-    manifest = replace(
-        read_manifest(toy_dataset), system="Un été, 雨", extra={"config": {"seed": 1}, "n": [1]}
-    )
-    other = tmp_path / "other"
-    other.mkdir()
-    write_manifest(other, manifest)
-    assert read_manifest(other) == manifest
-    assert isinstance(manifest, Manifest)
-
-
-def test_a_missing_folder_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no such folder\. Make one with: python -m preprocess build"):
-        read_manifest(tmp_path / "nothing")
-
-
-def test_a_folder_without_a_manifest_is_not_finished(toy_dataset: Path) -> None:
-    (toy_dataset / "manifest.json").unlink()
-    with pytest.raises(DataError, match="not a finished data set"):
-        open_split(toy_dataset, "train")
-
-
-def damage_manifest(folder: Path, **changes: Any) -> None:  # noqa: ANN401
-    value = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(value | changes))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"splits": {"train": {}}}, {"splits": []}, {"surplus": 1}, {"tasks": None}, {"splits": {"a": 3}}],
-)
-def test_a_damaged_manifest_is_a_data_error(toy_dataset: Path, changes: dict[str, Any]) -> None:
-    damage_manifest(toy_dataset, **changes)
-    with pytest.raises(DataError, match=r"damaged"):
-        read_manifest(toy_dataset)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format_version": 2}'])
-def test_a_manifest_that_is_something_else_is_a_data_error(toy_dataset: Path, text: str) -> None:
-    (toy_dataset / "manifest.json").write_text(text)
-    with pytest.raises(DataError, match=r"manifest\.json: damaged"):
-        read_manifest(toy_dataset)
-
-
-def test_another_version_of_the_format_is_refused(toy_dataset: Path) -> None:
-    damage_manifest(toy_dataset, format_version=99)
-    with pytest.raises(DataError, match="another version of the format"):
-        read_manifest(toy_dataset)
 
 
 def test_a_split_that_is_not_there_is_refused_with_those_that_are(toy_dataset: Path) -> None:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from preprocess.schema import Int64Array
+
+IntegerArray = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,11 +43,12 @@ class Bins:
     def __iter__(self) -> Iterator[Int64Array]:
         return (self[i] for i in range(len(self)))
 
-    def sums(self, values: Int64Array) -> Int64Array:
+    def sums(self, values: IntegerArray) -> Int64Array:
         """int64[B]: the sum over each bin of some value of the items (int[N]); no bin may be empty."""
         if not len(self):
             return np.zeros(0, dtype=np.int64)
-        return np.add.reduceat(values[self.order], self.starts, dtype=np.int64)
+        sums: Int64Array = np.add.reduceat(values[self.order], self.starts, dtype=np.int64)
+        return sums
 
 
 def sort_stably(values: np.ndarray[Any, Any]) -> Int64Array:

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from preprocess.build.balance import even_out
-from preprocess.build.bins import Bins, sort_stably
+from preprocess.build.bins import Bins, IntegerArray, sort_stably
 from preprocess.build.patterns import Packing, pack_histogram
 from preprocess.schema import Int64Array
 
 
 def pack_lengths(
-    lengths: Sequence[int] | Int64Array,
+    lengths: Sequence[int] | IntegerArray,
     capacity: int,
     seed: int = 0,
-    weights: Sequence[int] | Int64Array | None = None,
+    weights: Sequence[int] | IntegerArray | None = None,
 ) -> Bins:
     """Pack items into bins, never more of them than item-wise best-fit decreasing finds.
 
