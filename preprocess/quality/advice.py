@@ -62,6 +62,18 @@ def plural(count: int, noun: str, nouns: str = "") -> str:
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
+def _agree(count: int, phrase: str) -> str:
+    """A phrase that begins with a verb in both numbers, as in "lacks|lack a year"."""
+    verbs, rest = phrase.split(" ", 1)
+    one, many = verbs.split("|")
+    return f"{one if count == 1 else many} {rest}"
+
+
+def _told(count: int, whole: int, phrase: str) -> str:
+    """As in "2 songs (0.1%) lack a year"."""
+    return f"{plural(count, 'song')} ({percent(count, whole)}) {_agree(count, phrase)}"
+
+
 def advise(report: QualityReport) -> list[Advice]:
     """All there is to look at, the weightiest first."""
     found = [advice for look in _LOOKS for advice in look(report)]
@@ -92,7 +104,7 @@ def _look_at_rows(report: QualityReport) -> Iterator[Advice]:
         )
     if counts.num_dropped:
         yield Advice(
-            f"{plural(counts.num_dropped, 'song')} ({percent(counts.num_dropped, whole)}) were dropped in cleaning",
+            _told(counts.num_dropped, whole, "was|were dropped in cleaning"),
             f"They were no lyrics, or not of the wanted kind. {_main_reason(counts.dropped)}",
             "Look at the samples: if good songs are among them, loosen the limits of cleaning.",
             "dropped",
@@ -104,8 +116,7 @@ def _look_at_copies(report: QualityReport) -> Iterator[Advice]:
     found, whole = report.findings, report.findings.num_songs
     if found.num_duplicates:
         yield Advice(
-            f"{plural(found.num_duplicates, 'song')} ({percent(found.num_duplicates, whole)}) repeat the words of "
-            "an earlier one",
+            _told(found.num_duplicates, whole, "repeats|repeat the words of an earlier one"),
             "Trained on as they are, repeated songs would be learned by heart and would leak into evaluation.",
             "Nothing: the sample keeps one of each. If it is far more than one or two per cent, look whether a "
             "file was given twice.",
@@ -114,8 +125,7 @@ def _look_at_copies(report: QualityReport) -> Iterator[Advice]:
         )
     if found.num_near_duplicates:
         yield Advice(
-            f"{plural(found.num_near_duplicates, 'song')} ({percent(found.num_near_duplicates, whole)}) are nearly "
-            "the same as another",
+            _told(found.num_near_duplicates, whole, "is|are nearly the same as another"),
             "Other transcriptions, remixes and live versions of the same song.",
             "Nothing: the sample keeps one of each, and none crosses from training into evaluation.",
             "duplicates",
@@ -123,8 +133,7 @@ def _look_at_copies(report: QualityReport) -> Iterator[Advice]:
         )
     if found.num_shared:
         yield Advice(
-            f"{plural(found.num_shared, 'lyric')} stand under several artists "
-            f"({plural(found.num_songs_shared, 'song')}, {percent(found.num_songs_shared, whole)})",
+            _told(found.num_songs_shared, whole, "has|have words that stand under several artists"),
             "Covers, traditionals, or rows with the wrong artist: who sings them cannot be told from the words.",
             "Look at the examples. If one name is plainly wrong, correct it in the source or with --metadata.",
             "duplicates",
@@ -137,7 +146,8 @@ def _look_at_artists(report: QualityReport) -> Iterator[Advice]:
     many = found.num_artists_by_genres[3]
     if many:
         yield Advice(
-            f"{plural(many, 'artist')} of {found.num_artists:,} have songs in three genres or more",
+            f"{many:,} of {plural(found.num_artists, 'artist')} "
+            + _agree(many, "has|have songs in three genres or more"),
             "Genres were given song by song, by whoever uploaded it: what the model is to learn is contradictory.",
             "Look at the worst. A placeholder such as “Various Artists” is no artist; for the rest a genre for each "
             "artist in a --metadata file helps.",
@@ -146,7 +156,8 @@ def _look_at_artists(report: QualityReport) -> Iterator[Advice]:
         )
     if found.num_artists_of_half and found.num_artists_of_half * 20 <= found.num_artists:
         yield Advice(
-            f"{plural(found.num_artists_of_half, 'artist')} of {found.num_artists:,} make up half of the songs",
+            f"{found.num_artists_of_half:,} of {plural(found.num_artists, 'artist')} "
+            + _agree(found.num_artists_of_half, "makes|make up half of the songs"),
             "A few voices would dominate training.",
             "sample.songs_per_artist limits each; lower it for more variety.",
             "artists",
@@ -170,7 +181,7 @@ def _look_at_missing(report: QualityReport) -> Iterator[Advice]:
         num = counts.missing[fact]
         if num:
             yield Advice(
-                f"{plural(num, 'song')} ({percent(num, counts.num_songs)}) lack {name}",
+                _told(num, counts.num_songs, f"lacks|lack {name}"),
                 meaning,
                 f"If a table with the {fact} of these songs exists, give it with --metadata.",
                 "facts",
@@ -183,7 +194,7 @@ def _look_at_texts(report: QualityReport) -> Iterator[Advice]:
     whole = counts.num_songs
     if counts.num_suspect:
         yield Advice(
-            f"{plural(counts.num_suspect, 'song')} ({percent(counts.num_suspect, whole)}) look suspicious",
+            _told(counts.num_suspect, whole, "looks|look suspicious"),
             f"They were kept, but may not be lyrics as they were sung. {_main_reason(counts.suspicions)}",
             "Read the samples; what is no song can be dropped by stricter limits in cleaning.",
             "suspect",
@@ -191,7 +202,7 @@ def _look_at_texts(report: QualityReport) -> Iterator[Advice]:
         )
     if counts.num_truncated:
         yield Advice(
-            f"{plural(counts.num_truncated, 'song')} ({percent(counts.num_truncated, whole)}) look cut off",
+            _told(counts.num_truncated, whole, "looks|look cut off"),
             "Answers about the structure of a song that ends too early are wrong.",
             "If many end at the same length, the source cut them: look for a fuller one.",
             "suspect",
@@ -200,7 +211,7 @@ def _look_at_texts(report: QualityReport) -> Iterator[Advice]:
     low = sum(counts.qualities[:_LOW_QUALITY_BINS])
     if low:
         yield Advice(
-            f"{plural(low, 'song')} ({percent(low, whole)}) have a quality score below 0.3",
+            _told(low, whole, "has|have a quality score below 0.3"),
             "Too short, too repetitive or too little text to learn from.",
             "Nothing: sample.min_quality leaves them out. Raise it for a stricter choice.",
             "suspect",
@@ -209,7 +220,7 @@ def _look_at_texts(report: QualityReport) -> Iterator[Advice]:
     without = whole - counts.num_with_headings
     if without:
         yield Advice(
-            f"{plural(without, 'song')} ({percent(without, whole)}) have no section headings",
+            _told(without, whole, "has|have no section headings"),
             "Verse and chorus are then told by repetition alone.",
             "Nothing, unless all songs lack them: then a step before this one may have removed them.",
             "facts",
@@ -232,8 +243,7 @@ def _look_at_labels(report: QualityReport) -> Iterator[Advice]:
     foreign += counts.genres.num_other
     if foreign:
         yield Advice(
-            f"{plural(foreign, 'song')} ({percent(foreign, counts.num_songs)}) have a genre outside the project's "
-            f"{len(GENRES)}",
+            _told(foreign, counts.num_songs, f"has|have a genre outside the project's {len(GENRES)}"),
             "Each such name counts as a genre of its own, with its own place in the sample.",
             "Map the names to the project's genres with a table (read.genres), or list the wanted ones in "
             "sample.genres.",
@@ -244,7 +254,7 @@ def _look_at_labels(report: QualityReport) -> Iterator[Advice]:
     if scarce and counts.num_songs >= _FEW_SONGS * len(GENRES):
         told = ", ".join(f"{genre} ({counts.genres.counts[genre]:,})" for genre in scarce)
         yield Advice(
-            f"{plural(len(scarce), 'genre')} {'has' if len(scarce) == 1 else 'have'} fewer than {_FEW_SONGS:,} songs: "
+            f"{plural(len(scarce), 'genre')} {_agree(len(scarce), 'has|have fewer than')} {_FEW_SONGS:,} songs: "
             f"{told}",
             "The sample cannot be balanced over them as the plan asks.",
             "Find more such songs, or lower sample.songs_per_genre.",
@@ -266,8 +276,7 @@ def _look_at_language(report: QualityReport) -> Iterator[Advice]:
         )
     if counts.num_explicit:
         yield Advice(
-            f"{plural(counts.num_explicit, 'song')} ({percent(counts.num_explicit, counts.num_songs)}) have explicit "
-            "words",
+            _told(counts.num_explicit, counts.num_songs, "has|have explicit words"),
             "A model trained on them will use them.",
             "Decide whether that is wanted; the share by genre is below.",
             "explicit",

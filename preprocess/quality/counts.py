@@ -125,16 +125,17 @@ class QualityCounts:
             for suspicion in traits.suspicions:
                 self.suspicions.add(suspicion, lambda: Sample.of(song))
 
-    def reject(self, source: str, line: int, reason: str) -> None:
+    def reject(self, source: str, line: int, reason: str, row: str = "") -> None:
         """Count a row that is no song.
 
         Args:
             source: Its file.
             line: Its line or row, from 1.
             reason: Why.
+            row: Its text, of which the beginning is shown.
         """
         where = f"{shorten(PurePath(source).name or source)}:{line}"
-        self.rejected.add(reason, lambda: Sample(None, None, "", where))
+        self.rejected.add(reason, lambda: Sample(None, None, shorten(row), where))
 
     def drop(self, song: Song, reason: str) -> None:
         """Count a song that cleaning dropped."""

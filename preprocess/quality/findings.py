@@ -223,6 +223,14 @@ def _ranks(last: int) -> list[int]:
 
 def _look_at_lyrics(columns: SongColumns) -> _Lyrics:
     order = np.lexsort((columns.artist, columns.lyrics))
+    ordered = columns.lyrics[order]
+    is_copy = np.concatenate(([False], ordered[1:] == ordered[:-1], [False]))
+    num_duplicates = int(np.count_nonzero(is_copy))
+    # Nearly all lyrics occur once; only those that occur again are looked at further.
+    order = order[is_copy[:-1] | is_copy[1:]]
+    figures = {"num_duplicates": num_duplicates, "copies": _binned(np.zeros(0, np.int64), _COPY_BINS)}
+    if not len(order):
+        return _Lyrics(figures, [], [])
     ordered, artist = columns.lyrics[order], columns.artist[order]
     starts = _starts(ordered)
     is_new = np.concatenate(([True], (artist[1:] != artist[:-1]) | (ordered[1:] != ordered[:-1]))) & (
@@ -236,8 +244,7 @@ def _look_at_lyrics(columns: SongColumns) -> _Lyrics:
     for group in worst.tolist():
         songs = slice(starts[group], starts[group] + sizes[group])
         singers.append(np.sort(order[songs][is_new[songs]])[:_NAMES_PER_LYRICS].tolist())
-    figures = {
-        "num_duplicates": len(order) - len(starts),
+    figures |= {
         "copies": _binned(sizes, _COPY_BINS),
         "num_shared": len(shared),
         "num_songs_shared": int(sizes[shared].sum()),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from preprocess.choose.columns import SongColumns
 from preprocess.choose.describe import concatenate, describe_songs
+from preprocess.clean.song import Cleaned, CleanSettings, clean_song
 from preprocess.quality.counts import FACTS, NUM_QUALITY_BINS, QualityCounts, percentiles
 from preprocess.quality.findings import ArtistFound, Findings, find_all
 from preprocess.quality.tallies import PairTally, Reasons, Tally
-from preprocess.schema import Song, Traits
+from preprocess.schema import Song
 
 FORMAT = 2
 """Version of what `QualityReport.to_json` gives; 1 was the one without this number."""
@@ -120,23 +121,28 @@ def _songs_by_name(artists: Iterable[ArtistFound]) -> dict[str, int]:
     return {artist.name: artist.num_songs for artist in artists}
 
 
-def measure_quality(songs: Iterable[Song], judge: Callable[[Song], Traits]) -> QualityReport:
-    """Report on songs that are already read and cleaned, in one process; some numbers and a name are kept of each.
+def measure_quality(songs: Iterable[Song], settings: CleanSettings | None = None) -> QualityReport:
+    """Clean, judge and report on songs in one process; some numbers and a name are kept of each.
 
     Args:
-        songs: The songs.
-        judge: Judges a song, as cleaning does.
+        songs: Songs as read; cleaning leaves clean ones as they are.
+        settings: How they are cleaned; None: as by default.
     """
     counts, names = QualityCounts(), list[str | None]()
+    settings = settings or CleanSettings()
 
     def describe() -> Iterator[SongColumns]:
         left = iter(songs)
         while batch := list(islice(left, _BATCH)):
-            traits = [judge(song) for song in batch]
-            for song, judged in zip(batch, traits, strict=True):
-                counts.add(song, judged)
-            names.extend(song.artist for song in batch)
-            yield describe_songs(batch, traits)
+            kept: list[Cleaned] = []
+            for cleaned in (clean_song(song, settings) for song in batch):
+                if cleaned.reason is None:
+                    counts.add(cleaned.song, cleaned.traits)
+                    names.append(cleaned.song.artist)
+                    kept.append(cleaned)
+                else:
+                    counts.drop(cleaned.song, cleaned.reason)
+            yield describe_songs([cleaned.song for cleaned in kept], [cleaned.traits for cleaned in kept])
 
     columns = concatenate(describe())
     return QualityReport(counts, find_all(columns, lambda places: [names[place] for place in places]))
