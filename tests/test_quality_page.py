@@ -19,7 +19,7 @@ from preprocess.quality.counts import QualityCounts
 from preprocess.quality.findings import ArtistFound, Findings, SharedLyrics
 from preprocess.quality.overview import QualityReport, measure_quality
 from preprocess.quality.page import render_page, write_html
-from preprocess.quality.sections import list_explicit, map_genres
+from preprocess.quality.sections import list_decades, list_explicit, map_genres
 from preprocess.schema import Song, Traits
 
 EVIL = "<script>alert('x')</script> & \"Sons\""
@@ -233,9 +233,34 @@ def test_the_heat_map_holds_every_song_once() -> None:
         counts.add(song, Traits(n % 30 == 1, False, 1.0))
     told = cells(counts)
     assert sum(int(cell.replace(",", "")) for cell in told.values()) == 2000
-    assert ("(other)", "(other)") in told
+    assert ("(other)", "earlier") in told
+    assert ("(other)", "later") in told
     assert ("(none)", "(none)") in told
     assert list_explicit(counts)[0].name == "G1"
+
+
+def test_decades_stand_in_order_with_thin_ends_put_together() -> None:
+    counts = QualityCounts()
+    for year, num in {
+        7: 1,
+        850: 2,
+        1930: 1,
+        **dict.fromkeys(range(1940, 2021, 10), 9),
+        2090: 4,
+        2100: 1,
+    }.items():
+        for n in range(num):
+            counts.add(Song(f"{year} {n}", "la", year=year), Traits(False, False, 1.0))
+    counts.add(Song("x", "la"), Traits(False, False, 1.0))
+    shown = list_decades(counts, 9)
+    assert [bar.name for bar in shown] == [
+        "earlier",
+        *(f"{year}s" for year in range(1940, 2021, 10)),
+        "later",
+        "(none)",
+    ]
+    assert [bar.count for bar in shown] == ["4", *["9"] * 9, "5", "1"]
+    assert [bar.name for bar in list_decades(counts, 99)][:3] == ["0s", "850s", "1930s"]
 
 
 def run_chromium(tmp_path: Path, *arguments: str) -> str:

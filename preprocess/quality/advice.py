@@ -172,7 +172,7 @@ _USES = {
     "year": ("a year", "No question about the time is made of them, and decades cannot be balanced."),
     "album": ("an album", "Little depends on it."),
 }
-_IMPORTANCE = {"title": _FAINT, "artist": 1.0, "genre": 1.0, "year": _WEAK, "album": 0.004}
+_IMPORTANCE = {"title": _FAINT, "artist": 1.0, "genre": 1.0, "year": _WEAK, "album": 0.002}
 
 
 def _look_at_missing(report: QualityReport) -> Iterator[Advice]:

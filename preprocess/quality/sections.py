@@ -195,12 +195,30 @@ def _short_decade(name: str) -> str:
 
 
 def _decades(counts: QualityCounts, most: int = _MAX_DECADES) -> list[tuple[str, int]]:
-    """The most frequent decades in order, then all others together, then none."""
-    known = [(name, count) for name, count in counts.decades.ranked() if name not in ("", OTHER)]
-    shown = sorted(known[:most], key=lambda item: (len(item[0]), item[0]))
-    rest = sum(count for _, count in known[most:]) + counts.decades.num_other
-    none = counts.decades.counts.get("", 0)
-    return shown + ([(OTHER, rest)] if rest else []) + ([(NO_NAME, none)] if none else [])
+    """Decades in order with their songs, the thin ends put together; then what is not told apart, then none."""
+    sums: dict[str, int] = {}
+    for decade, name in _name_decades(counts, most).items():
+        sums[name] = sums.get(name, 0) + counts.decades.counts[decade]
+    if counts.decades.num_other:
+        sums[OTHER] = counts.decades.num_other
+    if "" in counts.decades.counts:
+        sums[NO_NAME] = counts.decades.counts[""]
+    return list(sums.items())
+
+
+def _name_decades(counts: QualityCounts, most: int = _MAX_DECADES) -> dict[str, str]:
+    """Decade → its own name for `most` in a row, "earlier" or "later" for the others; in order of time."""
+    nums = counts.decades.counts
+    ordered = sorted((decade for decade in nums if decade), key=lambda decade: int(decade[:-1]))
+    start, end, num_earlier, num_later = 0, len(ordered), 0, 0
+    while end - start > most:
+        earlier, later = num_earlier + nums[ordered[start]], num_later + nums[ordered[end - 1]]
+        if earlier <= later:
+            start, num_earlier = start + 1, earlier
+        else:
+            end, num_later = end - 1, later
+    shown = {decade: decade for decade in ordered[start:end]}
+    return dict.fromkeys(ordered[:start], "earlier") | shown | dict.fromkeys(ordered[end:], "later")
 
 
 def chart_qualities(counts: QualityCounts) -> Markup:
@@ -228,12 +246,11 @@ def chart_concentration(findings: Findings) -> Markup:
 
 def map_genres(counts: QualityCounts) -> HeatMap:
     """Genres by decades; heat is the square root of the count's part of the largest."""
-    decades = [name for name, _ in _decades(counts)]
+    names, decades = _name_decades(counts), [name for name, _ in _decades(counts)]
     genres = [name for name, _ in counts.genres.ranked(_MAX_HEAT_ROWS) if name != OTHER]
     cells: dict[tuple[str, str], int] = {}
     for genre, decade, count in counts.genre_decades.ranked():
-        row, column = genre if genre in genres else OTHER, decade or NO_NAME
-        key = (row, column if column in decades else OTHER)
+        key = (genre if genre in genres else OTHER, names.get(decade, OTHER) if decade else NO_NAME)
         cells[key] = cells.get(key, 0) + count
     rows = genres + ([OTHER] if any(row == OTHER for row, _ in cells) else [])
     highest = max(cells.values(), default=1)
