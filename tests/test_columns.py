@@ -122,7 +122,7 @@ def test_each_known_shape_gives_its_facts_and_no_other(
 
 def test_synced_lyrics_stand_in_for_missing_ones_without_their_stamps() -> None:
     synced = "[ar:Pixies]\n[00:01.20]Hey\n[00:03.00] been trying\n\n[01:02][02:03.4]to meet you\n[Chorus]"
-    row = {"name": "Hey", "artist_name": "P", "plain_lyrics": "", "synced_lyrics": synced}
+    row: dict[str, object] = {"name": "Hey", "artist_name": "P", "plain_lyrics": "", "synced_lyrics": synced}
     assert song_of(row).lyrics == "Hey\nbeen trying\n\nto meet you\n[Chorus]"
     assert song_of({**row, "plain_lyrics": "plain [00:01.20]"}).lyrics == "plain [00:01.20]"
     assert song_of({"artist_name": "P", "synced_lyrics": synced}).lyrics.startswith("Hey")

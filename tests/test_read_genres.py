@@ -49,7 +49,8 @@ def test_the_word_is_kept_as_it_stands_beside_the_genre() -> None:
     assert table.map_cell("HIP  hop") == ("HIP hop", "Hip-Hop")
     assert table.map_cell(["jazz", "canadian pop", "rock"]) == ("jazz, canadian pop, rock", "Rock")
     assert table.map_cell("['jazz', 'bop']") == ("jazz, bop", "Jazz")
-    assert [table.map_cell(value) for value in (None, "", [], "[]", float("nan"), True)] == [(None, None)] * 6
+    nothing: list[object] = [None, "", [], "[]", float("nan"), True]
+    assert [table.map_cell(value) for value in nothing] == [(None, None)] * 6
 
 
 def test_a_user_s_entries_go_before_the_shipped_ones(tmp_path: Path) -> None:

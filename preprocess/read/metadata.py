@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,7 @@ class MetadataIndex:
         self._sources = sources
         self._columns = {name: facts.column(name).chunks for name in facts.column_names}
         sizes = [len(chunk) for chunk in self._columns["title"]]
-        self._starts = np.cumsum([0, *sizes])
+        self._starts = list(accumulate(sizes, initial=0))
 
     @classmethod
     def open(cls, folder: Path) -> MetadataIndex:
@@ -148,13 +150,14 @@ class MetadataIndex:
     def _merge(self, rows: UInt32Array) -> tuple[dict[str, Any], str]:
         """The facts of some rows that do not disagree, each from the first row that tells it; the first's source."""
         names = (*FACTS, "tag", "source")
-        told = [{name: self._cell(name, int(row)) for name in names} for row in rows]
+        told = [self._read_row(int(row)) for row in rows]
         facts = {name: next((row[name] for row in told if row[name] is not None), None) for name in names}
         return facts, self._sources[told[0]["source"]]
 
-    def _cell(self, name: str, row: int) -> Any:  # noqa: ANN401 - text or number
-        chunk = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self._columns[name][chunk][row - int(self._starts[chunk])].as_py()
+    def _read_row(self, row: int) -> dict[str, Any]:
+        chunk = bisect_right(self._starts, row) - 1
+        index = row - self._starts[chunk]
+        return {name: chunks[chunk][index].as_py() for name, chunks in self._columns.items()}
 
 
 def _differ(fact: str, own: str | int | None, other: str | int | None) -> bool:

@@ -103,12 +103,16 @@ def read_chunks(source: Source, rows_per_chunk: int) -> Iterator[RowChunk]:
     """Cut a source into chunks of rows; one is held in memory at a time.
 
     Raises:
-        DataError: The source is damaged.
+        DataError: The source is damaged, or has no rows.
     """
     assert rows_per_chunk > 0
+    number = 0
     with _told_as_damage(source.name):
-        for number, (first, num_rows, rows) in enumerate(_read_pieces(source, rows_per_chunk)):
+        for first, num_rows, rows in _read_pieces(source, rows_per_chunk):
             yield RowChunk(source.name, number, first, num_rows, source.schema, rows)
+            number += 1
+    if number == 0:
+        raise DataError(f"{source.name} has no rows. Give a file with songs.")
 
 
 def _read_pieces(source: Source, rows_per_chunk: int) -> _Pieces:
