@@ -204,13 +204,13 @@ def test_a_tokenizer_model_cut_at_a_line_end_is_refused(tmp_path: Path, llama3_m
 
 @pytest.mark.parametrize("name", ["./nothing", "/nowhere/tokenizer.json", "a/b/c", "toy.gguf", "~/models"])
 def test_a_missing_path_is_not_taken_for_a_hub_id(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr("preprocess.tokenizer._load_from_hub", lambda _name: pytest.fail("asked the hub"))
+    monkeypatch.setattr("preprocess.tokenizer.load._load_from_hub", lambda _name: pytest.fail("asked the hub"))
     with pytest.raises(ConfigError, match="no such file or folder"):
         load_tokenizer(name)
 
 
 def test_a_folder_without_a_tokenizer_says_what_it_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"neither tokenizer\.json nor tokenizer\.model"):
+    with pytest.raises(ConfigError, match=r"neither tokenizer\.json nor tokenizer\.model nor tekken"):
         load_tokenizer(tmp_path)
 
 
@@ -230,7 +230,7 @@ class FakeTokenizer:
 
 def test_a_hub_id_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeTokenizer, "asked", [], raising=False)
-    monkeypatch.setattr("preprocess.tokenizer.Tokenizer", FakeTokenizer)
+    monkeypatch.setattr("preprocess.tokenizer.load.Tokenizer", FakeTokenizer)
     tokenizer = load_tokenizer("some-lab/some-model")
     assert FakeTokenizer.asked == ["some-lab/some-model"]
     assert tokenizer.sha256 == make_tokenizer("llama3").sha256
@@ -243,7 +243,7 @@ def test_a_hub_that_does_not_answer_is_a_config_error(
 ) -> None:
     monkeypatch.setattr(FakeTokenizer, "asked", [], raising=False)
     monkeypatch.setattr(FakeTokenizer, "error", error)
-    monkeypatch.setattr("preprocess.tokenizer.Tokenizer", FakeTokenizer)
+    monkeypatch.setattr("preprocess.tokenizer.load.Tokenizer", FakeTokenizer)
     with pytest.raises(ConfigError, match=r"Pass a folder with tokenizer\.json") as raised:
         load_tokenizer("some-lab/some-model")
     assert "\n" not in str(raised.value)
