@@ -1,15 +1,15 @@
-"""Sentences that say what was counted in a song. Each is true of the lyrics, and can be checked by counting.
+"""Sentences that say what was counted in a song or in the corpus. Each is true, and can be checked by counting again.
 
-A clause is the end of a sentence whose subject is the song, as in 'repeats the line "…" 4 times'. A clause whose fact
-a song lacks is None.
+A sentence whose fact a song lacks is None. "Counted" songs are those of the training corpus.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from preprocess.measure.structure import Structure
+from preprocess.measure.structure import PERSONS, Structure
 from preprocess.measure.themes import ThemeEvidence
+from preprocess.tasks.measured import Measures
 
 _MAX_QUOTED_CHARS = 60
 
@@ -20,8 +20,8 @@ def join(parts: Sequence[str]) -> str:
 
 
 def quote(text: str) -> str:
-    """A word or line in quotation marks."""
-    return f'"{text}"'
+    """A word, line or title in quotation marks."""
+    return '"{}"'.format(text.replace('"', "'"))
 
 
 def times(count: int) -> str:
@@ -34,51 +34,35 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def sections_clause(structure: Structure) -> str | None:
-    """Verses and choruses where they are headed, else stanzas."""
-    parts = [plural(structure.num_verses, "verse")] if structure.num_verses else []
-    if structure.num_choruses:
-        parts.append(f"a chorus that comes {times(structure.num_choruses)}")
-    elif parts:
-        parts.append("no chorus")
-    if parts:
-        return f"has {join(parts)}"
-    if structure.num_stanzas < 2:
-        return None
-    returning = structure.num_stanza_repeats
-    tail = f", one of which comes {times(returning)}" if returning > 1 else ""
-    return f"has {plural(structure.num_stanzas, 'stanza')}{tail}"
+def percent(count: int, total: int) -> str:
+    """A share as in "12%" or "2.4%"; the songs themselves, "3 of 7", where a hundredth is less than one of them."""
+    if total < 50:
+        return f"{count} of {total}"
+    tenths = f"{100 * count / total:.1f}"
+    return f"{tenths}%" if float(tenths) < 10 else f"{100 * count / total:.0f}%"
 
 
-def line_clause(structure: Structure) -> str | None:
+def line_sentence(structure: Structure) -> str | None:
     """The line that returns most often, when it is short enough to be quoted."""
     if structure.repeated_line is None:
         return None
     line, count = structure.repeated_line
     if len(line) > _MAX_QUOTED_CHARS or '"' in line:
         return None
-    return f"sings the line {quote(line.rstrip('.,;:!?'))} {times(count)}"
+    return f"The line {quote(line.rstrip('.,;:!?'))} comes {times(count)}."
 
 
-def words_clause(structure: Structure) -> str | None:
+def words_sentence(structure: Structure) -> str | None:
     """The one or two most frequent telling words."""
     told = [f"{quote(word)} {times(count)}" for word, count in structure.frequent_words[:2]]
-    return f"sings {join(told)}" if told else None
+    return f"The song sings {join(told)}." if told else None
 
 
-def person_clause(structure: Structure) -> str | None:
-    """Whose pronouns are the most frequent."""
-    if structure.person is None:
-        return None
-    preposition = {"I": "as", "we": "as", "you": "to"}.get(structure.person, "of")
-    return f"speaks most {preposition} {quote(structure.person)}"
-
-
-def length_clause(structure: Structure) -> str | None:
+def length_sentence(structure: Structure) -> str | None:
     """How long the lines are."""
     if structure.num_lines < 2:
         return None
-    return f"has {structure.num_lines} lines of about {plural(round(structure.words_per_line), 'word')}"
+    return f"The song has {structure.num_lines} lines of {structure.words_per_line:.1f} words on average."
 
 
 def themes_in_words(themes: Sequence[ThemeEvidence], num_words: int) -> str:
@@ -89,3 +73,24 @@ def themes_in_words(themes: Sequence[ThemeEvidence], num_words: int) -> str:
 def _theme_in_words(theme: ThemeEvidence, num_words: int) -> str:
     words = ", ".join(quote(word) for word in theme.words[:num_words])
     return f"{theme.theme} ({words})" if words else theme.theme
+
+
+def person_sentence(measures: Measures) -> str | None:
+    """Whose pronouns are the most frequent, and how many there are of them."""
+    person = measures.structure.person
+    if person is None:
+        return None
+    count = sum(measures.words[form] for form in PERSONS[person])
+    return f"The leading pronoun is {quote(person)}: it comes {times(count)} with its forms."
+
+
+def sentences_about(measures: Measures) -> list[str]:
+    """What can be said of any song, where it is so: its leading pronoun, its refrain, its words, its length."""
+    structure = measures.structure
+    found = [
+        person_sentence(measures),
+        line_sentence(structure),
+        words_sentence(structure),
+        length_sentence(structure),
+    ]
+    return [sentence for sentence in found if sentence]

@@ -1,4 +1,4 @@
-"""Questions about a song, with answers made of what is known of it and what can be counted in it.
+"""Questions about a song, with answers made of what is known of it and what can be counted in it and in the corpus.
 
 Nothing is invented: a task whose fact a song lacks yields no example. Each answer begins with its fact in a fixed
 form ("The artist is …."), so that it can be checked and candidates can be ranked; then comes what shows it. A
@@ -7,118 +7,99 @@ question follows the lyrics in the prompt, and never contains what it asks for.
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from preprocess.clean.leaks import names
-from preprocess.errors import ConfigError
 from preprocess.schema import Example, Song
-from preprocess.tasks import answers
-from preprocess.tasks.answers import Answer, Facts
+from preprocess.tasks.load import DEFAULT_TASKS, find_task, load_tasks
+from preprocess.tasks.measured import Measures, measure_song
+from preprocess.tasks.statistics import CorpusStatistics
+from preprocess.tasks.task import NUM_SIMILAR, Draw, Facts, Task
+
+__all__ = [
+    "DEFAULT_TASKS",
+    "TASKS",
+    "answer_stem",
+    "assert_no_leak",
+    "leaks_label",
+    "load_tasks",
+    "make_examples",
+    "make_examples_batch",
+    "question",
+    "stated_themes",
+    "states_fact",
+]
+
+TASKS: tuple[str, ...] = DEFAULT_TASKS
+"""Names of the tasks that are made when no others are asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One kind of question.
-
-    Attributes:
-        questions: Phrasings; the first is the canonical one.
-        answer_stem: What every answer begins with, up to the fact; "" when it has no fixed form.
-        answer: Gives the answer, or None for a song that lacks the fact. The number varies the evidence.
-        introduce: States before the question what the answer may use.
-    """
-
-    questions: tuple[str, ...]
-    answer_stem: str
-    answer: Callable[[Facts, int], Answer | None]
-    introduce: Callable[[Song], str] = lambda _: ""
-
-
-_TASKS: dict[str, Task] = {
-    "artist": Task(
-        questions=(
-            "Which artist most likely performs this song?",
-            "Based on these lyrics, which artist are they most likely by?",
-            "Name the artist behind these lyrics.",
-            "Whose song is this? Give the artist and what in the lyrics fits.",
-        ),
-        answer_stem="The artist is ",
-        answer=answers.answer_artist,
-    ),
-    "genre": Task(
-        questions=(
-            "What genre does this song belong to, and what shows it?",
-            "Classify these lyrics by genre.",
-            "Which genre are these lyrics from?",
-            "Name the genre of this song and a feature of its lyrics.",
-        ),
-        answer_stem="The genre is ",
-        answer=answers.answer_genre,
-    ),
-    "themes": Task(
-        questions=(
-            "What themes are expressed in these lyrics?",
-            "Name the main themes of this song and the words that show them.",
-            "What are these lyrics about?",
-            "Which themes does this song explore?",
-        ),
-        answer_stem="The main themes are ",
-        answer=answers.answer_themes,
-    ),
-    "context": Task(
-        questions=(
-            "Which decade is this song from?",
-            "Place these lyrics in their time: which decade do they come from?",
-            "From which decade are these lyrics?",
-            "When was this song written? Name the decade first.",
-        ),
-        answer_stem="The song is from the ",
-        answer=answers.answer_context,
-    ),
-    "analysis": Task(
-        questions=(
-            "Analyze them: artist style, genre elements, lyrical themes, cultural context and structure.",
-            "Give an analysis: Artist Style, Genre Elements, Lyrical Themes, Cultural Context, Structure.",
-            "Write a short analysis: style, genre, themes, context, structure.",
-        ),
-        answer_stem="**Artist Style**: ",
-        answer=answers.answer_analysis,
-        introduce=answers.introduce_analysis,
-    ),
-}
-
-TASKS: tuple[str, ...] = tuple(_TASKS)
-"""Names of the tasks."""
-
-
-def make_examples(song: Song, *, tasks: Iterable[str] = TASKS, seed: int = 0) -> list[Example]:
+def make_examples(
+    song: Song,
+    *,
+    tasks: Iterable[str | Task] = TASKS,
+    seed: int = 0,
+    corpus: CorpusStatistics | None = None,
+    measures: Measures | None = None,
+) -> list[Example]:
     """Make the examples of one song, in the order of the tasks; none for a task whose fact the song lacks.
 
     An artist whom the lyrics name (`preprocess.clean.leaks`) is not asked for.
 
     Args:
         song: A cleaned song.
-        tasks: Names out of `TASKS`.
+        tasks: Names of the project's tasks, or tasks as `load_tasks` gives them.
         seed: Varies phrasing and evidence; the same seed and song give the same examples anywhere.
+        corpus: Statistics of the training songs; without them no example speaks of other songs.
+        measures: What `measure_song` finds in the song's lyrics, where it is at hand.
 
     Raises:
         ConfigError: A task is not known.
     """
-    facts = Facts(song)
-    made = (_make_example(name, _find_task(name), facts, seed) for name in tasks)
+    return _make(Facts(song, corpus, measures), [_task(task) for task in tasks], seed)
+
+
+def make_examples_batch(
+    songs: Sequence[Song],
+    *,
+    tasks: Iterable[str | Task] = TASKS,
+    seed: int = 0,
+    corpus: CorpusStatistics | None = None,
+    measures: Sequence[Measures] | None = None,
+) -> list[list[Example]]:
+    """Make the examples of some songs: the same as one by one, in less time.
+
+    Args:
+        songs: Cleaned songs.
+        tasks: See `make_examples`.
+        seed: See `make_examples`.
+        corpus: See `make_examples`.
+        measures: Of each song, where they are at hand.
+    """
+    chosen = [_task(task) for task in tasks]
+    found = measures or [measure_song(song.lyrics, song.language) for song in songs]
+    if corpus is None:
+        facts = [Facts(song, None, own) for song, own in zip(songs, found, strict=True)]
+    else:
+        near = corpus.similar.nearest_batch(songs, [own.words for own in found], NUM_SIMILAR)
+        facts = [Facts(song, corpus, own, by) for song, own, by in zip(songs, found, near, strict=True)]
+    return [_make(own, chosen, seed) for own in facts]
+
+
+def _make(facts: Facts, tasks: Iterable[Task], seed: int) -> list[Example]:
+    made = (_make_example(task, facts, seed) for task in tasks)
     return [example for example in made if example is not None]
 
 
-def _make_example(name: str, task: Task, facts: Facts, seed: int) -> Example | None:
-    pick = _pick(name, facts.song.id, seed)
-    answer = task.answer(facts, pick)
+def _make_example(task: Task, facts: Facts, seed: int) -> Example | None:
+    draw = Draw(seed, facts.song.id, task.name)
+    first = draw.below(len(task.questions))
+    answer = task.answer(facts, draw)
     if answer is None:
         return None
-    first = pick % len(task.questions)
     for text in task.questions[first:] + task.questions[:first]:
-        example = Example(name, task.introduce(facts.song) + text, *answer)
+        instruction = task.introduce(facts) + text
+        example = Example(task.name, instruction, answer.text, answer.label, task.with_lyrics)
         # An artist called "Song" would stand in most phrasings by chance.
         if not leaks_label(example):
             return example
@@ -137,28 +118,30 @@ def assert_no_leak(example: Example) -> None:
     )
 
 
-def question(task: str, song_id: str = "", seed: int | None = None) -> str:
+def question(task: str | Task, song_id: str = "", seed: int | None = None) -> str:
     """A task's question as a song gets it, or the canonical phrasing when `seed` is None.
 
-    For "analysis" this is the question alone, without the facts that `make_examples` states before it.
+    This is the question alone, without the facts that a task may state before it.
 
     Raises:
         ConfigError: The task is not known.
     """
-    questions = _find_task(task).questions
-    return questions[0] if seed is None else questions[_pick(task, song_id, seed) % len(questions)]
+    found = _task(task)
+    if seed is None:
+        return found.questions[0]
+    return found.questions[Draw(seed, song_id, found.name).below(len(found.questions))]
 
 
-def answer_stem(task: str) -> str:
+def answer_stem(task: str | Task) -> str:
     """What a task's answers begin with, up to the fact: candidates are ranked as stem + fact + ".".
 
     Raises:
         ConfigError: The task is not known.
     """
-    return _find_task(task).answer_stem
+    return _task(task).answer_stem
 
 
-def states_fact(task: str, answer: str, fact: str) -> bool:
+def states_fact(task: str | Task, answer: str, fact: str) -> bool:
     """Whether an answer gives exactly this fact in the task's form, blind to case and to spaces at its ends."""
     stated = f"{answer_stem(task)}{fact}.".casefold()
     text = answer.strip().casefold()
@@ -175,15 +158,5 @@ def stated_themes(answer: str) -> tuple[str, ...]:
     return ()
 
 
-def _find_task(name: str) -> Task:
-    if name not in _TASKS:
-        near = difflib.get_close_matches(name, _TASKS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_TASKS)}"
-        raise ConfigError(f"task {name!r} is not known; {hint}")
-    return _TASKS[name]
-
-
-def _pick(task: str, song_id: str, seed: int) -> int:
-    """A number that depends on task, song and seed alone, the same in every process."""
-    digest = hashlib.sha256(f"{seed}\x1f{song_id}\x1f{task}".encode()).digest()
-    return int.from_bytes(digest[:8])
+def _task(task: str | Task) -> Task:
+    return find_task(task) if isinstance(task, str) else task
