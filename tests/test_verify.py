@@ -13,7 +13,9 @@ import pytest
 from rich.console import Console
 
 from preprocess import shards
+from preprocess.check import split_checks
 from preprocess.check.verify import CHECKS, MAX_FINDINGS_KEPT, find_damage, print_report, verify_dataset
+from preprocess.durable import sha256_of
 from preprocess.errors import DataError
 from preprocess.forest import PackedRow, concatenate
 from preprocess.manifest import read_manifest, write_manifest
@@ -62,7 +64,11 @@ def test_an_untouched_data_set_passes(tmp_path: Path, family: Family, share_pref
     assert report.findings == []
     num_shards = sum(len(split.shards) for split in manifest.splits.values())
     num_rows = sum(split.num_rows for split in manifest.splits.values())
-    assert [report.num_checked[name] for name in CHECKS] == [1, num_shards, num_rows, 28, 15, 0]
+    num_examples = sum(split.num_examples for split in manifest.splits.values())
+    num_lyrics = report.num_checked["lyrics"]
+    assert num_lyrics == 15 if share_prefix else 15 < num_lyrics <= num_examples
+    numbers = [1, 1, num_shards, num_rows, num_examples, 32, 15, num_lyrics, 0]
+    assert [report.num_checked[name] for name in CHECKS] == numbers
 
 
 def test_songs_split_over_groups_pass(tmp_path: Path) -> None:
@@ -103,7 +109,7 @@ def test_a_cut_shard_whose_hash_was_made_to_fit_is_found(
     path = first_shard(tmp_path)
     cut_at_batch_boundary(path, 1)
     split = manifest.splits["train"]
-    forged = replace(split.shards[0], num_bytes=path.stat().st_size, sha256=shards.sha256_of(path))
+    forged = replace(split.shards[0], num_bytes=path.stat().st_size, sha256=sha256_of(path))
     new_split = replace(split, shards=(forged, *split.shards[1:]))
     write_manifest(tmp_path, replace(manifest, splits={**manifest.splits, "train": new_split}))
     (line,) = findings(tmp_path)
@@ -187,8 +193,9 @@ def test_a_manifest_that_disagrees_with_its_tokenizer_is_found(
 def test_another_system_message_is_found(toy_dataset: Path) -> None:
     write_manifest(toy_dataset, replace(read_manifest(toy_dataset), system="You are a pirate."))
     lines = findings(toy_dataset)
-    assert len(lines) == 15
-    assert "does not begin with the format's opening" in lines[0]
+    assert lines[0].startswith("prompt format chatml: renders with sha256 ")
+    assert len(lines) == 16
+    assert all("does not begin with the format's opening" in line for line in lines[1:])
 
 
 @pytest.mark.parametrize(
@@ -206,7 +213,86 @@ def test_a_song_in_two_splits_is_found(tmp_path: Path) -> None:
     rows = encode_songs(make_songs(15)[11:], make_tokenizer(), SEQ_LEN)
     splits = {"train": manifest.splits["train"], "eval": write_split(tmp_path / "eval", rows, TASKS, 9)}
     write_toy_manifest(tmp_path, splits, make_tokenizer(), SEQ_LEN)
-    assert findings(tmp_path) == ["song song-0011: is in split eval and in split train"]
+    by_id, by_lyrics = findings(tmp_path)
+    assert by_id == "song song-0011: is in split eval and in split train"
+    assert by_lyrics.startswith("song song-0011 of split eval: is a copy of song song-0011 of split train")
+
+
+ODE = (
+    "Walking down the avenue where nobody ever knows my name",
+    "Counting every lamp that burns against the falling winter rain",
+    "Somewhere past the harbour there are windows made of yellow light",
+    "Carry me across the water, carry me across the night",
+    "Every single letter that you wrote is in my coat again",
+    "Folded like a paper boat and floating in a mountain stream",
+    "Nothing that the morning says could ever take away this dream",
+)
+OTHER = (
+    "Hammers on the railroad ring from Abilene to Santa Fe",
+    "Dust is in the coffee and the whisky was a day away",
+    "Brother, lend your shovel, for the devil has a debt to pay",
+    "Mule train in the canyon with a lantern swinging to and fro",
+    "Mama said a working man has only got one road to go",
+    "Thunder on the mesa and the prettiest of girls below",
+)
+
+
+def write_splits(folder: Path, **splits: dict[str, tuple[str, ...]]) -> None:
+    """A data set of songs given by id and lines, split by split."""
+    make_dataset(folder, num_eval_songs=0)
+    song = make_songs(1)[0]
+    infos = {
+        split: write_split(
+            folder / split,
+            encode_songs(
+                [replace(song, id=name, lyrics="\n".join(lines)) for name, lines in songs.items()],
+                make_tokenizer(),
+                SEQ_LEN * 2,
+            ),
+            TASKS,
+            9,
+        )
+        for split, songs in splits.items()
+    }
+    write_toy_manifest(folder, infos, make_tokenizer(), SEQ_LEN * 2)
+
+
+def test_another_song_does_not_cross(tmp_path: Path) -> None:
+    write_splits(
+        tmp_path,
+        train={"a": ODE},
+        eval={"b": OTHER},
+        unseen={"c": tuple(make_songs(1)[0].lyrics.split("\n"))},
+    )
+    assert findings(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "kind"),
+    [
+        (ODE, "copy"),
+        (tuple(line.upper() + "!" for line in ODE), "copy"),
+        ((*ODE[:-1], "Nothing that the evening says could ever take away this song"), "near-duplicate"),
+        (ODE[:3], "part"),
+    ],
+)
+def test_a_cover_in_another_split_is_found_by_its_lyrics(
+    tmp_path: Path, lines: tuple[str, ...], kind: str
+) -> None:
+    write_splits(tmp_path, train={"a": OTHER, "b": ODE}, eval={"cover": lines})
+    (line,) = findings(tmp_path)
+    assert line.startswith(f"song cover of split eval: is a {kind} of song b of split train (similarity ")
+
+
+def test_two_held_out_splits_are_compared_with_each_other(tmp_path: Path) -> None:
+    write_splits(tmp_path, train={"a": OTHER}, eval={"b b": ODE}, eval_unseen={"c": ODE})
+    (line,) = findings(tmp_path)
+    assert line.startswith("song c of split eval_unseen: is a copy of song b b of split eval ")
+
+
+def test_two_songs_that_are_alike_in_one_split_are_not_crossing(tmp_path: Path) -> None:
+    write_splits(tmp_path, train={"a": OTHER}, eval={"b": ODE, "c": ODE})
+    assert findings(tmp_path) == []
 
 
 def test_no_manifest_is_an_error_of_its_own(tmp_path: Path) -> None:
@@ -230,7 +316,7 @@ def findings_of_row(folder: Path, row: PackedRow) -> list[str]:
     path = folder / "train" / info.shards[0].file
     with pa.ipc.new_stream(path, SCHEMA) as writer:
         writer.write_batch(RowBatch.of([row]).to_arrow())
-    shard = replace(info.shards[0], num_rows=1, num_bytes=path.stat().st_size, sha256=shards.sha256_of(path))
+    shard = replace(info.shards[0], num_rows=1, num_bytes=path.stat().st_size, sha256=sha256_of(path))
     write_toy_manifest(folder, {"train": replace(good, shards=(shard,))}, make_tokenizer(), SEQ_LEN)
     return [line for line in findings(folder) if line.startswith("train row")]
 
@@ -466,11 +552,114 @@ def test_many_findings_are_counted_and_the_first_kept(tmp_path: Path) -> None:
     make_dataset(tmp_path, num_songs=60)
     write_manifest(tmp_path, replace(read_manifest(tmp_path), system="Other."))
     report = find_damage(tmp_path)
-    assert report.num_found["rows"] == 63
-    assert len(report.findings) == MAX_FINDINGS_KEPT
+    assert (report.num_found["prompt"], report.num_found["rows"]) == (1, 63)
+    assert len(report.findings) == 1 + MAX_FINDINGS_KEPT
     out = io.StringIO()
     print_report(report, Console(file=out, width=200))
     assert f"… and {63 - MAX_FINDINGS_KEPT} more" in out.getvalue()
-    with pytest.raises(DataError, match="63 findings") as raised:
+    with pytest.raises(DataError, match="64 findings") as raised:
         verify_dataset(tmp_path)
     assert len(str(raised.value).splitlines()) == 7
+
+
+def spelt_out(row: PackedRow, segment: int) -> PackedRow:
+    """The first token of an answer as one token a byte: it reads the same, and is what no prompt is rendered to."""
+    tokenizer = make_tokenizer()
+    slot = next(
+        i for i in supervised_slots(row, segment) if len(tokenizer.decode([int(row.input_ids[i])])) > 1
+    )
+    text = tokenizer.decode([int(row.input_ids[slot])])
+    ids = [id_ for char in text for id_ in tokenizer.encode(char)]
+    assert tokenizer.decode(ids) == text
+    return replace(
+        row,
+        input_ids=np.concatenate([row.input_ids[:slot], ids, row.input_ids[slot + 1 :]]).astype(np.int32),
+        label_mask=np.insert(row.label_mask, slot, [True] * (len(ids) - 1)),
+        seq_lens=changed(row.seq_lens, **{f"i{segment}": int(row.seq_lens[segment]) + len(ids) - 1}),
+    )
+
+
+def with_lyrics_spelt_out(row: PackedRow) -> PackedRow:
+    tokenizer = make_tokenizer()
+    slot = next(i for i in range(60, 200) if len(tokenizer.decode([int(row.input_ids[i])])) > 1)
+    ids = [id_ for char in tokenizer.decode([int(row.input_ids[slot])]) for id_ in tokenizer.encode(char)]
+    return replace(
+        row,
+        input_ids=np.concatenate([row.input_ids[:slot], ids, row.input_ids[slot + 1 :]]).astype(np.int32),
+        label_mask=np.insert(row.label_mask, slot, [False] * (len(ids) - 1)),
+        seq_lens=changed(row.seq_lens, i0=int(row.seq_lens[0]) + len(ids) - 1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("make_wrong", "message", "num_wrong"),
+    [
+        (lambda row: spelt_out(row, 4), "answers '", 1),
+        (with_lyrics_spelt_out, "asks '", 4),
+    ],
+)
+def test_text_in_other_ids_than_inference_would_use_is_found(
+    tmp_path: Path, make_wrong: Callable[[PackedRow], PackedRow], message: str, num_wrong: int
+) -> None:
+    make_dataset(tmp_path, num_eval_songs=0)
+    (row,) = encode_songs(make_songs(1), make_tokenizer(), SEQ_LEN)
+    info = write_split(tmp_path / "train", [make_wrong(row)], TASKS, 2)
+    write_toy_manifest(tmp_path, {"train": info}, make_tokenizer(), SEQ_LEN)
+    lines = findings(tmp_path)
+    assert len(lines) == num_wrong
+    for line in lines:
+        assert line.startswith("train row 0, example ")
+        assert message in line
+        assert line.endswith("in other ids than the format renders")
+
+
+def test_a_sample_is_spread_over_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split_checks, "NUM_SAMPLE_ROWS", 3)
+    make_dataset(tmp_path, num_eval_songs=0)
+    assert find_damage(tmp_path).num_checked["sample"] == 3 * 8
+
+
+def test_side_files_are_those_that_the_manifest_lists(toy_dataset: Path) -> None:
+    names = ("labels.json", "extra.html")
+    (toy_dataset / "extra.html").write_text("<p>")
+    files = {name: sha256_of(toy_dataset / name) for name in names}
+    write_manifest(toy_dataset, replace(read_manifest(toy_dataset), extra={"files": files}))
+    assert findings(toy_dataset) == []
+    assert find_damage(toy_dataset).num_checked["files"] == 2
+    (toy_dataset / "extra.html").write_text("<b>")
+    (toy_dataset / "labels.json").unlink()
+    assert findings(toy_dataset) == [
+        "labels.json: missing; the manifest lists it",
+        "extra.html: is not the file that was written (sha256 differs)",
+    ]
+
+
+@pytest.mark.parametrize("files", [["labels.json"], {"../labels.json": "00"}])
+def test_a_list_of_side_files_that_is_none_is_found(toy_dataset: Path, files: Any) -> None:  # noqa: ANN401
+    write_manifest(toy_dataset, replace(read_manifest(toy_dataset), extra={"files": files}))
+    (line,) = findings(toy_dataset)
+    assert line.startswith("manifest.json: ")
+
+
+def test_a_data_set_of_another_template_is_found(toy_dataset: Path) -> None:
+    write_manifest(toy_dataset, replace(read_manifest(toy_dataset), prompt_sha256="0" * 64))
+    (line,) = findings(toy_dataset)
+    assert line.startswith("prompt format chatml: renders with sha256 ")
+
+
+def test_every_byte_of_a_shard_and_a_side_file_counts(toy_dataset: Path) -> None:
+    files = {"labels.json": sha256_of(toy_dataset / "labels.json")}
+    write_manifest(toy_dataset, replace(read_manifest(toy_dataset), extra={"files": files}))
+    rng = np.random.default_rng(0)
+    for path in (first_shard(toy_dataset), first_shard(toy_dataset, "eval"), toy_dataset / "labels.json"):
+        whole = path.read_bytes()
+        for place in rng.integers(len(whole), size=12).tolist():
+            data = bytearray(whole)
+            data[place] ^= 1 << int(rng.integers(8))
+            path.write_bytes(data)
+            assert not find_damage(toy_dataset).ok
+        for length in (0, 1, len(whole) // 2, len(whole) - 1):
+            path.write_bytes(whole[:length])
+            assert not find_damage(toy_dataset).ok
+        path.write_bytes(whole)
+    assert findings(toy_dataset) == []

@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from preprocess.build.encode import SongEncoder, pack_groups
 from preprocess.build.pack import pack_lengths
+from preprocess.check.frame import hash_prompt
 from preprocess.forest import PackedRow
 from preprocess.manifest import Manifest, SplitInfo, write_manifest
 from preprocess.prompt import PromptFormat, find_format
@@ -195,6 +196,7 @@ def write_toy_manifest(
         stop_token_id=tokenizer.special_id(prompt.stop_token),
         splits=splits,
         extra={},
+        prompt_sha256=hash_prompt(prompt),
     )
     write_manifest(folder, manifest)
     return manifest

@@ -3,48 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
+from preprocess.check.frame import Frame
 from preprocess.forest import PackedRow, check_row, segment_starts
 from preprocess.manifest import Manifest
-from preprocess.prompt import BEFORE_LYRICS, Piece, PromptFormat, encode_pieces
 from preprocess.schema import ROOT, BoolArray, Int32Array
-from preprocess.tokenizer import TextTokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """What a rendered prompt must begin and end with.
-
-    Attributes:
-        tokenizer: Of the ids.
-        opening_ids: int32[K], ids from the start up to the last special token before the lyrics (K may be 0).
-        opening: Text from the start up to the lyrics.
-        header_ids: int32[H], ids between question and answer, empty where they may merge with the question.
-        header: Text between question and answer.
-    """
-
-    tokenizer: TextTokenizer
-    opening_ids: Int32Array
-    opening: str
-    header_ids: Int32Array
-    header: str
-
-
-def make_frame(tokenizer: TextTokenizer, prompt: PromptFormat) -> Frame:
-    """What prompts in this format begin and end with."""
-    opening = [*prompt.before_system, Piece(prompt.system), *prompt.after_system, Piece(BEFORE_LYRICS)]
-    last_special = max((i + 1 for i, piece in enumerate(opening) if piece.special), default=0)
-    header_ids = encode_pieces(tokenizer, prompt.after_question)
-    return Frame(
-        tokenizer=tokenizer,
-        opening_ids=np.array(encode_pieces(tokenizer, opening[:last_special]), dtype=np.int32),
-        opening=tokenizer.decode(encode_pieces(tokenizer, opening)),
-        header_ids=np.array(header_ids if prompt.after_question[0].special else [], dtype=np.int32),
-        header=tokenizer.decode(header_ids),
-    )
 
 
 def row_problems(row: PackedRow, manifest: Manifest, frame: Frame | None = None) -> Iterator[str]:
@@ -113,12 +78,12 @@ def _answer_problem(ids: Int32Array, mask: BoolArray, num_supervised: int, stop_
 def _prompt_problem(ids: Int32Array, row: PackedRow, segment: int, frame: Frame) -> str | None:
     """`ids`: the unsupervised part of the segment. A token covers a byte or more, which bounds what to decode."""
     if row.parents[segment] == ROOT:
-        text = frame.tokenizer.decode(ids[: len(frame.opening.encode())].tolist())
+        text = frame.decode(ids[: len(frame.opening.encode())])
         starts_well = np.array_equal(ids[: len(frame.opening_ids)], frame.opening_ids)
         if not starts_well or not text.startswith(frame.opening):
             return f"does not begin with the format's opening, but with {text[:60]!r}"
     if row.tasks[segment] >= 0:
-        text = frame.tokenizer.decode(ids[-len(frame.header.encode()) :].tolist())
+        text = frame.decode(ids[-len(frame.header.encode()) :])
         num_header = len(frame.header_ids)
         ends_well = num_header == 0 or np.array_equal(ids[-num_header:], frame.header_ids)
         if not ends_well or not text.endswith(frame.header):

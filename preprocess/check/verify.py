@@ -5,112 +5,19 @@ Every check looks at what is on disk and recomputes; nothing is taken from the c
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from preprocess.check.row_checks import Frame, make_frame, row_problems
+from preprocess.check.crossing_checks import check_lyrics, check_songs
+from preprocess.check.frame import Frame, hash_prompt, make_frame
+from preprocess.check.report import CHECKS, MAX_FINDINGS_KEPT, VerifyReport, print_report
+from preprocess.check.split_checks import OnRows, check_counts, check_split
 from preprocess.durable import sha256_of
 from preprocess.errors import ConfigError, DataError
-from preprocess.forest import PackedRow, check_row, position_ids, segment_starts
-from preprocess.manifest import Manifest, ShardInfo, SplitInfo, check_hashes, read_manifest
-from preprocess.prompt import find_format
-from preprocess.shards import ShardedRows
+from preprocess.manifest import Manifest, list_side_files, read_manifest
+from preprocess.prompt import PromptFormat, find_format
 from preprocess.tokenizer import load_tokenizer
 
-CHECKS = ("tokenizer", "shards", "rows", "counts", "songs", "files")
-MAX_FINDINGS_KEPT = 20
-"""Findings of one check that are kept in words; further ones are only counted."""
-
-OnRows = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something wrong: which check found it, where, and what it is."""
-
-    check: str
-    place: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.message}"
-
-
-@dataclass(slots=True)
-class VerifyReport:
-    """What was checked and what was found.
-
-    Attributes:
-        folder: The data set.
-        num_checked: For each check, how many things it looked at (shards, rows, numbers, songs).
-        num_found: For each check, how many findings.
-        findings: The findings, at most `MAX_FINDINGS_KEPT` of a check.
-    """
-
-    folder: str
-    num_checked: Counter[str] = field(default_factory=Counter)
-    num_found: Counter[str] = field(default_factory=Counter)
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.num_found
-
-    def add(self, check: str, place: str, message: str) -> None:
-        """Note a finding."""
-        self.num_found[check] += 1
-        if self.num_found[check] <= MAX_FINDINGS_KEPT:
-            self.findings.append(Finding(check, place, message))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as a JSON-able value."""
-        checks = {name: {"checked": self.num_checked[name], "found": self.num_found[name]} for name in CHECKS}
-        return {
-            "folder": self.folder,
-            "ok": self.ok,
-            "checks": checks,
-            "findings": [asdict(finding) for finding in self.findings],
-        }
-
-
-@dataclass(slots=True)
-class SplitCounts:
-    """Counts of a split as recomputed from its rows, named as in `SplitInfo`."""
-
-    num_rows: int = 0
-    num_examples: int = 0
-    num_tokens: int = 0
-    num_supervised: int = 0
-    unshared_tokens: int = 0
-    by_task: Counter[tuple[str, str]] = field(default_factory=Counter)
-    songs: set[str] = field(default_factory=set)
-    complete: bool = True
-
-    def add(self, row: PackedRow, tasks: tuple[str, ...]) -> None:
-        """Count a well-formed row."""
-        self.num_rows += 1
-        self.num_tokens += len(row.input_ids)
-        self.num_supervised += int(np.count_nonzero(row.label_mask))
-        self.songs.update(row.song_ids)
-        starts = segment_starts(row)
-        ends = position_ids(row)[starts + row.seq_lens - 1] + 1  # a path's length is its last position + 1
-        supervised = np.add.reduceat(row.label_mask, starts, dtype=np.int64)
-        for segment in np.flatnonzero(row.tasks >= 0).tolist():
-            task = tasks[row.tasks[segment]]
-            self.num_examples += 1
-            self.unshared_tokens += int(ends[segment])
-            self.by_task[task, "examples"] += 1
-            self.by_task[task, "supervised_tokens"] += int(supervised[segment])
+__all__ = ["CHECKS", "MAX_FINDINGS_KEPT", "VerifyReport", "find_damage", "print_report", "verify_dataset"]
 
 
 def verify_dataset(folder: Path, on_rows: OnRows | None = None) -> VerifyReport:
@@ -147,12 +54,14 @@ def find_damage(folder: Path, on_rows: OnRows | None = None) -> VerifyReport:
     report = VerifyReport(str(folder))
     frame = _check_tokenizer(folder, manifest, report)
     counts = {
-        split: _check_split(folder, split, manifest, frame, report, on_rows) for split in manifest.splits
+        split: check_split(folder, split, manifest, frame, report, on_rows) for split in manifest.splits
     }
     for split, count in counts.items():
         if count.complete:
-            _check_counts(split, count, manifest.splits[split], report)
-    _check_songs(counts, report)
+            check_counts(split, count, manifest.splits[split], report)
+    check_songs(folder, manifest, counts, report)
+    if frame is not None:
+        check_lyrics(folder, manifest, frame, report)
     _check_files(folder, manifest, report)
     return report
 
@@ -185,104 +94,27 @@ def _check_tokenizer(folder: Path, manifest: Manifest, report: VerifyReport) -> 
         message = f"vocabulary, format, stop token are {found_format}, the manifest says {wanted}"
         report.add("tokenizer", "tokenizer", message)
         return None
+    _check_prompt(manifest, prompt, report)
     return make_frame(tokenizer, prompt)
 
 
-def _check_split(
-    folder: Path,
-    split: str,
-    manifest: Manifest,
-    frame: Frame | None,
-    report: VerifyReport,
-    on_rows: OnRows | None,
-) -> SplitCounts:
-    info, counts = manifest.splits[split], SplitCounts()
-    _check_state_file(folder / split, info, report)
-    first = 0
-    for shard in info.shards:
-        rows = _open_whole_shard(folder, split, shard, manifest, report)
-        counts.complete &= rows is not None
-        for index, row in enumerate(rows or ()):
-            problems = list(row_problems(row, manifest, frame))
-            for problem in problems:
-                report.add("rows", f"{split} row {first + index}", problem)
-            if _is_countable(row, manifest):
-                counts.add(row, manifest.tasks)
-            else:
-                counts.complete = False
-            report.num_checked["rows"] += 1
-            if on_rows is not None:
-                on_rows(1)
-        first += shard.num_rows
-    return counts
-
-
-def _is_countable(row: PackedRow, manifest: Manifest) -> bool:
-    try:
-        check_row(row)
-    except ValueError:
-        return False
-    return int(row.tasks.max()) < len(manifest.tasks)
-
-
-def _check_state_file(folder: Path, info: SplitInfo, report: VerifyReport) -> None:
-    """`datasets` reads the files that state.json lists: they must be the manifest's."""
-    try:
-        files = [f["filename"] for f in json.loads((folder / "state.json").read_text("utf-8"))["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        report.add("shards", f"{folder.name}/state.json", f"cannot be read ({error!r})")
-        return
-    if files != [shard.file for shard in info.shards]:
-        report.add("shards", f"{folder.name}/state.json", f"lists {files}, not the manifest's shards")
-
-
-def _open_whole_shard(
-    folder: Path, split: str, shard: ShardInfo, manifest: Manifest, report: VerifyReport
-) -> ShardedRows | None:
-    """The rows of one shard, or None when its bytes are not the ones that were written.
-
-    Arrow does not check what it maps, so a damaged file is not read at all.
-    """
-    report.num_checked["shards"] += 1
-    one = replace(manifest.splits[split], shards=(shard,))
-    try:
-        check_hashes(folder, replace(manifest, splits={split: one}))
-        return ShardedRows(folder / split, one)
-    except DataError as error:
-        report.add("shards", f"{split}/{shard.file}", str(error))
-        return None
-
-
-def _check_counts(split: str, counts: SplitCounts, info: SplitInfo, report: VerifyReport) -> None:
-    names = ("num_rows", "num_examples", "num_tokens", "num_supervised", "unshared_tokens")
-    pairs = [(name, getattr(counts, name), getattr(info, name)) for name in names]
-    pairs.append(("num_songs", len(counts.songs), info.num_songs))
-    listed = Counter({(task, key): n for task, numbers in info.by_task.items() for key, n in numbers.items()})
-    for task, key in sorted(counts.by_task.keys() | listed.keys()):
-        pairs.append((f"{key} of task {task}", counts.by_task[task, key], listed[task, key]))
-    for name, found, expected in pairs:
-        report.num_checked["counts"] += 1
-        if found != expected:
-            report.add(
-                "counts", f"{split} {name}", f"the rows give {found:,}, the manifest says {expected:,}"
-            )
-
-
-def _check_songs(counts: dict[str, SplitCounts], report: VerifyReport) -> None:
-    """No song may be in two splits: evaluation would see what was trained on."""
-    home: dict[str, str] = {}
-    for split, count in counts.items():
-        for song_id in sorted(count.songs):
-            report.num_checked["songs"] += 1
-            if home.setdefault(song_id, split) != split:
-                report.add("songs", f"song {song_id}", f"is in split {split} and in split {home[song_id]}")
+def _check_prompt(manifest: Manifest, prompt: PromptFormat, report: VerifyReport) -> None:
+    report.num_checked["prompt"] += 1
+    found, expected = hash_prompt(prompt)[:12], manifest.prompt_sha256[:12]
+    if found != expected:
+        message = (
+            f"renders with sha256 {found}…, the examples were rendered with {expected}…: this version of the program "
+            "writes prompts otherwise than the one that built the data set"
+        )
+        report.add("prompt", f"prompt format {prompt.name}", message)
 
 
 def _check_files(folder: Path, manifest: Manifest, report: VerifyReport) -> None:
-    """The files beside the splits must have the bytes that the manifest names; older manifests name none."""
-    listed = manifest.extra.get("files", {})
-    if not isinstance(listed, dict):
-        report.add("files", "manifest.json", f"lists the side files as {listed!r}, not as names and hashes")
+    """The files beside the splits must have the bytes that the manifest names."""
+    try:
+        listed = list_side_files(manifest)
+    except DataError as error:
+        report.add("files", "manifest.json", str(error))
         return
     for name, expected in listed.items():
         report.num_checked["files"] += 1
@@ -291,20 +123,3 @@ def _check_files(folder: Path, manifest: Manifest, report: VerifyReport) -> None
             report.add("files", name, "missing; the manifest lists it")
         elif sha256_of(path) != expected:
             report.add("files", name, "is not the file that was written (sha256 differs)")
-
-
-def print_report(report: VerifyReport, console: Console) -> None:
-    """Print a table of the checks and a line for each finding."""
-    table = Table("check")
-    table.add_column("checked", justify="right")
-    table.add_column("found", justify="right")
-    for name in CHECKS:
-        found = report.num_found[name]
-        style = "bold red" if found else "green"
-        table.add_row(name, f"{report.num_checked[name]:,}", Text(f"{found:,}", style=style))
-    console.print(table)
-    for finding in report.findings:
-        console.print(Text(str(finding), style="red"))
-    left_out = report.num_found.total() - len(report.findings)
-    if left_out:
-        console.print(Text(f"… and {left_out:,} more"))
