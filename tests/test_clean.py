@@ -228,6 +228,21 @@ def test_letters_are_never_lost(text: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[a]" * 5000 + "la", "la"),
+        ("la" + "12Embed" * 25, "la"),
+        ("क" + "\u200d" * 5000 + "ष", "क\u200dष"),
+        ("la la" + "e" + "\u0316\u0301" * 5000, "la la" + "e" + "\u0316" * 15 + "\u0301" * 15),
+        ("R&" + "amp;" * 5000 + "B", "R&B"),
+    ],
+    ids=["brackets", "tails", "joiners", "marks", "entities"],
+)
+def test_what_is_repeated_endlessly_is_cleaned_all_the_same(text: str, expected: str) -> None:
+    assert clean_lyrics(text) == unicodedata.normalize("NFC", expected)
+
+
 def test_the_hash_is_blind_to_headings_case_marks_and_breaks_only() -> None:
     same = lyrics_hash("[Verse 1]\nHello, world!\nBye")
     assert same == lyrics_hash("hello world\n\nbye") == lyrics_hash("[VERSE]\nhello world\nbye")

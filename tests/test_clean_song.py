@@ -94,3 +94,13 @@ def test_hymns_are_all_kept_and_only_damaged_ones_are_suspicious(tag: str | None
         assert not cleaned.traits.is_explicit
         assert not cleaned.traits.is_truncated
         assert bool(cleaned.traits.suspicions) == ("\ufffd" in hymn["lyrics"])
+
+
+@pytest.mark.skipif(not HYMNS.exists(), reason="needs the hymns")
+@pytest.mark.parametrize("tag", [None, "misc"])
+def test_hymns_written_as_one_paragraph_are_still_songs(tag: str | None) -> None:
+    settings = CleanSettings()
+    for line in HYMNS.read_text(encoding="utf-8").splitlines():
+        words = (word for word in json.loads(line)["lyrics"].split("\n") if not word.startswith("["))
+        cleaned = clean_song(Song("1", " ".join(" ".join(words).split()), tag=tag), settings)
+        assert cleaned.reason != "not a song", cleaned.song.lyrics

@@ -15,10 +15,17 @@ _SPACES = re.compile(r"[\t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
 _INVISIBLE = re.compile(
     r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069"
     r"\ufeff\ufffc\ufffe\uffff]"
-    r"|(?<![\u0590-\U0010ffff])[\u200c\u200d]"
-    r"|(?<![\u0900-\u0dff])[\u200c\u200d](?![\u0590-\U0010ffff])"
+    r"|(?<![\u0590-\u200b\u200e-\U0010ffff])[\u200c\u200d]"
+    r"|(?<![\u0900-\u0dff])[\u200c\u200d](?![\u0590-\u200b\u200e-\U0010ffff])"
 )
+# Unicode's stream-safe form allows 30 marks on a letter (UAX 15); more are ornament, and sorting them takes ages.
+_MARKS = (
+    r"[\u0300-\u036f\u0483-\u0489\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u06d6-\u06ed\u0730-\u074a\u07eb-\u07f3"
+    r"\u0816-\u082d\u08d3-\u08ff\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
+)
+_MANY_MARKS = re.compile(rf"({_MARKS}{{30}}){_MARKS}+")
 _ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{1,6}|#[xX][0-9a-fA-F]{1,6});")
+_AMPERSAND = re.compile(r"&(?:amp;)+", re.IGNORECASE)
 _BLOCK_TAG = re.compile(
     r"</?(?:blockquote|body|br|center|div|h[1-6]|hr|html|li|ol|p|pre|table|tbody|td|tr|ul)"
     r"(?:\s[^<>\n]{0,300})?/?>",
@@ -42,7 +49,8 @@ def normalise_characters(text: str) -> str:
         # Line breaks that were escaped once too often on their way.
         text = text.replace("\\r", "").replace("\\n", "\n")
     if "&" in text:
-        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
+        # Escaped any number of times over, as some sources are.
+        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), _AMPERSAND.sub("&", text))
     if "<" in text:
         text = _INLINE_TAG.sub("", _BLOCK_TAG.sub("\n", text))
     if text.isascii() and text.replace("\n", "").isprintable():
@@ -56,7 +64,9 @@ def _normalise_unicode(text: str) -> str:
     if not text.replace("\n", "").isprintable():
         text = _SPACES.sub(" ", _LINE_ENDS.sub("\n", text))
         text = _INVISIBLE.sub("", text)
-    return unicodedata.normalize("NFC", text)
+    if not unicodedata.is_normalized("NFC", text):
+        text = unicodedata.normalize("NFC", _MANY_MARKS.sub(r"\1", text))
+    return text
 
 
 def is_damaged(text: str) -> bool:

@@ -64,7 +64,7 @@ _IN_PARENTHESES = re.compile(
 _NUMBERED_WITH_TEXT = re.compile(
     r"(?P<word>verse|couplet)\s+(?P<number>\d{1,2}):\s+(?P<rest>\S.*)", re.IGNORECASE
 )
-_BRACKET = re.compile(r"[\[【［](?P<inside>[^\[\]【】［］]*)[\]】］]\s*:?\s*(?P<rest>.*)")
+_BRACKET = re.compile(r"[\[【［](?P<inside>[^\[\]【】［］]*)[\]】］]\s*:?\s*")
 _UNCLOSED = re.compile(r"\[(?P<inside>[^\[\]]{1,80})")
 _BROKEN_BRACKET = re.compile(
     rf"^(\[\s*(?:{_PLAIN})(?![^\W\d_])[^\[\]\n]{{0,80}})\n([^\[\]\n]{{0,80}}\])", re.MULTILINE | re.IGNORECASE
@@ -122,17 +122,17 @@ def _read_line(line: str, *, starts_stanza: bool) -> list[str | _Heading]:
 
 
 def _read_bracket(line: str) -> list[str | _Heading]:
-    bracket = _BRACKET.fullmatch(line)
-    if bracket is None:
-        unclosed = _UNCLOSED.fullmatch(line)
-        heading = _find_heading(unclosed["inside"].strip()) if unclosed else None
-        return [line if heading is None else heading]
-    heading = _find_heading(bracket["inside"].strip())
-    rest = bracket["rest"].strip()
-    parts: list[str | _Heading] = [] if heading is None else [heading]
-    if not rest or (heading and _ONLY_REPEAT.fullmatch(rest)):
-        return parts
-    return parts + (_read_bracket(rest) if rest[0] in _OPENERS else [rest])
+    """The headings of a line that begins with brackets, and what follows them."""
+    parts: list[str | _Heading] = []
+    while bracket := _BRACKET.match(line):
+        heading = _find_heading(bracket["inside"].strip())
+        line = line[bracket.end() :]
+        if heading:
+            parts.append(heading)
+            line = "" if _ONLY_REPEAT.fullmatch(line) else line
+    unclosed = _UNCLOSED.fullmatch(line)
+    heading = _find_heading(unclosed["inside"].strip()) if unclosed else None
+    return [*parts, heading or line] if line else parts
 
 
 @lru_cache(maxsize=4096)

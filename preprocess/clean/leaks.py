@@ -58,7 +58,7 @@ def redact_artist(song: Song) -> str:
     lyrics = song.lyrics
     if song.artist is None:
         return lyrics
-    for name in sorted(artist_names(song.artist), key=len, reverse=True):
+    for name in sorted(artist_names(song.artist), key=lambda name: (-len(name), name)):
         tokens = r"[\W_]+".join(map(re.escape, name.split()))
         pattern = tokens if _UNSPACED.search(name) else rf"(?<!\w){tokens}(?!\w)"
         lyrics = _replace(re.compile(pattern), lyrics)

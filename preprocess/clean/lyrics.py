@@ -2,7 +2,8 @@
 
 Steps, in order: characters (`preprocess.clean.characters`); residue of the source (`preprocess.clean.residue`);
 section headings (`preprocess.clean.headings`); spaces and empty lines. They are repeated until nothing changes any
-more, for what one step takes out can lay bare what another one looks for; so cleaning twice is cleaning once.
+more, for what one step takes out can lay bare what another one looks for; so cleaning twice is cleaning once. (At
+most `MAX_PASSES` times: only a text made for the purpose needs more than three.)
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from preprocess.schema import Song
 MIN_CHARS = 100
 MAX_CHARS = 5000
 
-_MAX_PASSES = 16
+MAX_PASSES = 16
 _MANY_SPACES = re.compile(" {2,}")
 _MANY_LINES = re.compile(r"\n{3,}")
 
@@ -34,7 +35,7 @@ def clean_lyrics(text: str, *, headings: Headings = "plain", title: str | None =
         headings: How section headings are written.
         title: The song's title, which helps to tell a page's head from the first line.
     """
-    for _ in range(_MAX_PASSES):
+    for _ in range(MAX_PASSES):
         cleaned = _clean_once(text, headings, title)
         if cleaned == text:
             break

@@ -31,10 +31,11 @@ _HEAD = re.compile(
 _TRANSLATION_LINES = re.compile(rf"\A\s*Translations?\s*\n(?:(?:{_LANGUAGES})\s*\n)+")
 _READ_MORE = re.compile(r"\A[^\n\[\]]{0,1500}?(?:…|\.\.\.) ?Read More\s*")
 _TAIL = re.compile(
-    r"(?:\d[\d.,]*K?)?\s*Embed\s?Share\s?(?:URL)?\s?Copy\s?Embed\s?(?:Copy)?\s*\Z|(?<=[^\s])\d[\d.,]*K?Embed\s*\Z"
-    r"|(?<=[a-z.,!?)\]\"'\u2019\u201d])Embed\s*\Z|^(?:\d[\d.,]*K?)?Embed\s*\Z",
+    r"(?:\d[\d.,]*K?)?\s*Embed\s?Share\s?(?:URL)?\s?Copy\s?Embed\s?(?:Copy)?\s*\Z|(?<=[^\s])(?:\d[\d.,]*K?(?:Embed)+)+\s*\Z"
+    r"|(?<=[a-z.,!?)\]\"'\u2019\u201d])(?:Embed)+\s*\Z|^(?:\d[\d.,]*K?)?(?:Embed)+\s*\Z",
     re.MULTILINE,
 )
+_TAIL_CHARS = 200
 _LIKE = "You might also like"
 _TICKETS = re.compile(
     r"See (?:upcoming [^\n]{1,40}? shows\s?Get tickets for your favou?rite artists"
@@ -82,8 +83,8 @@ def remove_residue(text: str, title: str | None = None) -> str:
     text = text.strip()
     text = _remove_stamps(text)
     cleaned = _remove_head(text, title)
-    if "Embed" in cleaned[-60:]:
-        cleaned = _TAIL.sub("", cleaned)
+    if "Embed" in cleaned[-_TAIL_CHARS:]:
+        cleaned = cleaned[:-_TAIL_CHARS] + _TAIL.sub("", cleaned[-_TAIL_CHARS:])
     if "Get tickets" in cleaned:
         cleaned = _TICKETS.sub(_break_between, cleaned)
     if _LIKE in cleaned:
