@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -107,6 +108,22 @@ def test_chunks_end_early_where_rows_are_large(tmp_path: Path, monkeypatch: pyte
         sizes = [chunk.num_rows for chunk in read_chunks(source, 1000)]
         assert sum(sizes) == 10
         assert max(sizes) <= 7
+
+
+def test_memory_does_not_grow_with_a_parquet_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    random = np.random.default_rng(0)
+    schema = pa.schema({"lyrics": pa.string()})
+    with pq.ParquetWriter(path, schema) as writer:
+        for _ in range(40):
+            lines = [random.bytes(5000).hex() for _ in range(50)]
+            writer.write_table(pa.table({"lyrics": lines}, schema))
+    assert path.stat().st_size > 10_000_000
+    (source,) = open_sources([path])
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in read_chunks(source, 50)]
+    assert len(held) == 40
+    assert max(held) < 4_000_000
 
 
 def test_a_rejection_keeps_its_row_shortened_and_as_json(tmp_path: Path) -> None:

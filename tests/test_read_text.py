@@ -82,6 +82,25 @@ def test_rows_before_and_after_a_broken_one_survive(
     assert broken.startswith(row.raw)
 
 
+@pytest.mark.parametrize("is_quoted", [True, False])
+def test_lines_of_lyrics_after_a_broken_quote_are_no_rows_of_a_table_of_two_columns(is_quoted: bool) -> None:
+    quote = '"' if is_quoted else ""
+    told = "Generate a song verse in the style of "
+    rows = [f'{quote}{told}artist {n}{quote},"la, la\n{n}"\n' for n in range(30)]
+    broken = f'{quote}{told}x{quote},"he "said"\noh, baby\nno comma\nah, me\n"\n'
+    read = read_csv("Instruction,Label\n" + "".join(rows) + broken + "".join(rows))
+    assert [line for line, cells in read if isinstance(cells, BadLine)] == [62]
+    assert sum(isinstance(cells, list) for _, cells in read) == 60
+
+
+def test_rows_that_begin_otherwise_are_found_again_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_rows, "_MAX_LOST_LINES", 5)
+    text = "x,y\n" + '"a","b"\n' * 30 + '"a","b"c\n' + "a,b\n" * 10
+    read = read_csv(text)
+    assert [line for line, cells in read if isinstance(cells, BadLine)] == [32]
+    assert [cells for _, cells in read].count(["a", "b"]) == 30 + 5
+
+
 def test_a_quote_never_closed_is_told_apart_within_the_longest_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_rows, "MAX_ROW_CHARS", 100)
     head, row = "x,y,z\n", "a,b,c\n"

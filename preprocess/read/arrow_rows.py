@@ -41,7 +41,8 @@ def read_parquet(
     path: Path, columns: list[str], rows_per_chunk: int
 ) -> Iterator[tuple[int, int, ArrowBytes]]:
     """Read the named columns of a Parquet file in chunks; see `chunk_batches`."""
-    with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
+    # With pre_buffer every row group that was read stays in memory until the file is closed.
+    with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
         yield from chunk_batches(
             file.iter_batches(min(_BATCH_ROWS, rows_per_chunk), columns=columns), rows_per_chunk
         )

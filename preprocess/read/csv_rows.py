@@ -4,13 +4,15 @@ A quote that is never closed, or one inside a cell that is not doubled, makes th
 a row gives itself away: text follows a closing quote, the file ends inside quotes, the row has several lines and the
 wrong number of cells, or it grows beyond `MAX_ROW_CHARS`. It is rejected with the line where it began, and the
 reading goes on at the first line after that one from which a whole row with the right number of cells can be read. The
-lines between are part of the rejected row. In a table of one or two columns a line of lyrics may look like a row;
-it is then read as one, and the later stages drop it for its length.
+lines between are part of the rejected row. In a table of one or two columns a line of lyrics may look like a row, so
+where all rows so far began alike (with a quote, or with the same words), a row must do so too within the next
+`_MAX_LOST_LINES` lines. What is read wrongly all the same is dropped by the later stages for its length.
 """
 
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from types import MappingProxyType
@@ -31,6 +33,10 @@ _REASONS: Mapping[str, str] = MappingProxyType(
     }
 )
 """What the csv module says, and what it means."""
+
+_MAX_LOST_LINES = 1000
+_MIN_ALIKE_ROWS = 20
+_MIN_ALIKE_CHARS = 16
 
 _BLOCK_LINES = 4096
 _BLOCK_CHARS = 4_000_000
@@ -81,6 +87,33 @@ def _read_block(lines: Iterator[str]) -> list[str]:
     return block
 
 
+class _Habit:
+    """How the rows of a file begin."""
+
+    def __init__(self) -> None:
+        self._num_rows = 0
+        self._is_quoted = True
+        self._words = ""
+
+    def learn(self, line: str) -> None:
+        """Take note of a whole row's first line."""
+        self._num_rows += 1
+        self._is_quoted &= line.startswith('"')
+        words = line.lstrip('"')
+        if self._num_rows == 1:
+            self._words = words
+        elif self._words and not words.startswith(self._words):
+            self._words = os.path.commonprefix([self._words, words])  # noqa: RUF071 - letters are meant
+
+    def fits(self, line: str) -> bool:
+        """Whether a line begins like all rows before; few rows, and a few letters in common, say nothing."""
+        if self._num_rows < _MIN_ALIKE_ROWS:
+            return True
+        if self._is_quoted and not line.startswith('"'):
+            return False
+        return len(self._words) < _MIN_ALIKE_CHARS or line.lstrip('"').startswith(self._words)
+
+
 class _Records:
     """The rows of a file: cells, or what is wrong with them.
 
@@ -96,7 +129,8 @@ class _Records:
         self._next = 0  # index of the line where the next row begins
         self._at_end = False
         self._width: int | None = None
-        self._is_lost = False  # between a broken row and the next whole one
+        self._num_lost = 0  # lines since a broken row, until the next whole one
+        self._habit = _Habit()
 
     def read(self) -> Iterator[tuple[int, list[str] | BadLine]]:
         """Line where a row begins, and the row."""
@@ -123,19 +157,26 @@ class _Records:
                 return None
             self._next = offset + reader.line_num
             num_lines = self._next - begin
-            if len(cells) == self._width:
-                self._is_lost = False
+            if len(cells) == self._width and self._begins_row(begin):
+                self._num_lost = 0
                 yield self._first + begin, cells
             elif not cells:
                 continue
             elif self._width is None:
                 self._width = len(cells)
                 yield self._first + begin, cells
-            elif num_lines > 1 or self._is_lost:
+            elif num_lines > 1 or self._num_lost:
                 yield from self._get_lost(begin, self._tell_width(cells))
                 return None
             else:
                 yield self._first + begin, self._bad(begin, self._tell_width(cells))
+
+    def _begins_row(self, begin: int) -> bool:
+        line = self._lines[begin]
+        if self._num_lost:
+            return self._num_lost > _MAX_LOST_LINES or self._habit.fits(line)
+        self._habit.learn(line)
+        return True
 
     def _judge_error(self, error: str, end: int) -> str | None:
         """Why the row is broken, or None when only more lines can tell."""
@@ -150,9 +191,9 @@ class _Records:
         return None
 
     def _get_lost(self, begin: int, reason: str) -> Iterator[tuple[int, BadLine]]:
-        if not self._is_lost:
+        if not self._num_lost:
             yield self._first + begin, self._bad(begin, reason)
-        self._is_lost = True
+        self._num_lost += 1
         self._next = begin + 1
         if self._next == len(self._lines):
             self._read_on()
