@@ -20,6 +20,13 @@ PROSE = (
     "remember whether she had seen it the evening before. She could not. The wind had turned to the north during "
     "the night, and any boat that had gone out would have a hard time coming back. She decided to wait."
 )
+MORE_PROSE = (
+    "By noon the square had filled with people who pretended to buy fish. Old Bertram brought her a chair without "
+    "being asked. He said that the Aldous boy had been talking about the islands for weeks, and that only a fool "
+    "would have believed him. Miriam thanked him and kept her eyes on the water. What she wanted to say would have "
+    "taken all afternoon. At last a sail appeared behind the lighthouse, small and grey, leaning hard to one side. "
+    "Somebody laughed. She put the letter back in her pocket, stood up, and walked down the steps to meet it."
+)
 RAP = (
     "woke up in the city with the rent due and the heat low kicking down the sidewalk with a pocket full of free "
     "throws mama on the phone telling me to stay clean I been in the lab since I was sixteen writing every line "
@@ -151,7 +158,7 @@ def test_renderings_of_other_songs_are_told_by_title_and_artist(
     ("text", "tag"),
     [
         (PROSE, "misc"),
-        (PROSE.replace("She decided", "\n\nShe decided") + "\n" + PROSE, None),
+        (f"{PROSE}\n\n{MORE_PROSE}", None),
         (WRAPPED, "misc"),
         (INTERVIEW, "misc"),
         (INTERVIEW, "rap"),

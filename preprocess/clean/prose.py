@@ -80,8 +80,8 @@ SONG_BAR = Bar(words_a_line=40, ends_a_line=2.0, words_a_sentence=33, words_a_sp
 MISC_BAR = Bar(words_a_line=22, ends_a_line=0.8, words_a_sentence=40, words_a_speech=10)
 """For a text that its source files under "misc"."""
 
-# Of 254 hymns written as one paragraph none stays below all three; of 226 pieces of prose (quotations) 145 do, 156 under
-# the stricter bar.
+# Of 254 hymns written as one paragraph none stays below all three; of 226 pieces of prose (quotations) 145 do, 156
+# under the stricter bar.
 _MAX_RUN_ON_SHARE = 0.015
 _MAX_CAPITAL_SHARE = 0.08
 _MAX_DISTINCT_CLAUSES = 0.95
