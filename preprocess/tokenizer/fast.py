@@ -145,7 +145,7 @@ def judge(backend: Tokenizer, sha256: str) -> Verdict:
 def _judge(backend: Tokenizer) -> Verdict:
     content: dict[str, Any] = json.loads(backend.to_str())
     model, added = content["model"], content["added_tokens"]
-    pattern = _find_pattern(content["pre_tokenizer"])
+    pattern = find_pattern(content["pre_tokenizer"])
     if model.get("type", "BPE") != "BPE" or pattern is None:
         return Verdict("tokenizers: not a byte-level BPE that splits words by a known pattern")
     if any(
@@ -170,7 +170,7 @@ def _judge(backend: Tokenizer) -> Verdict:
     return verdict if not differing else Verdict(f"tokenizers: {differing} of the probed texts differ")
 
 
-def _find_pattern(pre_tokenizer: Mapping[str, Any] | None) -> str | None:
+def find_pattern(pre_tokenizer: Mapping[str, Any] | None) -> str | None:
     """The known pattern that a pre-tokenizer stands for."""
     if pre_tokenizer is None:
         return None

@@ -67,12 +67,6 @@ class TextTokenizer:
         return self._judge().name
 
     @cached_property
-    def splits_words(self) -> bool:
-        """Whether text is split into words before anything is merged, so that no token crosses a word's end."""
-        pre_tokenizer = self.backend.pre_tokenizer
-        return pre_tokenizer is not None and len(pre_tokenizer.pre_tokenize_str("lyrics.\n\nWho sings")) >= 4
-
-    @cached_property
     def prepends_space(self) -> bool:
         """Whether a text is read as if a space stood before it, as sentencepiece does."""
         text = "a" if self.backend.normalizer is None else self.backend.normalizer.normalize_str("a")
