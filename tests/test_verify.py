@@ -663,3 +663,52 @@ def test_every_byte_of_a_shard_and_a_side_file_counts(toy_dataset: Path) -> None
             assert not find_damage(toy_dataset).ok
         path.write_bytes(whole)
     assert findings(toy_dataset) == []
+
+
+def row_without_lyrics(
+    family: Family, instruction: str = "Write a song in the style of Ada Vale."
+) -> PackedRow:
+    """One example that follows no lyrics, beside a song's tree."""
+    tokenizer = make_tokenizer(family)
+    prompt = find_format(tokenizer)
+    question = encode_pieces(tokenizer, prompt.without_lyrics(instruction))
+    answer = encode_pieces(tokenizer, prompt.answer("Sing of the river\nand the rain"))
+    alone = PackedRow(
+        np.array(question + answer, dtype=np.int32),
+        np.arange(len(question + answer)) >= len(question),
+        np.array([len(question + answer)], dtype=np.int32),
+        np.array([ROOT], dtype=np.int32),
+        np.array([0], dtype=np.int32),
+        ("song-x",),
+    )
+    return concatenate([alone, *encode_songs(make_songs(1), tokenizer, SEQ_LEN)])
+
+
+def findings_of(folder: Path, row: PackedRow, family: Family) -> list[str]:
+    make_dataset(folder, family=family, num_eval_songs=0)
+    info = write_split(folder / "train", [row], TASKS, 2)
+    write_toy_manifest(folder, {"train": info}, make_tokenizer(family), SEQ_LEN)
+    return findings(folder)
+
+
+@pytest.mark.parametrize("family", ["chatml", "llama3", "plain"])
+def test_a_question_that_follows_no_lyrics_passes(tmp_path: Path, family: Family) -> None:
+    assert findings_of(tmp_path, row_without_lyrics(family), family) == []
+    report = find_damage(tmp_path)
+    assert (report.num_checked["sample"], report.num_checked["lyrics"]) == (5, 0)
+
+
+@pytest.mark.parametrize("family", ["chatml", "llama3", "plain"])
+def test_a_question_that_follows_no_lyrics_has_the_format_s_opening_too(
+    tmp_path: Path, family: Family
+) -> None:
+    row = row_without_lyrics(family)
+    lines = findings_of(tmp_path, with_id(row, 4, int(row.input_ids[5])), family)
+    assert any("segment 0 does not begin with the format's opening" in line for line in lines)
+
+
+def test_lyrics_whose_opening_is_damaged_are_no_question_without_lyrics(tmp_path: Path) -> None:
+    tokenizer, rows = make_tokenizer(), encode_songs(make_songs(1), make_tokenizer(), 900, share_prefix=False)
+    (line, *_) = findings_of_row(tmp_path, with_other_words_before_the_lyrics(rows[0]))
+    assert "segment 0 does not begin with the format's opening" in line
+    assert tokenizer.decode(rows[0].input_ids.tolist()).startswith("<|im_start|>")

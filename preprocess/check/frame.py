@@ -11,9 +11,7 @@ import numpy as np
 
 from preprocess.forest import PackedRow, segment_starts
 from preprocess.prompt import (
-    AFTER_LYRICS,
     BEFORE_LYRICS,
-    BEFORE_QUESTION,
     Piece,
     PromptFormat,
     encode_pieces,
@@ -34,6 +32,7 @@ class Frame:
         prompt: The format.
         opening_ids: int32[K], ids from the start up to the last special token before the lyrics (K may be 0).
         opening: Text from the start up to the lyrics.
+        bare_opening: Text from the start up to a question that follows no lyrics; `opening` begins with it.
         header_ids: int32[H], ids between question and answer, empty where they may merge with the question.
         header: Text between question and answer.
         lossless: Whether decoding gives back every space.
@@ -43,6 +42,7 @@ class Frame:
     prompt: PromptFormat
     opening_ids: Int32Array
     opening: str
+    bare_opening: str
     header_ids: Int32Array
     header: str
     lossless: bool
@@ -51,17 +51,23 @@ class Frame:
         """The text of some ids, special tokens by their names."""
         return self.tokenizer.decode(ids.tolist())
 
+    @property
+    def seam(self) -> str:
+        """Text between lyrics and question."""
+        return self.prompt.after_lyrics + self.prompt.before_question
+
 
 def make_frame(tokenizer: TextTokenizer, prompt: PromptFormat) -> Frame:
     """What prompts in this format begin and end with."""
-    opening = [*prompt.before_system, Piece(prompt.system), *prompt.after_system, Piece(BEFORE_LYRICS)]
-    last_special = max((i + 1 for i, piece in enumerate(opening) if piece.special), default=0)
+    bare = [*prompt.before_system, Piece(prompt.system), *prompt.after_system]
+    last_special = max((i + 1 for i, piece in enumerate(bare) if piece.special), default=0)
     header_ids = encode_pieces(tokenizer, prompt.after_question)
     return Frame(
         tokenizer=tokenizer,
         prompt=prompt,
-        opening_ids=np.array(encode_pieces(tokenizer, opening[:last_special]), dtype=np.int32),
-        opening=tokenizer.decode(encode_pieces(tokenizer, opening)),
+        opening_ids=np.array(encode_pieces(tokenizer, bare[:last_special]), dtype=np.int32),
+        opening=tokenizer.decode(encode_pieces(tokenizer, [*bare, Piece(BEFORE_LYRICS)])),
+        bare_opening=tokenizer.decode(encode_pieces(tokenizer, bare)),
         header_ids=np.array(header_ids if prompt.after_question[0].special else [], dtype=np.int32),
         header=tokenizer.decode(header_ids),
         lossless=tokenizer.decode(tokenizer.encode(SPACES)) == SPACES,
@@ -73,12 +79,15 @@ def hash_prompt(prompt: PromptFormat) -> str:
 
     It changes when anything in the format does: special tokens, system message, the words around the lyrics.
     """
-    pieces = [
-        *prompt.prefix("A line of lyrics\nand another one"),
-        *prompt.question("What is this song about?"),
-        *prompt.answer("It is about rain."),
+    question = "What is this song about?"
+    chats = [
+        [*prompt.prefix("[VERSE]\nA line of lyrics\nand another one"), *prompt.question(question)],
+        prompt.without_lyrics(question),
+        prompt.answer("[VERSE]\nIt is about rain."),
     ]
-    rendered = json.dumps([[piece.text, piece.special] for piece in merge_pieces(pieces)])
+    rendered = json.dumps(
+        [[[piece.text, piece.special, piece.continues] for piece in merge_pieces(chat)] for chat in chats]
+    )
     return hashlib.sha256(rendered.encode()).hexdigest()
 
 
@@ -87,7 +96,7 @@ def read_lyrics(row: PackedRow, frame: Frame) -> Iterator[tuple[str, str]]:
     for segment, start in enumerate(segment_starts(row).tolist()):
         if row.parents[segment] == ROOT:
             text = frame.decode(row.input_ids[start : start + int(row.seq_lens[segment])])
-            lyrics, end, _ = text.removeprefix(frame.opening).rpartition(AFTER_LYRICS)
+            lyrics, end, _ = text.removeprefix(frame.opening).rpartition(frame.prompt.after_lyrics)
             if end and text.startswith(frame.opening):
                 yield row.song_ids[segment], lyrics
 
@@ -100,18 +109,23 @@ def rendering_problem(example: PackedRow, frame: Frame) -> str | None:
         frame: Of its format.
     """
     question, answer = example.input_ids[~example.label_mask], example.input_ids[example.label_mask]
-    text = frame.decode(question)
-    body = text.removeprefix(frame.opening).removesuffix(frame.header)
-    lyrics, middle, instruction = body.rpartition(AFTER_LYRICS + BEFORE_QUESTION)
-    if not middle:
-        return f"has no question after its lyrics, but {text[-80:]!r}"
-    pieces = [*frame.prompt.prefix(lyrics), *frame.prompt.question(instruction)]
+    pieces, instruction = _render_question(frame.decode(question), frame)
     if not _same(question, encode_pieces(frame.tokenizer, pieces), frame):
-        return f"asks {instruction[:60]!r} in other ids than the format renders"
-    said = frame.decode(answer[:-1])
+        return f"asks {instruction[-60:]!r} in other ids than the format renders"
+    said = frame.decode(answer[:-1]).removeprefix(frame.prompt.before_answer)
     if not _same(answer, encode_pieces(frame.tokenizer, frame.prompt.answer(said)), frame):
         return f"answers {said[:60]!r} in other ids than the format renders"
     return None
+
+
+def _render_question(text: str, frame: Frame) -> tuple[list[Piece], str]:
+    """A prompt taken apart and rendered again, and its question."""
+    body = text.removesuffix(frame.header)
+    lyrics, seam, instruction = body.removeprefix(frame.opening).rpartition(frame.seam)
+    if seam and text.startswith(frame.opening):
+        return [*frame.prompt.prefix(lyrics), *frame.prompt.question(instruction)], instruction
+    instruction = body.removeprefix(frame.bare_opening)
+    return frame.prompt.without_lyrics(instruction), instruction
 
 
 def _same(ids: Int32Array, rendered: list[int], frame: Frame) -> bool:

@@ -80,7 +80,9 @@ def _prompt_problem(ids: Int32Array, row: PackedRow, segment: int, frame: Frame)
     if row.parents[segment] == ROOT:
         text = frame.decode(ids[: len(frame.opening.encode())])
         starts_well = np.array_equal(ids[: len(frame.opening_ids)], frame.opening_ids)
-        if not starts_well or not text.startswith(frame.opening):
+        if not text.startswith(frame.opening):
+            starts_well &= row.tasks[segment] >= 0 and _asks_without_lyrics(ids, frame)
+        if not starts_well:
             return f"does not begin with the format's opening, but with {text[:60]!r}"
     if row.tasks[segment] >= 0:
         text = frame.decode(ids[-len(frame.header.encode()) :])
@@ -89,3 +91,8 @@ def _prompt_problem(ids: Int32Array, row: PackedRow, segment: int, frame: Frame)
         if not ends_well or not text.endswith(frame.header):
             return f"has a question that does not end with {frame.header!r}, but with {text[-60:]!r}"
     return None
+
+
+def _asks_without_lyrics(ids: Int32Array, frame: Frame) -> bool:
+    text = frame.decode(ids)
+    return text.startswith(frame.bare_opening) and frame.seam not in text

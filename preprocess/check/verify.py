@@ -6,6 +6,7 @@ Every check looks at what is on disk and recomputes; nothing is taken from the c
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from preprocess.check.crossing_checks import check_lyrics, check_songs
 from preprocess.check.frame import Frame, hash_prompt, make_frame
@@ -14,7 +15,7 @@ from preprocess.check.split_checks import OnRows, check_counts, check_split
 from preprocess.durable import sha256_of
 from preprocess.errors import ConfigError, DataError
 from preprocess.manifest import Manifest, list_side_files, read_manifest
-from preprocess.prompt import PromptFormat, find_format
+from preprocess.prompt import FormatName, PromptFormat, find_format
 from preprocess.tokenizer import load_tokenizer
 
 __all__ = ["CHECKS", "MAX_FINDINGS_KEPT", "VerifyReport", "find_damage", "print_report", "verify_dataset"]
@@ -79,7 +80,7 @@ def _check_tokenizer(folder: Path, manifest: Manifest, report: VerifyReport) -> 
         report.add("tokenizer", "tokenizer", f"sha256 {found}…, the ids were made with {expected}…")
         return None
     try:
-        prompt = find_format(tokenizer, manifest.system)
+        prompt = find_format(tokenizer, manifest.system, cast("FormatName", manifest.prompt_format))
         found_format = (
             tokenizer.vocab_size,
             prompt.name,
