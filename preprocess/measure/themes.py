@@ -22,7 +22,8 @@ from types import MappingProxyType
 
 import yaml
 
-from preprocess.measure.structure import find_words, is_english, sung_lines
+from preprocess.measure.sung import SungSong, split_song
+from preprocess.measure.words import find_words
 
 BASE_WORDS = 100
 """At this length (words) a score equals the weighted number of evidence words per hundred."""
@@ -108,13 +109,23 @@ def load_lexicon(name: str) -> Lexicon:
 
 def find_themes(lyrics: str, max_themes: int = 3) -> list[ThemeEvidence]:
     """The strongest themes of lyrics, strongest first; an empty list when the lexicon finds none."""
-    return _rank(find_evidence(lyrics, load_lexicon("themes")), lyrics)[:max_themes]
+    return themes_of(split_song(lyrics), max_themes)
+
+
+def themes_of(song: SungSong, max_themes: int = 3) -> list[ThemeEvidence]:
+    """As `find_themes`, of a song that is split already."""
+    return _rank(evidence_of(song, load_lexicon("themes")), song)[:max_themes]
 
 
 def find_moods(lyrics: str, max_moods: int = 1) -> list[ThemeEvidence]:
     """The strongest moods of lyrics, strongest first, each shown by two different words or more."""
-    found = find_evidence(lyrics, load_lexicon("moods"))
-    return _rank({mood: words for mood, words in found.items() if len(words) > 1}, lyrics)[:max_moods]
+    return moods_of(split_song(lyrics), max_moods)
+
+
+def moods_of(song: SungSong, max_moods: int = 1) -> list[ThemeEvidence]:
+    """As `find_moods`, of a song that is split already."""
+    found = evidence_of(song, load_lexicon("moods"))
+    return _rank({mood: words for mood, words in found.items() if len(words) > 1}, song)[:max_moods]
 
 
 Evidence = dict[str, dict[str, float]]
@@ -131,10 +142,14 @@ def find_evidence(lyrics: str, lexicon: Lexicon, *, keep_weak: bool = False) -> 
         lexicon: Whose words to look for.
         keep_weak: Also give themes with fewer than `MIN_WORDS` words and `MIN_HITS` occurrences.
     """
-    words_by_line = [find_words(line) for line in sung_lines(lyrics)]
-    counts = Counter(word for words in words_by_line for word in words)
-    if not is_english(counts):
+    return evidence_of(split_song(lyrics), lexicon, keep_weak=keep_weak)
+
+
+def evidence_of(song: SungSong, lexicon: Lexicon, *, keep_weak: bool = False) -> Evidence:
+    """As `find_evidence`, of a song that is split already."""
+    if not song.is_english:
         return {}
+    words_by_line, counts = song.words_by_line, song.words
     phrases = Counter(
         found
         for words in words_by_line
@@ -159,9 +174,8 @@ def find_evidence(lyrics: str, lexicon: Lexicon, *, keep_weak: bool = False) -> 
     }
 
 
-def _rank(evidence: Evidence, lyrics: str) -> list[ThemeEvidence]:
-    num_words = sum(len(find_words(line)) for line in sung_lines(lyrics)) if evidence else 0
-    scale = 100 / math.sqrt(max(1, num_words) * BASE_WORDS)
+def _rank(evidence: Evidence, song: SungSong) -> list[ThemeEvidence]:
+    scale = 100 / math.sqrt(max(1, song.words.total()) * BASE_WORDS)
     found = [
         ThemeEvidence(theme, round(sum(words.values()) * scale, 4), strongest_words(words, theme))
         for theme, words in evidence.items()

@@ -1,0 +1,46 @@
+"""How rich the vocabulary of a song is, by a measure that its length does not move, and its most frequent words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from preprocess.measure.words import STOP_WORDS
+
+WINDOW = 50
+"""Words in a window of the moving average."""
+
+
+def moving_average_type_ratio(words: Sequence[str], window: int = WINDOW) -> float | None:
+    """Different words per word in a window of `window` words, averaged over every window; None for fewer words.
+
+    The plain ratio of different words falls with the length of a text; this does not. MATTR: Covington and McFall
+    (2010), "Cutting the Gordian Knot: The Moving-Average Type-Token Ratio", Journal of Quantitative Linguistics
+    17(2). In time linear in the length.
+    """
+    if len(words) < window:
+        return None
+    inside: dict[str, int] = {}
+    for word in words[:window]:
+        inside[word] = inside.get(word, 0) + 1
+    total = different = len(inside)
+    for leaving, entering in zip(words, words[window:], strict=False):
+        if leaving != entering:
+            left = inside[leaving] - 1
+            inside[leaving] = left
+            different -= not left
+            before = inside.get(entering, 0)
+            inside[entering] = before + 1
+            different += not before
+        total += different
+    return total / (window * (len(words) - window + 1))
+
+
+def find_frequent_words(words: Counter[str], num: int = 5) -> tuple[tuple[str, int], ...]:
+    """Words outside `STOP_WORDS` that occur at least twice, the most frequent first, with counts."""
+    telling = [
+        (word, count)
+        for word, count in words.items()
+        if count > 1 and len(word) > 1 and word not in STOP_WORDS
+    ]
+    return tuple(sorted(telling, key=lambda item: (-item[1], item[0]))[:num])
