@@ -14,9 +14,9 @@ MIN_PRONOUNS = 3
 
 _CALLED = (
     "ladies and gentlemen|my love|my darling|my dear|my friends?|my lord|my god|my baby|my brothers?|my sisters?"
-    "|my soul|my child|my son|my girl|my boy|baby|babe|honey|darlin'?|darling|sweetheart|sugar|mama|momma|mamma|papa|daddy"
-    "|mother|father|brothers?|sisters?|children|friends?|girls?|boys?|lovers?|lord|god|jesus|saviou?r|heaven|angels?"
-    "|lady|ladies|mister|doctor|soldiers?|world|people|everybody|death|love|sun|moon|river|homies?|bro"
+    "|my soul|my child|my son|my girl|my boy|baby|babe|honey|darlin'?|darling|sweetheart|sugar|mama|momma|mamma|papa"
+    "|daddy|mother|father|brothers?|sisters?|children|friends?|girls?|boys?|lovers?|lord|god|jesus|saviou?r|heaven"
+    "|angels?|lady|ladies|mister|doctor|soldiers?|world|people|everybody|death|love|sun|moon|river|homies?|bro"
 )
 _SET_OFF = re.compile(
     rf"(?:^|[,;:!?(] ?|\bo,? |\b(?:oh|hey),? )({_CALLED})(?=\)?(?:[,;:!?]|$))", re.MULTILINE
