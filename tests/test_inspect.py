@@ -16,15 +16,18 @@ from preprocess.check.inspect import (
     describe_dataset,
     describe_example,
     describe_row,
+    describe_task,
     print_dataset,
     print_example,
     print_row,
+    print_task,
 )
 from preprocess.errors import ConfigError, DataError
 from preprocess.forest import position_ids
 from preprocess.manifest import read_manifest
 from preprocess.schema import Song
 from preprocess.shards import open_split, write_split
+from tests.test_verify import row_without_lyrics
 from tests.toys import TASKS, encode_songs, make_dataset, make_songs, make_tokenizer, write_toy_manifest
 
 GREEN, DIM = "\x1b[1;32m", "\x1b[2m"
@@ -226,6 +229,67 @@ def test_the_summary_prints_as_tables(toy_dataset: Path) -> None:
         assert f" {cell} " in line
     for task in TASKS:
         assert out.getvalue().count(f" {task} ") == 2
+
+
+def test_the_summary_tells_how_even_the_rows_are(toy_dataset: Path) -> None:
+    by_row = open_split(toy_dataset, "train").num_supervised()
+    spread = describe_dataset(toy_dataset)["splits"]["train"]["supervised_per_row"]
+    assert spread == {"min": by_row.min(), "mean": by_row.mean(), "max": by_row.max()}
+    console, out = plain_console()
+    print_dataset(toy_dataset, console)
+    assert f"{by_row.mean():.0f} ({by_row.min()} to {by_row.max()})" in out.getvalue()
+
+
+def test_a_row_tells_what_share_of_it_is_supervised(toy_dataset: Path) -> None:
+    row = open_split(toy_dataset, "train")[0]
+    share = row.label_mask.sum() / len(row.input_ids)
+    assert describe_row(toy_dataset, "train", 0)["supervised_share"] == share
+    console, out = plain_console()
+    print_row(toy_dataset, "train", 0, console)
+    assert f"{row.label_mask.sum()} supervised tokens ({share:.1%})" in out.getvalue()
+
+
+@pytest.mark.parametrize("share_prefix", [True, False])
+def test_the_examples_of_a_task_are_listed(tmp_path: Path, share_prefix: bool) -> None:
+    make_dataset(tmp_path, share_prefix=share_prefix)
+    value = describe_task(tmp_path, "train", "artist", limit=20)
+    assert json.loads(json.dumps(value)) == value
+    wanted = {song.id: song.artist for song in make_songs(12)}
+    assert {example["song_id"]: example["answer"] for example in value["listed"]} == wanted
+    assert {example["question"] for example in value["listed"]} == {"Who performs this song?"}
+    assert all(example["with_lyrics"] for example in value["listed"])
+    train = read_manifest(tmp_path).splits["train"]
+    assert {key: value[key] for key in ("examples", "supervised_tokens")} == train.by_task["artist"]
+    assert sum(e["num_supervised"] for e in value["listed"]) == value["supervised_tokens"]
+    assert describe_task(tmp_path, "train", "artist", limit=3)["listed"] == value["listed"][:3]
+
+
+def test_a_task_or_split_that_is_not_there_is_refused(toy_dataset: Path) -> None:
+    with pytest.raises(ConfigError, match=r"task 'colour': the tasks of .* are artist, genre"):
+        describe_task(toy_dataset, "train", "colour")
+    with pytest.raises(DataError, match="no split 'test'"):
+        describe_task(toy_dataset, "test", "artist")
+
+
+def test_questions_that_follow_no_lyrics_are_shown_as_such(tmp_path: Path) -> None:
+    make_dataset(tmp_path, num_eval_songs=0)
+    info = write_split(tmp_path / "rainy", [row_without_lyrics("chatml", "Write a [red] song.")], TASKS, 9)
+    write_toy_manifest(tmp_path, {"rainy": info}, make_tokenizer(), 512)
+    segments = describe_row(tmp_path, "rainy", 0)["segments"]
+    assert [segment["with_lyrics"] for segment in segments] == [False, *[True] * 5]
+    listed = describe_task(tmp_path, "rainy", "artist")["listed"]
+    assert [(example["song_id"], example["with_lyrics"]) for example in listed] == [
+        ("song-x", False),
+        ("song-0000", True),
+    ]
+    assert listed[0]["question"] == "Write a [red] song."
+    console, out = plain_console()
+    print_row(tmp_path, "rainy", 0, console)
+    assert out.getvalue().count("(without lyrics)") == 1
+    console, out = plain_console()
+    print_task(tmp_path, "rainy", "artist", console)
+    assert "rainy row 0 · song-x · without lyrics · " in out.getvalue()
+    assert "Write a [red] song." in out.getvalue()
 
 
 def test_an_empty_split_has_no_ratios(tmp_path: Path) -> None:

@@ -109,8 +109,9 @@ def rendering_problem(example: PackedRow, frame: Frame) -> str | None:
         frame: Of its format.
     """
     question, answer = example.input_ids[~example.label_mask], example.input_ids[example.label_mask]
-    pieces, instruction = _render_question(frame.decode(question), frame)
-    if not _same(question, encode_pieces(frame.tokenizer, pieces), frame):
+    lyrics, instruction = take_apart(frame.decode(question), frame)
+    rendered = encode_pieces(frame.tokenizer, _render(lyrics, instruction, frame.prompt))
+    if not _same(question, rendered, frame):
         return f"asks {instruction[-60:]!r} in other ids than the format renders"
     said = frame.decode(answer[:-1]).removeprefix(frame.prompt.before_answer)
     if not _same(answer, encode_pieces(frame.tokenizer, frame.prompt.answer(said)), frame):
@@ -118,14 +119,19 @@ def rendering_problem(example: PackedRow, frame: Frame) -> str | None:
     return None
 
 
-def _render_question(text: str, frame: Frame) -> tuple[list[Piece], str]:
-    """A prompt taken apart and rendered again, and its question."""
+def take_apart(text: str, frame: Frame) -> tuple[str | None, str]:
+    """The lyrics of a whole prompt, None where its question follows none, and the question."""
     body = text.removesuffix(frame.header)
     lyrics, seam, instruction = body.removeprefix(frame.opening).rpartition(frame.seam)
     if seam and text.startswith(frame.opening):
-        return [*frame.prompt.prefix(lyrics), *frame.prompt.question(instruction)], instruction
-    instruction = body.removeprefix(frame.bare_opening)
-    return frame.prompt.without_lyrics(instruction), instruction
+        return lyrics, instruction
+    return None, body.removeprefix(frame.bare_opening)
+
+
+def _render(lyrics: str | None, instruction: str, prompt: PromptFormat) -> list[Piece]:
+    if lyrics is None:
+        return prompt.without_lyrics(instruction)
+    return [*prompt.prefix(lyrics), *prompt.question(instruction)]
 
 
 def _same(ids: Int32Array, rendered: list[int], frame: Frame) -> bool:
