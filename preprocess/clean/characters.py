@@ -41,6 +41,8 @@ _MOJIBAKE = re.compile(
     r"|(?:[\u00d0\u00d1][\u0080-\u00bf\u2018-\u203a\u20ac]){3}"
 )
 """UTF-8 that was read as Windows-1252 or Latin-1, or a character that some step could not read."""
+# One of these is in everything that the expression finds: most texts need no more than this.
+_MOJIBAKE_SIGNS = ("\ufffd", "\u00e2\u20ac", "\u00f0", "\u00ef", "\u00c2", "\u00c3", "\u00d0", "\u00d1")
 
 
 def normalise_characters(text: str) -> str:
@@ -71,7 +73,9 @@ def _normalise_unicode(text: str) -> str:
 
 def is_damaged(text: str) -> bool:
     """Whether a text shows damage from a wrong decoding, as in "donâ€™t" or a U+FFFD."""
-    return not text.isascii() and _MOJIBAKE.search(text) is not None
+    if text.isascii() or not any(sign in text for sign in _MOJIBAKE_SIGNS):
+        return False
+    return _MOJIBAKE.search(text) is not None
 
 
 def _repair_mojibake(text: str) -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 
 import yaml
@@ -44,11 +45,12 @@ def is_explicit(sung: SungText) -> bool:
     lexicon = load_explicit_words()
     if not lexicon.words.isdisjoint(sung.words):
         return True
-    num = lexicon.opening_chars
-    stems = lexicon.stems
-    likely = [word for word in sung.words if word[:num] in stems]
-    if any(word.startswith(stems[word[:num]]) for word in likely):
-        return True
+    num, stems = lexicon.opening_chars, lexicon.stems
+    # The beginnings of all words at the speed of C; the words themselves only where one is suspect.
+    if not stems.keys().isdisjoint(map(itemgetter(slice(num)), sung.words)):
+        likely = [word for word in sung.words if word[:num] in stems]
+        if any(word.startswith(stems[word[:num]]) for word in likely):
+            return True
     return any(sign in sung.text for sign in _MASKS) and _MASKED.search(sung.text) is not None
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, cast
 
 from preprocess.clean.section_words import BRACKETED_WORDS, PLAIN_WORDS, TAGS, squeeze_word
 
@@ -75,6 +75,8 @@ _ONLY_REPEAT = re.compile(_REPEAT, re.IGNORECASE)
 
 _OPENERS = "[【［"
 _MAX_BARE_CHARS = 28
+# The cheap question before the expression: how the plain words begin.
+_BARE_STARTS = frozenset(word[:2] for word in PLAIN_WORDS)
 
 
 def normalise_headings(text: str, headings: Headings = "plain") -> str:
@@ -87,15 +89,15 @@ def normalise_headings(text: str, headings: Headings = "plain") -> str:
     if "[" in text:
         text = _part_brackets(text)
     lines: list[str | _Heading] = []
-    previous: str | _Heading = ""
-    for line in text.split("\n"):
-        stripped = line.strip()
-        if stripped and (stripped[0] in _OPENERS or len(stripped) <= _MAX_BARE_CHARS or ":" in stripped):
-            lines += _read_line(stripped, starts_stanza=not previous)
+    has_headings = False
+    for line in map(str.strip, text.split("\n")):
+        if line and (len(line) <= _MAX_BARE_CHARS or line[0] in _OPENERS or ":" in line):
+            read = _read_line(line, starts_stanza=not lines or not lines[-1])
+            has_headings = has_headings or read != [line]
+            lines += read
         else:
-            lines.append(stripped)
-        previous = lines[-1] if lines else ""
-    return "\n".join(_write(lines, headings))
+            lines.append(line)
+    return "\n".join(_write(lines, headings) if has_headings else cast("list[str]", lines))
 
 
 def _part_brackets(text: str) -> str:
@@ -114,7 +116,8 @@ def _read_line(line: str, *, starts_stanza: bool) -> list[str | _Heading]:
         numbered = _NUMBERED_WITH_TEXT.fullmatch(line)
         if numbered:
             return [(numbered["word"], numbered["number"]), numbered["rest"]]
-    bare = _BARE.fullmatch(line) if len(line) <= _MAX_BARE_CHARS else None
+    may_be_bare = len(line) <= _MAX_BARE_CHARS and (line[:2].lower() in _BARE_STARTS or not line[0].isalpha())
+    bare = _BARE.fullmatch(line) if may_be_bare else None
     if bare and _is_marked(bare, line, starts_stanza):
         return [_heading(bare)]
     named = _IN_PARENTHESES.fullmatch(line) if line[0] == "(" else None

@@ -211,7 +211,7 @@ def _plain_code(given: str | None) -> str | None:
 
 def _sample_lines(lines: Sequence[str], num_chars: int) -> str:
     """Whole lines from all over a song, on one line, of about so many characters."""
-    step = max(1, sum(map(len, lines)) // num_chars)
+    step = 1 + sum(map(len, lines)) // num_chars
     return " ".join(lines[::step])[: num_chars + 80]
 
 

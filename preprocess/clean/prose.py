@@ -34,6 +34,7 @@ _NUM_DENSE_CHARS_A_WORD = 2
 _NUMBERED = re.compile(
     r"\W{0,2}(?:track |disc \d )?(\d{1,3})(?:[.)\]:\u3001\uff0e-]|\s[\u2013\u2014-])\s*\S", re.IGNORECASE
 )
+_DIGIT = re.compile(r"\d")
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 _DATE = re.compile(
     rf"\b(?:\d{{1,2}}[/.]\d{{1,2}}(?:[/.]\d{{2,4}})?\b|\d{{4}}-\d{{2}}-\d{{2}}|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?\b"
@@ -169,21 +170,25 @@ def _is_enumeration(sung: SungText, mean: float) -> bool:
     """Whether a text is a list of tracks, of dates or of links."""
     lines = sung.lines
     # The cheap questions first: few songs hold a digit or a link.
-    if sung.num_digits >= 3 and mean <= _MAX_LIST_WORDS and (_is_numbered(lines) or _is_calendar(lines)):
-        return True
+    if sung.num_digits >= 3 and mean <= _MAX_LIST_WORDS:
+        with_digits = [line for line in lines if _DIGIT.search(line)]
+        if _is_numbered(lines, with_digits) or _is_calendar(lines, with_digits):
+            return True
     num_links = sung.text.count("://") + sung.text.count("www.")
     return num_links >= 3 and num_links >= 0.3 * len(lines)
 
 
-def _is_numbered(lines: Sequence[str]) -> bool:
+def _is_numbered(lines: Sequence[str], with_digits: Sequence[str]) -> bool:
     """Whether most lines are numbered upwards, or the first ones announce a list and some are."""
-    numbers = [int(match[1]) for match in map(_NUMBERED.match, lines) if match]
+    numbers = [int(match[1]) for match in map(_NUMBERED.match, with_digits) if match]
     num_rising = sum(after == before + 1 for before, after in pairwise(numbers))
     if num_rising >= 3 and num_rising + 1 >= 0.6 * len(lines):
         return True
     return num_rising >= 2 and any(_LIST_LINE.fullmatch(line) for line in lines[:3])
 
 
-def _is_calendar(lines: Sequence[str]) -> bool:
-    num_dates = sum(_DATE.search(line) is not None for line in lines)
-    return num_dates >= max(_MIN_LIST_LINES, 0.5 * len(lines))
+def _is_calendar(lines: Sequence[str], with_digits: Sequence[str]) -> bool:
+    num_wanted = max(_MIN_LIST_LINES, 0.5 * len(lines))
+    if len(with_digits) < num_wanted:
+        return False
+    return sum(_DATE.search(line) is not None for line in with_digits) >= num_wanted

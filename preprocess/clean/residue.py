@@ -70,7 +70,8 @@ _LRC_TAG = re.compile(
 _MARK = r"(?:\[\?+\]|\(\?+\)|[\[(](?:inaudible|unintelligible|incomprehensible|indistinct|unclear)\??[\])])"
 _UNHEARD_LINE = re.compile(rf"^(?: ?{_MARK})+ *(?:\n|\Z)", re.MULTILINE | re.IGNORECASE)
 _UNHEARD = re.compile(rf" ?{_MARK}", re.IGNORECASE)
-_UNHEARD_WORD = re.compile(r"[\[(][IUiu]n[A-Za-z]+\??[\])]")
+# One of these is in every such mark: a cheap question first.
+_UNHEARD_HINTS = ("?]", "?)", "audible", "telligible", "prehensible", "indistinct", "unclear")
 
 
 def remove_residue(text: str, title: str | None = None) -> str:
@@ -91,7 +92,7 @@ def remove_residue(text: str, title: str | None = None) -> str:
         cleaned = _GLUED_LIKE.sub(_break_between, cleaned)
         if cleaned != text:
             cleaned = _LIKE_LINE.sub(_break_between, cleaned)
-    if "?]" in cleaned or "?)" in cleaned or _UNHEARD_WORD.search(cleaned):
+    if any(hint in cleaned for hint in _UNHEARD_HINTS):
         cleaned = _UNHEARD.sub("", _UNHEARD_LINE.sub("", cleaned))
     return _remove_credits(cleaned)
 
