@@ -13,11 +13,8 @@ import re
 
 from preprocess.clean.characters import normalise_characters
 from preprocess.clean.headings import Headings, normalise_headings
-from preprocess.clean.judge import Reason
-from preprocess.clean.leaks import NamedArtist
 from preprocess.clean.residue import remove_residue
 from preprocess.measure.structure import find_words, sung_lines
-from preprocess.schema import Song
 
 MIN_CHARS = 100
 MAX_CHARS = 5000
@@ -69,18 +66,3 @@ def lyrics_hash(lyrics: str) -> int:
     words = [word for line in sung_lines(lyrics) for word in find_words(line)]
     text = " ".join(words) or lyrics
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
-
-
-def clean_song(
-    song: Song,
-    *,
-    min_chars: int = MIN_CHARS,
-    max_chars: int = MAX_CHARS,
-    named_artist: NamedArtist = "withhold",
-) -> tuple[Song, Reason | None]:
-    """The song and the reason of `preprocess.clean.song.clean_song`, without its traits."""
-    from preprocess.clean import song as whole
-
-    settings = whole.CleanSettings(min_chars=min_chars, max_chars=max_chars, named_artist=named_artist)
-    cleaned = whole.clean_song(song, settings)
-    return cleaned.song, cleaned.reason
