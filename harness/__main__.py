@@ -98,6 +98,10 @@ def evaluate(
     adapter: Adapter = None,
     output: Output = None,
     songs: Annotated[int | None, typer.Option(min=1, help="Only so many held-out songs.")] = None,
+    split: Annotated[
+        str,
+        typer.Option(help="Which held-out songs: eval, or eval_unseen for artists that training never saw."),
+    ] = "eval",
     json_: Json = False,
 ) -> None:
     """Accuracy on held-out songs before and after: the likeliest of all names that training knew."""
@@ -106,7 +110,9 @@ def evaluate(
 
     subject = find_subject(run, model, data, adapter, output)
     console = make_console(error=json_)
-    evaluation = evaluate_model(subject.settings, subject.data, subject.adapter, console, max_songs=songs)
+    evaluation = evaluate_model(
+        subject.settings, subject.data, subject.adapter, console, max_songs=songs, split=split
+    )
     if subject.output is not None:
         write_evaluation(subject.output, evaluation)
     print_json(evaluation.to_json()) if json_ else print_evaluation(evaluation, console)

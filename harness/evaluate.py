@@ -29,6 +29,7 @@ from preprocess.terminal import make_progress
 
 EVALUATION_FILE = "evaluation.json"
 SAMPLES_FILE = "evaluation_samples.jsonl"
+"""Both for the eval split; the files of another one carry its name besides."""
 
 MAX_SLOTS = 1024
 """Slots of one forward pass: several short songs with their candidates."""
@@ -40,6 +41,7 @@ class Evaluation:
 
     model: str
     adapter: str | None
+    split: str
     num_songs: int
     seconds: float
     tasks: dict[str, TaskEvaluation]
@@ -60,6 +62,7 @@ def evaluate(
     *,
     max_songs: int | None = None,
     max_slots: int = MAX_SLOTS,
+    split: str = "eval",
 ) -> Evaluation:
     """Rank the known answers for each held-out song, with the base model and with the adapter on it.
 
@@ -70,6 +73,7 @@ def evaluate(
         console: For progress.
         max_songs: Only so many songs; None for all.
         max_slots: Slots of one forward pass.
+        split: Which held-out songs; see `harness.questions.open_held_out`.
 
     Raises:
         DataError: The data set is missing, incomplete, or of another tokenizer than the model.
@@ -78,7 +82,7 @@ def evaluate(
     """
     if max_songs is not None and max_songs < 1:
         raise ConfigError(f"{max_songs} songs: expected 1 or more")
-    held_out = open_held_out(data)
+    held_out = open_held_out(data, split)
     labels = read_labels(data, held_out.manifest.tasks)
     questions = choose_questions(held_out, labels, max_songs)
     model = load_tuned_model(settings, held_out.manifest, adapter)
@@ -94,6 +98,7 @@ def evaluate(
     return Evaluation(
         model=settings.path,
         adapter=None if adapter is None else str(adapter),
+        split=split,
         num_songs=len({question.song_id for question in questions}),
         seconds=seconds,
         tasks={
@@ -131,7 +136,7 @@ def choose_questions(
     questions.sort(key=lambda question: place[question.song_id])
     if not questions:
         raise DataError(
-            f"{held_out.folder}: its eval split asks none of {', '.join(labels)}; build it with one of them"
+            f"{held_out.folder}: its held-out songs are asked none of {', '.join(labels)}; build it with one of them"
         )
     for question in questions:
         if question.song_id not in labels[question.task].truth:
@@ -222,20 +227,28 @@ def judge_songs(
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     """Write the summary and a line for each song and task into a folder, made if it is missing.
 
+    Those of another split than "eval" go into evaluation_<split>.json and evaluation_samples_<split>.jsonl.
+
     Raises:
         DataError: The folder cannot be written to.
         NoSpaceError: The disk is full.
     """
     make_folder(folder)
     lines = "".join(encode_line(asdict(song)) for song in evaluation.songs)
-    write_text_durably(folder / SAMPLES_FILE, lines)
+    write_text_durably(folder / _name(SAMPLES_FILE, evaluation.split), lines)
     text = json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-    write_text_durably(folder / EVALUATION_FILE, text + "\n")
+    write_text_durably(folder / _name(EVALUATION_FILE, evaluation.split), text + "\n")
+
+
+def _name(file: str, split: str) -> str:
+    path = Path(file)
+    return file if split == "eval" else f"{path.stem}_{split}{path.suffix}"
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """A table of the tasks, and what the reader must know to read it."""
-    table = Table(title=f"Right answers of {evaluation.num_songs:,} held-out songs")
+    who = "held-out songs" if evaluation.split == "eval" else "songs by artists that training never saw"
+    table = Table(title=f"Right answers of {evaluation.num_songs:,} {who}")
     for column in ("task", "songs", "names", "before", "after", "chance", "majority", "p"):
         table.add_column(column, justify="left" if column == "task" else "right")
     for task, result in evaluation.tasks.items():

@@ -83,7 +83,7 @@ class HeldOut:
         manifest: As read.
         tokenizer: The one that the ids belong to.
         prompt: The chat format of the ids.
-        questions: All questions of the eval split.
+        questions: All questions of one split.
     """
 
     folder: Path
@@ -110,21 +110,26 @@ def open_tokenizer(folder: Path, manifest: Manifest) -> tuple[TextTokenizer, Pro
     return tokenizer, find_format(tokenizer, manifest.system)
 
 
-def open_held_out(folder: Path) -> HeldOut:
+def open_held_out(folder: Path, split: str = "eval") -> HeldOut:
     """Open a data set's held-out songs.
 
+    Args:
+        folder: The data set.
+        split: "eval" (new songs by artists of the training songs) or "eval_unseen" (songs by other artists).
+
     Raises:
-        DataError: The folder is no data set, holds no eval split, or is damaged.
+        DataError: The folder is no data set, holds no such split, or is damaged.
         ConfigError: Its tokenizer cannot be read.
     """
     manifest = read_manifest(folder)
-    if "eval" not in manifest.splits or manifest.splits["eval"].num_examples == 0:
+    if split not in manifest.splits or manifest.splits[split].num_examples == 0:
+        setting = f"{split}_fraction"
         raise DataError(
-            f"{folder}: holds no eval split, so there are no held-out songs to ask about. Build the data set with "
-            "--set sample.eval_fraction=0.05 or more"
+            f"{folder}: holds no {split} split, so there are no held-out songs to ask about. Build the data set with "
+            f"--set sample.{setting}=0.05 or more"
         )
     tokenizer, prompt = open_tokenizer(folder, manifest)
-    questions = read_questions(open_split(folder, "eval", manifest), manifest.tasks)
+    questions = read_questions(open_split(folder, split, manifest), manifest.tasks)
     return HeldOut(folder, manifest, tokenizer, prompt, questions)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
+from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
 import typer
 
-from preprocess.build.dataset import BuildConfig, CleanSongs, build_dataset
+from preprocess.build.config import BuildConfig
+from preprocess.build.dataset import build_dataset
+from preprocess.build.survey import survey_songs
+from preprocess.build.workers import count_cores
 from preprocess.check.inspect import (
     describe_dataset,
     describe_example,
@@ -17,10 +21,12 @@ from preprocess.check.inspect import (
     print_row,
 )
 from preprocess.check.verify import print_report, verify_dataset
-from preprocess.choose.sample import print_outcome
+from preprocess.choose.outcome import print_outcome
 from preprocess.corpus import Length, Shape, generate_songs, write_corpus
 from preprocess.errors import ConfigError
-from preprocess.quality.report import QualityReport, print_quality
+from preprocess.quality.page import write_html
+from preprocess.quality.terminal import print_quality
+from preprocess.read.columns import parse_columns
 from preprocess.settings import find_shipped, load_settings
 from preprocess.terminal import exit_on_user_error, make_console, print_json
 
@@ -28,11 +34,55 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Input = Annotated[
-    list[Path], typer.Option("--input", help="Files, folders or glob patterns; may be repeated.")
+    list[str],
+    typer.Option("--input", help="Files, folders, glob patterns or hub:OWNER/NAME; may be repeated."),
 ]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting.")
 ]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--columns", metavar="FACT=COLUMN", help="What columns mean, as in lyrics=text,artist=singer."
+    ),
+]
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option("--metadata", help="Table with genre, year, title or album to fill in; may be repeated."),
+]
+Genres = Annotated[Path | None, typer.Option("--genres", help="YAML file with further spellings of genres.")]
+MaxBad = Annotated[
+    float | None,
+    typer.Option("--max-bad-fraction", min=0, max=1, help="Refuse input of which more rows are no songs."),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes. [default: one for each core]")
+]
+Cache = Annotated[
+    Path | None, typer.Option("--cache", help="Folder that keeps the cleaned songs for the next build.")
+]
+
+
+def _settings(
+    config: str | None,
+    assignments: list[str] | None,
+    columns: list[str] | None,
+    metadata: list[str] | None,
+    genres: Path | None,
+    max_bad_fraction: float | None,
+) -> BuildConfig:
+    """The settings of a file, with those that have an option of their own put in."""
+    path = None if config is None else find_shipped(config, "preprocess.configs")
+    overrides = list(assignments or ())
+    if columns:
+        overrides.append(f"read.columns={json.dumps(dict(parse_columns(columns)))}")
+    if metadata:
+        overrides.append(f"read.metadata={json.dumps(metadata)}")
+    if genres is not None:
+        overrides.append(f"read.genres={json.dumps(str(genres))}")
+    if max_bad_fraction is not None:
+        overrides.append(f"read.max_bad_fraction={max_bad_fraction}")
+    return load_settings(BuildConfig, path, overrides)
 
 
 @app.command()
@@ -47,36 +97,72 @@ def build(
         str | None, typer.Option(help="YAML file with settings, or plan, or quickstart.")
     ] = None,
     set_: Assignments = None,
+    columns: Columns = None,
+    metadata: Metadata = None,
+    genres: Genres = None,
+    max_bad_fraction: MaxBad = None,
+    workers: Workers = None,
+    cache: Cache = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a data set that is already there.")] = False,
     json_: Json = False,
 ) -> None:
-    """Turn songs into a data set: packed Arrow shards with label masks, and an eval split by song."""
+    """Turn songs into a data set: packed Arrow shards with label masks, and two eval splits.
+
+    A build that was stopped goes on where it was when the same command is given again.
+    """
     console = make_console(error=json_)
-    path = None if config is None else find_shipped(config, "preprocess.configs")
-    settings = load_settings(BuildConfig, path, set_ or ())
-    result = build_dataset(input_, output, tokenizer, settings, console, overwrite=overwrite)
+    settings = _settings(config, set_, columns, metadata, genres, max_bad_fraction)
+    result = build_dataset(
+        input_,
+        output,
+        tokenizer,
+        settings,
+        console,
+        overwrite=overwrite,
+        num_workers=workers or count_cores(),
+        cache=cache,
+    )
     if json_:
-        print_json({"note": result.note, "sample": result.outcome.to_json(), **describe_dataset(output)})
+        sample = None if result.outcome is None else result.outcome.to_json()
+        print_json({"note": result.note, "sample": sample, **describe_dataset(output)})
         return
-    print_quality(result.quality, console)
-    print_outcome(result.outcome, console)
+    if result.quality is None or result.outcome is None:
+        console.print("this very data set is there already: nothing to do", highlight=False)
+    else:
+        print_quality(result.quality, console)
+        print_outcome(result.outcome, console)
     print_dataset(output, console)
     if result.note:
         console.print(result.note, highlight=False)
-    console.print(f"data set: {output}", highlight=False)
+    console.print(f"data set: {output}; what was in the input: {output / 'quality.html'}", highlight=False)
 
 
 @app.command()
 @exit_on_user_error
-def quality(input_: Input, set_: Assignments = None, json_: Json = False) -> None:
+def quality(
+    input_: Input,
+    html: Annotated[Path | None, typer.Option(help="Write the report as a page, too.")] = None,
+    set_: Assignments = None,
+    columns: Columns = None,
+    metadata: Metadata = None,
+    genres: Genres = None,
+    max_bad_fraction: MaxBad = None,
+    workers: Workers = None,
+    cache: Cache = None,
+    json_: Json = False,
+) -> None:
     """Report what the songs of some files are like, after cleaning."""
-    report = QualityReport()
-    for _ in CleanSongs(input_, load_settings(BuildConfig, None, set_ or ()), report):
-        pass
+    console = make_console(error=json_)
+    settings = _settings(None, set_, columns, metadata, genres, max_bad_fraction)
+    report = survey_songs(input_, settings, console, num_workers=workers or count_cores(), cache=cache)
+    if html is not None:
+        write_html(report, html, f"Songs of {', '.join(PurePath(name).name for name in input_)}")
     if json_:
         print_json(report.to_json())
-    else:
-        print_quality(report, make_console())
+        return
+    print_quality(report, console)
+    if html is not None:
+        console.print(f"page: {html}", highlight=False)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def make_song(number: int) -> Song:
 
 def write(path: Path, numbers: range) -> Chunk:
     songs = [make_song(number) for number in numbers]
-    columns = {
+    columns: dict[str, np.ndarray[Any, Any]] = {
         "lyrics_hash": np.array([2**63 + number for number in numbers], dtype=np.uint64),
         "signature": np.arange(len(numbers) * 4, dtype=np.uint8).reshape(-1, 4),
     }

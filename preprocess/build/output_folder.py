@@ -1,6 +1,9 @@
 """Where a data set is built: beside its place, into which it moves when it is whole.
 
-    DIR.building   the unfinished build; a build that was killed leaves it, the next one removes it
+    DIR.building   the unfinished build; a build that was killed or failed leaves it, and the same command goes on there
+      lock           held while a build runs
+      work/          what finished stages left; see `Work`
+      data/          the data set that is being written
     DIR            the data set: the old one until the new one is whole
     DIR.old        the old one, for the moment between the two renames and while its files are removed
 
@@ -9,48 +12,160 @@ Nothing is removed but an unfinished build and the files of a data set that its 
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from preprocess.errors import ConfigError, DataError
-from preprocess.shards import SIDE_FILES, no_space, read_manifest
+from preprocess.durable import no_space, write_text_durably
+from preprocess.errors import ConfigError, DataError, PreflightError
+from preprocess.manifest import named_files, read_manifest
 
 MANIFEST = "manifest.json"
 
 
-@contextmanager
-def open_output(output: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder to build in; it becomes `output` at the end, or is removed when the build fails.
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A folder for what stages leave, each under the key of all that decides it.
+
+    Attributes:
+        folder: The folder.
+    """
+
+    folder: Path
+
+    def open(self, stage: str, key: str) -> Path:
+        """The folder of one stage: as an interrupted build left it under the same key, else empty.
+
+        Raises:
+            NoSpaceError: The disk is full.
+            DataError: The folder cannot be written.
+        """
+        place = self.folder / stage
+        key_file = place / "key"
+        try:
+            if not key_file.is_file() or key_file.read_text(encoding="utf-8") != key:
+                if place.exists():
+                    shutil.rmtree(place)
+                place.mkdir(parents=True)
+                write_text_durably(key_file, key)
+        except OSError as error:
+            raise no_space(place, error) from error
+        return place
+
+
+class OutputFolder:
+    """Where a data set belongs, and the unfinished build beside it.
 
     Args:
-        output: Where the data set belongs: a new or an empty folder, or with `overwrite` one of ours.
-        overwrite: Replace a data set that is already there.
+        output: A new or an empty folder, or one of our data sets.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.place = output.resolve()
+        self.old, self.building = (
+            self.place.with_name(self.place.name + end) for end in (".old", ".building")
+        )
+        self.data = self.building / "data"
+        self.work = Work(self.building / "work")
+
+    def key(self) -> str | None:
+        """The key of the data set that is there, or None."""
+        if not (self.place / MANIFEST).is_file():
+            return None
+        try:
+            key = read_manifest(self.place).extra.get("key")
+        except DataError:
+            return None
+        return key if isinstance(key, str) else None
+
+    def mend(self) -> None:
+        """Finish or undo what a build that was killed between its renames left."""
+        try:
+            _restore(self.place, self.old)
+        except OSError as error:
+            raise no_space(self.output, error) from error
+
+    def check(self, *, overwrite: bool) -> None:
+        """Refuse to write over what is no data set of ours, or over one that is to stay.
+
+        Raises:
+            ConfigError: Something is in the way; nothing has been touched.
+        """
+        try:
+            _check_place(self.output, self.place, overwrite=overwrite)
+        except OSError as error:
+            raise no_space(self.output, error) from error
+
+    def start(self) -> Path:
+        """An empty folder to write the data set in."""
+        try:
+            if self.data.exists():
+                shutil.rmtree(self.data)
+            self.data.mkdir(parents=True)
+        except OSError as error:
+            raise no_space(self.output, error) from error
+        return self.data
+
+    def finish(self) -> None:
+        """Move the data set into its place, and remove the unfinished build."""
+        try:
+            _move(self.data, self.place, self.old)
+        except OSError as error:
+            raise no_space(self.output, error) from error
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the unfinished build."""
+        shutil.rmtree(self.building, ignore_errors=True)
+
+
+@contextmanager
+def open_output(output: Path) -> Iterator[OutputFolder]:
+    """The output folder, held so that no other build writes it, and mended if a killed build left it half moved.
+
+    What the build leaves unfinished stays for the next one, unless no stage has left anything yet.
+
+    Args:
+        output: Where the data set belongs.
 
     Raises:
-        ConfigError: Something is in the way; nothing has been touched then.
+        PreflightError: Another build is running there.
         NoSpaceError: The disk is full.
         DataError: The folder cannot be written.
     """
-    place = output.resolve()
-    old, building = (place.with_name(place.name + suffix) for suffix in (".old", ".building"))
+    folder = OutputFolder(output)
     try:
-        _restore(place, old)
-        _check_place(output, place, overwrite=overwrite)
-        if building.exists():
-            shutil.rmtree(building)
-        building.mkdir(parents=True)
+        folder.building.mkdir(parents=True, exist_ok=True)
+        lock = (folder.building / "lock").open("wb")
     except OSError as error:
         raise no_space(output, error) from error
-    try:
-        yield building
+    with lock:
+        _hold(lock, output)
         try:
-            _move(building, place, old)
-        except OSError as error:
-            raise no_space(output, error) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+            folder.mend()
+            yield folder
+        finally:
+            if not any(folder.work.folder.glob("*/*.arrow")):
+                folder.discard()
+
+
+def _hold(lock: BinaryIO, output: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise PreflightError(
+            f"another build is writing {output} at this moment; wait for it, or name another folder"
+        ) from None
+    except OSError as error:
+        # Some network file systems have no locks: then nothing watches over two builds at once.
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
 
 
 def check_inputs(files: list[Path], output: Path) -> None:
@@ -99,7 +214,7 @@ def _check_place(output: Path, place: Path, *, overwrite: bool) -> None:
 def _check_ours(folder: Path) -> None:
     """Refuse a folder with files that are not of its data set."""
     try:
-        named = _named_files(folder)
+        named = named_files(read_manifest(folder))
     except DataError as error:
         raise ConfigError(f"{error}. It cannot be replaced; remove it or name another folder") from error
     foreign = sorted(_files(folder) - named)
@@ -114,15 +229,6 @@ def _files(folder: Path) -> set[str]:
     """Everything in a folder that is no folder; a link is not followed."""
     paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return {path.relative_to(folder).as_posix() for path in paths}
-
-
-def _named_files(folder: Path) -> set[str]:
-    splits = read_manifest(folder).splits
-    names = {MANIFEST, "dataset_dict.json", *SIDE_FILES}
-    for split, info in splits.items():
-        files = ("state.json", "dataset_info.json", *(shard.file for shard in info.shards))
-        names |= {f"{split}/{file}" for file in files}
-    return names
 
 
 def _move(building: Path, place: Path, old: Path) -> None:
@@ -144,7 +250,7 @@ def _move(building: Path, place: Path, old: Path) -> None:
 
 def _remove_dataset(folder: Path) -> None:
     """Remove the files that the manifest names, the manifest last, and the folders that this leaves empty."""
-    files = _files(folder) & _named_files(folder)
+    files = _files(folder) & named_files(read_manifest(folder))
     for name in sorted(files, key=lambda name: (name == MANIFEST, name)):
         (folder / name).unlink()
     folders = sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True)

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from preprocess.schema import Int64Array, Song
 from preprocess.durable import write_whole
+from preprocess.schema import Int64Array, Song
 
 _TEXTS = ("id", "lyrics", "title", "artist", "genre", "album", "language", "tag")
+_NUMBER = "#"
 _NOTE = b"note"
 _NUM_SONGS = b"num_songs"
 _SONG_FIELDS = [
@@ -52,7 +53,7 @@ def write_chunk(
     for name, values in numbers.items():
         column = _number_column(values)
         columns.append(column)
-        fields.append(pa.field(name, column.type))
+        fields.append(pa.field(_NUMBER + name, column.type))
     schema = pa.schema(
         fields, metadata={_NOTE: json.dumps(note).encode(), _NUM_SONGS: str(len(songs)).encode()}
     )
@@ -93,8 +94,8 @@ class Chunk:
 
     def numbers(self, names: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
         """Columns of numbers; the lyrics are not read."""
-        batch = self._read(names)
-        return {name: _number_array(batch.column(name)) for name in names}
+        batch = self._read([_NUMBER + name for name in names])
+        return {name: _number_array(batch.column(_NUMBER + name)) for name in names}
 
     def texts(self, name: str) -> list[str | None]:
         """One column of texts."""

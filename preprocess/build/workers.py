@@ -87,7 +87,7 @@ def _start_worker(work: Callable[[Any, Any], Any], make_state: Callable[[], Any]
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _work, _state = work, make_state()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the first piece of work raises it
         _failure = error
 
 

@@ -1,0 +1,75 @@
+"""The second stage: what the training songs have in common is counted, and songs that cross a split are found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from rich.console import Console
+
+from preprocess.build.pieces import Piece
+from preprocess.build.progress import show_progress
+from preprocess.build.workers import run_ordered
+from preprocess.choose.crossing import CrossingIndex
+from preprocess.schema import Int64Array, Song
+from preprocess.tasks.counts import CorpusCounts
+from preprocess.tasks.measured import measure_song
+
+LyricsById = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Counter:
+    crossing: CrossingIndex
+    pool_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    counts: CorpusCounts
+    crossing: Int64Array
+    num_songs: int
+
+
+def _make_counter(held_out: LyricsById, pool_size: int) -> _Counter:
+    return _Counter(CrossingIndex(held_out), pool_size)
+
+
+def _count_piece(counter: _Counter, piece: Piece) -> _Counted:
+    songs = piece.songs()
+    lyrics = ((str(place), song.lyrics) for place, song in enumerate(songs))
+    crossing = {int(found.train_id) for found in counter.crossing.search(lyrics)}
+    counts = CorpusCounts(pool_size=counter.pool_size)
+    for place, song in enumerate(songs):
+        if place not in crossing:
+            counts.add(song, measure_song(song.lyrics, song.language))
+    return _Counted(counts, piece.indices[sorted(crossing)], len(songs))
+
+
+def count_songs(
+    pieces: Sequence[Piece], held_out: Sequence[Song], pool_size: int, num_workers: int, console: Console
+) -> tuple[CorpusCounts, Int64Array]:
+    """Count the training songs, without those that are, nearly or in part, a held-out song.
+
+    Args:
+        pieces: Of the training songs.
+        held_out: Songs of the evaluation splits.
+        pool_size: Training songs among which similar ones will be looked for.
+        num_workers: Processes.
+        console: For progress.
+
+    Returns:
+        The counts, and int64[C], ascending, the songs that cross and are not counted.
+    """
+    make_state = partial(_make_counter, tuple((song.id, song.lyrics) for song in held_out), pool_size)
+    total = CorpusCounts(pool_size=pool_size)
+    crossing: list[Int64Array] = [np.zeros(0, np.int64)]
+    with show_progress(console, "counting", sum(len(piece.indices) for piece in pieces)) as advance:
+        workers = max(1, min(num_workers, len(pieces)))
+        for counted in run_ordered(_count_piece, pieces, make_state, workers):
+            total.merge(counted.counts)
+            crossing.append(counted.crossing)
+            advance(counted.num_songs)
+    return total, np.concatenate(crossing)

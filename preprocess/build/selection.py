@@ -1,0 +1,94 @@
+"""The songs of each split, in pieces, with no song on both sides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from preprocess.build.counting import count_songs
+from preprocess.build.pieces import Piece, cut_pieces, read_songs_of
+from preprocess.build.spool import Spool
+from preprocess.choose.crossing import find_crossing
+from preprocess.choose.sample import Choice
+from preprocess.durable import write_text_durably
+from preprocess.schema import Int64Array
+from preprocess.tasks.counts import CorpusCounts
+from preprocess.tasks.statistics import CorpusStatistics
+
+_CROSSING = "crossing.json"
+
+
+@dataclass(slots=True)
+class Selection:
+    """The chosen songs on disk.
+
+    Attributes:
+        spool: All songs.
+        choice: Those that were chosen.
+        order: For each split its songs in the order of the choice.
+        crossing: Training and unseen songs that are, nearly or in part, an evaluation song, and so left out.
+    """
+
+    spool: Spool
+    choice: Choice
+    order: dict[str, Int64Array]
+    crossing: Int64Array
+    _counts: CorpusCounts | None = field(default=None, repr=False)
+
+    def pieces(self, split: str) -> list[Piece]:
+        """The songs of a split, cut into pieces of work."""
+        return cut_pieces(self.spool, np.sort(self.order[split]), self.choice.same_id)
+
+
+def select_songs(
+    spool: Spool, choice: Choice, folder: Path, pool_size: int, num_workers: int, console: Console
+) -> tuple[Selection, Callable[[], CorpusStatistics]]:
+    """Take out the songs that cross a split, and count what the training songs have in common.
+
+    Which songs cross is kept on disk; the counts are made again when they are asked for after an interruption.
+
+    Args:
+        spool: All songs.
+        choice: Those that were chosen.
+        folder: Where the crossing songs are kept.
+        pool_size: Training songs among which similar ones are looked for.
+        num_workers: Processes.
+        console: For progress.
+
+    Returns:
+        The songs of each split, and a call that gives the statistics of the training songs.
+    """
+    held_out = {"eval": choice.evaluation, "eval_unseen": choice.eval_unseen}
+    songs = {
+        name: list(read_songs_of(cut_pieces(spool, np.sort(indices), choice.same_id)))
+        for name, indices in held_out.items()
+    }
+    known = folder / _CROSSING
+    gathered: CorpusCounts | None = None
+
+    def gather() -> tuple[CorpusCounts, Int64Array]:
+        pieces = cut_pieces(spool, np.sort(choice.train), choice.same_id)
+        return count_songs(pieces, [*songs["eval"], *songs["eval_unseen"]], pool_size, num_workers, console)
+
+    if known.is_file():
+        crossing = np.array(json.loads(known.read_text("utf-8")), np.int64)
+    else:
+        gathered, crossing = gather()
+        between = find_crossing(
+            ((song.id, song.lyrics) for song in songs["eval"]),
+            ((str(place), song.lyrics) for place, song in enumerate(songs["eval_unseen"])),
+        )
+        places = sorted({int(found.train_id) for found in between})
+        crossing = np.sort(np.concatenate([crossing, np.sort(choice.eval_unseen)[places]]))
+        write_text_durably(known, json.dumps(crossing.tolist()))
+    order = {"train": choice.train, **held_out}
+    order = {name: indices[~np.isin(indices, crossing)] for name, indices in order.items()}
+    selection = Selection(
+        spool, choice, {name: indices for name, indices in order.items() if len(indices)}, crossing
+    )
+    return selection, lambda: CorpusStatistics(gathered or gather()[0])
