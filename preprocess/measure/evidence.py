@@ -1,0 +1,118 @@
+"""The words of a song that show a theme or a mood, weighed by a lexicon.
+
+A strong word or a phrase shows its theme by itself; a weak word ("heart", "burn") counts half, and only in company of
+a strong one of its theme. Words in certain phrases do not count ("oh my god"), and words that mean something else in
+a religious song do not count in one. A word that several themes claim counts for each in part; every weight is
+multiplied by 1 + ln(occurrences), which keeps one word of a chorus from outweighing five different ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from preprocess.measure.lexicons import Lexicon
+from preprocess.measure.sung import SungSong, split_song
+
+MIN_WORDS = 2
+"""A theme needs this many different evidence words, or `MIN_HITS` occurrences of a strong one."""
+
+MIN_HITS = 3
+
+MIN_SACRED_WORDS = 3
+"""A song with so many different strong words or phrases of the sacred themes is read as a religious one."""
+
+Evidence = dict[str, dict[str, float]]
+"""Theme → evidence word or phrase → its weight."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was found of one theme: words by weight, and occurrences of the strong ones."""
+
+    strong: dict[str, float] = field(default_factory=dict)
+    weak: dict[str, float] = field(default_factory=dict)
+    num_hits: int = 0
+
+
+def find_evidence(lyrics: str, lexicon: Lexicon, *, keep_weak: bool = False) -> Evidence:
+    """Collect for every theme the words and phrases of the lyrics that show it.
+
+    Linear in the length of the lyrics; empty for lyrics that are not English.
+
+    Args:
+        lyrics: The lyrics; headings are not read.
+        lexicon: Whose words to look for.
+        keep_weak: Also give themes with fewer than `MIN_WORDS` words and `MIN_HITS` occurrences, and those that only
+            weak words show.
+    """
+    return evidence_of(split_song(lyrics), lexicon, keep_weak=keep_weak)
+
+
+def evidence_of(song: SungSong, lexicon: Lexicon, *, keep_weak: bool = False) -> Evidence:
+    """As `find_evidence`, of a song that is split already."""
+    if not song.is_english:
+        return {}
+    phrases, excluded = _find_phrases(song.words_by_line, lexicon)
+    found = _collect(song.words, phrases, excluded, lexicon)
+    num_sacred = sum(len(found[theme].strong) for theme in lexicon.sacred if theme in found)
+    if num_sacred >= MIN_SACRED_WORDS:
+        _drop_secular(found, lexicon)
+    evidence: Evidence = {}
+    for theme, its in found.items():
+        has_company = bool(its.strong) or (num_sacred > 0 and theme in lexicon.sacred)
+        words = {**its.strong, **its.weak} if has_company or keep_weak else {}
+        if words and (keep_weak or len(words) >= MIN_WORDS or its.num_hits >= MIN_HITS):
+            evidence[theme] = words
+    return evidence
+
+
+def _find_phrases(
+    words_by_line: Sequence[list[str]], lexicon: Lexicon
+) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+    """Occurrences of (theme, phrase), and of (theme, word) inside a phrase in which the word does not count."""
+    shown: Counter[tuple[str, str]] = Counter()
+    excluded: Counter[tuple[str, str]] = Counter()
+    table = lexicon.phrases
+    for words in words_by_line:
+        if table.keys().isdisjoint(words):
+            continue
+        for index, word in enumerate(words):
+            for rest, theme, inside in table.get(word, ()):
+                if rest[0] in words and tuple(words[index + 1 : index + 1 + len(rest)]) == rest:
+                    if inside:
+                        excluded.update([(theme, part) for part in inside])
+                    else:
+                        shown[theme, " ".join((word, *rest))] += 1
+    return shown, excluded
+
+
+def _collect(
+    words: Counter[str],
+    phrases: Counter[tuple[str, str]],
+    excluded: Counter[tuple[str, str]],
+    lexicon: Lexicon,
+) -> dict[str, _Found]:
+    found: dict[str, _Found] = {}
+    for (theme, phrase), count in phrases.items():
+        its = found.setdefault(theme, _Found())
+        its.strong[phrase] = 1 + math.log(count)
+        its.num_hits += count
+    for word, count in words.items():
+        for theme, weight, is_weak, _ in lexicon.claims_of(word):
+            left = count - excluded[theme, word] if excluded else count
+            if left > 0:
+                its = found.setdefault(theme, _Found())
+                (its.weak if is_weak else its.strong)[word] = weight * (1 + math.log(left))
+                its.num_hits += 0 if is_weak else left
+    return found
+
+
+def _drop_secular(found: dict[str, _Found], lexicon: Lexicon) -> None:
+    for theme, its in found.items():
+        for words in (its.strong, its.weak):
+            for word in list(words):
+                if any(claim.theme == theme and claim.is_secular for claim in lexicon.claims_of(word)):
+                    del words[word]
