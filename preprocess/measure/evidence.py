@@ -1,7 +1,7 @@
 """The words of a song that show a theme or a mood, weighed by a lexicon.
 
 A strong word or a phrase shows its theme by itself; a weak word ("heart", "burn") counts half, and only in company of
-a strong one of its theme. Words in certain phrases do not count ("oh my god"), and words that mean something else in
+a strong one of its theme or of two more weak ones. Words in certain phrases do not count ("oh my god"), and words that mean something else in
 a religious song do not count in one. A word that several themes claim counts for each in part; every weight is
 multiplied by 1 + ln(occurrences), which keeps one word of a chorus from outweighing five different ones.
 """
@@ -17,9 +17,15 @@ from preprocess.measure.lexicons import Lexicon
 from preprocess.measure.sung import SungSong, split_song
 
 MIN_WORDS = 2
-"""A theme needs this many different evidence words, or `MIN_HITS` occurrences of a strong one."""
+"""A theme needs this many different evidence words, or `MIN_HITS` occurrences of a strong one; a phrase counts as two."""
 
 MIN_HITS = 3
+
+MIN_WEAK_WORDS = 3
+"""So many different weak words of a theme show it without a strong one."""
+
+MIN_SACRED_COMPANY = 2
+"""So many strong words of any sacred themes give company to a weak word of one."""
 
 MIN_SACRED_WORDS = 3
 """A song with so many different strong words or phrases of the sacred themes is read as a religious one."""
@@ -30,7 +36,7 @@ Evidence = dict[str, dict[str, float]]
 
 @dataclass(slots=True)
 class _Found:
-    """What was found of one theme: words by weight, and occurrences of the strong ones."""
+    """What was found of one theme: words by weight, and occurrences of the strong ones, phrases counted twice."""
 
     strong: dict[str, float] = field(default_factory=dict)
     weak: dict[str, float] = field(default_factory=dict)
@@ -60,13 +66,33 @@ def evidence_of(song: SungSong, lexicon: Lexicon, *, keep_weak: bool = False) ->
     num_sacred = sum(len(found[theme].strong) for theme in lexicon.sacred if theme in found)
     if num_sacred >= MIN_SACRED_WORDS:
         _drop_secular(found, lexicon)
-    evidence: Evidence = {}
-    for theme, its in found.items():
-        has_company = bool(its.strong) or (num_sacred > 0 and theme in lexicon.sacred)
-        words = {**its.strong, **its.weak} if has_company or keep_weak else {}
-        if words and (keep_weak or len(words) >= MIN_WORDS or its.num_hits >= MIN_HITS):
-            evidence[theme] = words
-    return evidence
+    return {
+        theme: {**its.strong, **its.weak}
+        for theme, its in found.items()
+        if keep_weak
+        or (
+            _has_company(its, num_sacred if theme in lexicon.sacred else None)
+            and _is_shown(its, lexicon.needs.get(theme))
+        )
+    }
+
+
+def _has_company(its: _Found, num_sacred: int | None) -> bool:
+    """Whether the weak words of a theme count.
+
+    Args:
+        its: What was found of it.
+        num_sacred: For a sacred theme, the strong words and phrases of all sacred themes; else None.
+    """
+    if num_sacred is not None:
+        return bool(its.strong) or num_sacred >= MIN_SACRED_COMPANY
+    return bool(its.strong) or len(its.weak) >= MIN_WEAK_WORDS
+
+
+def _is_shown(its: _Found, needs: int | None) -> bool:
+    """Whether what was found of a theme is enough to say so."""
+    num_words = len(its.strong) + len(its.weak)
+    return num_words >= needs if needs else num_words >= MIN_WORDS or its.num_hits >= MIN_HITS
 
 
 def _find_phrases(
@@ -99,7 +125,7 @@ def _collect(
     for (theme, phrase), count in phrases.items():
         its = found.setdefault(theme, _Found())
         its.strong[phrase] = 1 + math.log(count)
-        its.num_hits += count
+        its.num_hits += 2 * count
     for word, count in words.items():
         for theme, weight, is_weak, _ in lexicon.claims_of(word):
             left = count - excluded[theme, word] if excluded else count

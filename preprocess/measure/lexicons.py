@@ -63,6 +63,7 @@ class Lexicon:
         phrases: First word of a phrase → the phrases.
         about: Theme → what it is about, in the lexicon's order.
         sacred: The themes of religious songs.
+        needs: Theme → different words and phrases that it needs, where it needs more than others.
     """
 
     words: Mapping[str, tuple[Claim, ...]]
@@ -70,6 +71,7 @@ class Lexicon:
     phrases: Mapping[str, tuple[Phrase, ...]]
     about: Mapping[str, str]
     sacred: frozenset[str]
+    needs: Mapping[str, int]
     _known: dict[str, tuple[Claim, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     def claims_of(self, word: str) -> tuple[Claim, ...]:
@@ -128,6 +130,7 @@ def read_lexicon(text: str) -> Lexicon:
         MappingProxyType(phrases),
         MappingProxyType({theme: entry["about"] for theme, entry in entries.items()}),
         frozenset(theme for theme, entry in entries.items() if entry.get("sacred")),
+        MappingProxyType({theme: entry["needs"] for theme, entry in entries.items() if "needs" in entry}),
     )
 
 
