@@ -1,9 +1,10 @@
 """The words of a song that show a theme or a mood, weighed by a lexicon.
 
-A strong word or a phrase shows its theme by itself; a weak word ("heart", "burn") counts half, and only in company of
-a strong one of its theme or of two more weak ones. Words in certain phrases do not count ("oh my god"), and words that mean something else in
-a religious song do not count in one. A word that several themes claim counts for each in part; every weight is
-multiplied by 1 + ln(occurrences), which keeps one word of a chorus from outweighing five different ones.
+A strong word or a phrase shows its theme by itself; a weak word ("heart", "burn") counts half, and only in company:
+of a strong one of its theme, or of two more weak ones. Words in certain phrases do not count ("oh my god"), and words
+that mean something else in a religious song do not count in one. A word that several themes claim counts for each in
+part; every weight is multiplied by 1 + ln(occurrences), which keeps one word of a chorus from outweighing five
+different ones.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from preprocess.measure.lexicons import Lexicon
 from preprocess.measure.sung import SungSong, split_song
 
 MIN_WORDS = 2
-"""A theme needs this many different evidence words, or `MIN_HITS` occurrences of a strong one; a phrase counts as two."""
+"""A theme needs this many different evidence words, or `MIN_HITS` occurrences of strong ones, phrases counted twice."""
 
 MIN_HITS = 3
 
@@ -101,17 +103,19 @@ def _find_phrases(
     """Occurrences of (theme, phrase), and of (theme, word) inside a phrase in which the word does not count."""
     shown: Counter[tuple[str, str]] = Counter()
     excluded: Counter[tuple[str, str]] = Counter()
-    table = lexicon.phrases
+    openings = lexicon.phrases
     for words in words_by_line:
-        if table.keys().isdisjoint(words):
-            continue
-        for index, word in enumerate(words):
-            for rest, theme, inside in table.get(word, ()):
-                if rest[0] in words and tuple(words[index + 1 : index + 1 + len(rest)]) == rest:
-                    if inside:
-                        excluded.update([(theme, part) for part in inside])
-                    else:
-                        shown[theme, " ".join((word, *rest))] += 1
+        for index, (first, second) in enumerate(pairwise(words)):
+            after = openings.get(first)
+            if after is None or second not in after:
+                continue
+            for rest, theme, inside in after[second]:
+                if rest and tuple(words[index + 2 : index + 2 + len(rest)]) != rest:
+                    continue
+                if inside:
+                    excluded.update([(theme, word) for word in inside])
+                else:
+                    shown[theme, " ".join((first, second, *rest))] += 1
     return shown, excluded
 
 
@@ -126,8 +130,11 @@ def _collect(
         its = found.setdefault(theme, _Found())
         its.strong[phrase] = 1 + math.log(count)
         its.num_hits += 2 * count
+    known = lexicon.known
     for word, count in words.items():
-        for theme, weight, is_weak, _ in lexicon.claims_of(word):
+        # Most words claim nothing, and are known to.
+        claims = known.get(word)
+        for theme, weight, is_weak, _ in lexicon.claims_of(word) if claims is None else claims:
             left = count - excluded[theme, word] if excluded else count
             if left > 0:
                 its = found.setdefault(theme, _Found())

@@ -5,7 +5,7 @@ The head of themes.yaml documents the format.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -42,7 +42,7 @@ class Phrase(NamedTuple):
     """What words in this order say.
 
     Attributes:
-        rest: The words after the first.
+        rest: The words after the first two.
         theme: The theme.
         excluded: Words of the phrase that do not count for the theme where they stand in it; empty for a phrase that
             shows the theme.
@@ -60,27 +60,28 @@ class Lexicon:
     Attributes:
         words: Word → its claims.
         stems: Beginning of a word → its claims.
-        phrases: First word of a phrase → the phrases.
+        phrases: First word of a phrase → its second word → the phrases.
         about: Theme → what it is about, in the lexicon's order.
         sacred: The themes of religious songs.
         needs: Theme → different words and phrases that it needs, where it needs more than others.
+        known: The claims on words met lately.
     """
 
-    words: Mapping[str, tuple[Claim, ...]]
-    stems: Mapping[str, tuple[Claim, ...]]
-    phrases: Mapping[str, tuple[Phrase, ...]]
+    words: dict[str, tuple[Claim, ...]]
+    stems: dict[str, tuple[Claim, ...]]
+    phrases: dict[str, dict[str, tuple[Phrase, ...]]]
     about: Mapping[str, str]
     sacred: frozenset[str]
     needs: Mapping[str, int]
-    _known: dict[str, tuple[Claim, ...]] = field(default_factory=dict, repr=False, compare=False)
+    known: dict[str, tuple[Claim, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     def claims_of(self, word: str) -> tuple[Claim, ...]:
         """The claims on a case-folded word, one a theme, the weights shared out."""
-        known = self._known.get(word)
+        known = self.known.get(word)
         if known is None:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            known = self._known[word] = self._find_claims(word)
+            if len(self.known) >= _MAX_KNOWN:
+                self.known.clear()
+            known = self.known[word] = self._find_claims(word)
         return known
 
     def themes_of(self, word: str) -> tuple[str, ...]:
@@ -112,7 +113,7 @@ def read_lexicon(text: str) -> Lexicon:
     entries = yaml.safe_load(text)
     words: dict[str, tuple[Claim, ...]] = {}
     stems: dict[str, tuple[Claim, ...]] = {}
-    phrases: dict[str, tuple[Phrase, ...]] = {}
+    phrases: dict[str, dict[str, tuple[Phrase, ...]]] = {}
     for theme, entry in entries.items():
         own: dict[str, Claim] = {}
         secular = frozenset(entry.get("secular", "").split())
@@ -122,12 +123,13 @@ def read_lexicon(text: str) -> Lexicon:
         for word, claim in own.items():
             table, key = (stems, word[:-1]) if word.endswith("*") else (words, word)
             table[key] = (*table.get(key, ()), claim)
-        for first, phrase in _read_phrases(theme, entry, own):
-            phrases[first] = (*phrases.get(first, ()), phrase)
+        for first, second, phrase in _read_phrases(theme, entry, own):
+            after = phrases.setdefault(first, {})
+            after[second] = (*after.get(second, ()), phrase)
     return Lexicon(
-        MappingProxyType(words),
-        MappingProxyType(stems),
-        MappingProxyType(phrases),
+        words,
+        stems,
+        phrases,
         MappingProxyType({theme: entry["about"] for theme, entry in entries.items()}),
         frozenset(theme for theme, entry in entries.items() if entry.get("sacred")),
         MappingProxyType({theme: entry["needs"] for theme, entry in entries.items() if "needs" in entry}),
@@ -136,12 +138,12 @@ def read_lexicon(text: str) -> Lexicon:
 
 def _read_phrases(
     theme: str, entry: Mapping[str, list[str]], own: Mapping[str, Claim]
-) -> Iterable[tuple[str, Phrase]]:
+) -> Iterator[tuple[str, str, Phrase]]:
     for phrase in entry.get("phrases", []):
-        first, *rest = phrase.split()
-        yield first, Phrase(tuple(rest), theme, ())
+        first, second, *rest = phrase.split()
+        yield first, second, Phrase(tuple(rest), theme, ())
     stems = tuple(word[:-1] for word in own if word.endswith("*"))
     for phrase in entry.get("not", []):
-        first, *rest = phrase.split()
-        excluded = tuple(word for word in (first, *rest) if word in own or (stems and word.startswith(stems)))
-        yield first, Phrase(tuple(rest), theme, excluded)
+        first, second, *rest = phrase.split()
+        excluded = tuple(word for word in phrase.split() if word in own or (stems and word.startswith(stems)))
+        yield first, second, Phrase(tuple(rest), theme, excluded)

@@ -129,7 +129,7 @@ def _letter(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
                 break
         else:
             groups.append((set(parts), [line]))
-    marks = list(range(len(words), 2 * len(words)))
+    marks = [-1 - line for line in range(len(words))]
     found: list[tuple[int, int]] = []
     for number, (_, lines) in enumerate(groups):
         if len({words[line] for line in lines}) > 1:
@@ -155,8 +155,8 @@ def _name_letters(marks: Sequence[int]) -> str:
 
 def _part_schemes(words: Sequence[str], letters: str) -> Iterator[str]:
     """The scheme of each part of a stanza."""
-    if letters in SCHEMES and len(letters) != 4:
-        yield letters
+    if letters in SCHEMES or len(words) <= 4:
+        yield _name_scheme(letters)
         return
     num_fours = len(words) // 4 * 4
     for start in range(0, num_fours, 4):
@@ -166,10 +166,10 @@ def _part_schemes(words: Sequence[str], letters: str) -> Iterator[str]:
 
 
 def _name_scheme(letters: str) -> str:
-    if letters == "AA":
-        return "AABB"
     if letters in SCHEMES:
         return letters
+    if letters in ("AA", "AABBCC"):
+        return "AABB"
     return NO_RHYME if len(set(letters)) == len(letters) else OTHER
 
 

@@ -5,6 +5,7 @@ Everything here is a fact about the text and can be checked by counting again; n
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ __all__ = [
 MIN_ANAPHORA_LINES = 3
 """So many different lines that begin alike are worth telling."""
 
-_QUESTION_MARKS = ("?", "\uff1f", "\u061f")
+_QUESTION_MARK = re.compile("[?\uff1f\u061f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def structure_of(song: SungSong) -> Structure:
         form=form,
         num_lines=len(song.lines),
         num_repeated_lines=len(keys) - len(counts),
-        num_questions=sum(any(mark in line for mark in _QUESTION_MARKS) for line in song.lines),
+        num_questions=sum(map(bool, map(_QUESTION_MARK.search, song.lines))),
         line_lengths=_line_lengths(song.words_by_line),
         num_words=song.words.total(),
         num_distinct_words=len(song.words),

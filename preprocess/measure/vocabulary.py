@@ -20,18 +20,20 @@ def moving_average_type_ratio(words: Sequence[str], window: int = WINDOW) -> flo
     """
     if len(words) < window:
         return None
-    inside: dict[str, int] = {}
-    for word in words[:window]:
-        inside[word] = inside.get(word, 0) + 1
+    inside = Counter(words[:window])
     total = different = len(inside)
     for leaving, entering in zip(words, words[window:], strict=False):
         if leaving != entering:
             left = inside[leaving] - 1
             inside[leaving] = left
-            different -= not left
-            before = inside.get(entering, 0)
-            inside[entering] = before + 1
-            different += not before
+            before = inside.get(entering)
+            if not left:
+                different -= 1
+            if before:
+                inside[entering] = before + 1
+            else:
+                inside[entering] = 1
+                different += 1
         total += different
     return total / (window * (len(words) - window + 1))
 
