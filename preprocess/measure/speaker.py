@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from preprocess.measure.sung import SungSong
 from preprocess.measure.words import PERSONS
 
 MIN_PRONOUNS = 3
 """Fewer pronouns of a person tell nothing."""
 
-_CALLED = (
-    "ladies and gentlemen|my love|my darling|my dear|my friends?|my lord|my god|my baby|my brothers?|my sisters?"
-    "|my soul|my child|my son|my girl|my boy|baby|babe|honey|darlin'?|darling|sweetheart|sugar|mama|momma|mamma|papa"
-    "|daddy|mother|father|brothers?|sisters?|children|friends?|girls?|boys?|lovers?|lord|god|jesus|saviou?r|heaven"
-    "|angels?|lady|ladies|mister|doctor|soldiers?|world|people|everybody|death|love|sun|moon|river|homies?|bro"
+_PEOPLE = (
+    "baby babe honey darling darlin sweetheart sugar mama mamma momma papa daddy mother father brother brothers sister"
+    " sisters son daughter child children friend friends girl girls boy boys lover lovers lady ladies mister doctor"
+    " people everybody soldier soldiers lord god jesus savior saviour angel bro homie homies"
 )
-_SET_OFF = re.compile(
-    rf"(?:^|[,;:!?(] ?|\bo,? |\b(?:oh|hey),? )({_CALLED})(?=\)?(?:[,;:!?]|$))", re.MULTILINE
-)
-_MAY_CALL = re.compile(r"\b(?:my|o|oh|hey)\b|[,!]")
+_ALSO_MINE = "love dear soul lord god heart"
+_CALLED_WORDS = frozenset(f"{_PEOPLE} {_ALSO_MINE}".split(" "))
+_CALLED = rf"my (?:{_ALSO_MINE.replace(' ', '|')})|(?:my )?(?:{_PEOPLE.replace(' ', '|')})"
+# Set off by marks on both sides, or by "oh" before it.
+_SET_OFF = re.compile(rf"(?:^|[,;:!?(] ?|\bo,? |\b(?:oh|hey),? )({_CALLED})'?(?=\)?(?:[,;:!?.]|$))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,15 @@ def find_person(counts: dict[str, int]) -> str | None:
     return person if first >= MIN_PRONOUNS and first > second else None
 
 
-def find_voice(counts: dict[str, int], lines: Sequence[str]) -> Voice:
-    """Read who speaks to whom off the counts of `count_persons` and the sung lines; for English alone."""
-    called = Counter(
-        match for line in lines if _MAY_CALL.search(line) for match in _SET_OFF.findall(line.lower())
-    )
+def find_voice(counts: dict[str, int], song: SungSong) -> Voice:
+    """Read who speaks to whom off the counts of `count_persons` and a song's lines; for English alone."""
+    called: Counter[str] = Counter()
+    for line, words in zip(song.lines, song.words_by_line, strict=True):
+        if not _CALLED_WORDS.isdisjoint(words):
+            found = _SET_OFF.findall(line.lower())
+            # Several different ones are a list: "my mother, my father, my friends".
+            if len(set(found)) == 1:
+                called.update(found)
     return Voice(
         speaker=_leader(counts, ("I", "we")),
         addressee=_leader(counts, ("you",)),

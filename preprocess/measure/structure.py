@@ -141,7 +141,7 @@ def structure_of(song: SungSong) -> Structure:
         repeated_line=_find_repeated_line(song, keys, counts),
         anaphora=_find_anaphora(counts),
         person=None if persons is None else find_person(persons),
-        voice=None if persons is None else find_voice(persons, song.lines),
+        voice=None if persons is None else find_voice(persons, song),
         frequent_words=find_frequent_words(song.words),
     )
 

@@ -20,22 +20,18 @@ def moving_average_type_ratio(words: Sequence[str], window: int = WINDOW) -> flo
     """
     if len(words) < window:
         return None
-    inside = Counter(words[:window])
-    total = different = len(inside)
-    for leaving, entering in zip(words, words[window:], strict=False):
-        if leaving != entering:
-            left = inside[leaving] - 1
-            inside[leaving] = left
-            before = inside.get(entering)
-            if not left:
-                different -= 1
-            if before:
-                inside[entering] = before + 1
-            else:
-                inside[entering] = 1
-                different += 1
-        total += different
-    return total / (window * (len(words) - window + 1))
+    # A word counts in every window in which it comes up first: those that begin after its last occurrence.
+    last_start = len(words) - window
+    latest: dict[str, int] = {}
+    total = 0
+    for place, word in enumerate(words):
+        first = latest.get(word, -1) + 1
+        latest[word] = place
+        if first <= place - window:
+            first = place - window + 1
+        if first <= last_start:
+            total += min(place, last_start) - first + 1
+    return total / (window * (last_start + 1))
 
 
 def find_frequent_words(words: Counter[str], num: int = 5) -> tuple[tuple[str, int], ...]:
