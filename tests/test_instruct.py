@@ -10,17 +10,19 @@ import pytest
 from preprocess.errors import ConfigError
 from preprocess.measure.structure import find_words
 from preprocess.schema import Example, Song
-from preprocess.tasks.answers import given_themes
 from preprocess.tasks.instruct import (
+    DEFAULT_TASKS,
     TASKS,
     answer_stem,
     assert_no_leak,
     leaks_label,
     make_examples,
+    make_examples_batch,
     question,
     stated_themes,
     states_fact,
 )
+from preprocess.tasks.load import OWN_TASKS
 
 LYRICS = """[Verse 1]
 I left my mother's house, I took the road
@@ -48,8 +50,31 @@ def make(song: Song, task: str, seed: int = 0) -> Example:
 
 def test_a_whole_song_gets_every_task_in_order_with_its_labels() -> None:
     examples = make_examples(SONG, tasks=TASKS, seed=3)
-    assert [example.task for example in examples] == ["artist", "genre", "themes", "context", "analysis"]
-    assert [example.label for example in examples] == ["Mara Vale", "Folk", None, "1970s", None]
+    assert [example.task for example in examples] == [task for task in TASKS if task not in ("similar", "style")]
+    labels = {example.task: example.label for example in examples if example.label}
+    assert labels == {"artist": "Mara Vale", "genre": "Folk", "context": "1970s"}
+
+
+def test_eight_tasks_are_made_unasked_and_lyrics_only_on_demand() -> None:
+    assert len(TASKS) == len(DEFAULT_TASKS) == 8
+    assert "generation" not in TASKS
+    (example,) = make_examples(SONG, tasks=["generation"])
+    assert example.answer == LYRICS
+    assert not example.with_lyrics
+    assert example.instruction.startswith("In the style of Mara Vale in the genre Folk, about ")
+    assert all(other.with_lyrics for other in make_examples(SONG))
+
+
+def test_every_task_has_six_phrasings_or_more_and_all_are_used() -> None:
+    for task in OWN_TASKS.values():
+        assert len(set(task.questions)) == len(task.questions) >= 6
+        asked = {question(task, str(n), 0) for n in range(200)}
+        assert asked == set(task.questions)
+
+
+def test_many_songs_at_a_time_give_the_same_examples_as_one_by_one() -> None:
+    songs = [replace(SONG, id=str(n), artist=f"Artist {n}") for n in range(7)]
+    assert make_examples_batch(songs, seed=2) == [make_examples(song, seed=2) for song in songs]
 
 
 @pytest.mark.parametrize(
@@ -58,21 +83,21 @@ def test_a_whole_song_gets_every_task_in_order_with_its_labels() -> None:
         ({"artist": None}, {"artist"}),
         ({"genre": None}, {"genre"}),
         ({"year": None}, {"context"}),
-        ({"lyrics": "la la la\nla la la"}, {"themes", "analysis"}),
+        ({"lyrics": "la la la\nla la la"}, {"themes", "structure", "analysis"}),
         ({"lyrics": LYRICS + "\nso sang Mara Vale"}, {"artist"}),
     ],
 )
 def test_a_lacking_fact_means_no_such_example(lacking: dict[str, str | None], missing: set[str]) -> None:
     examples = make_examples(replace(SONG, **lacking), tasks=TASKS, seed=0)  # type: ignore[arg-type]
-    assert set(TASKS) - {example.task for example in examples} == missing
+    assert set(TASKS) - {example.task for example in examples} - {"similar", "style"} == missing
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_answers_begin_with_the_fact_and_show_something_countable(seed: int) -> None:
     artist, genre, context = (make(SONG, task, seed) for task in ("artist", "genre", "context"))
-    assert artist.answer.startswith("The artist is Mara Vale. The song ")
-    assert genre.answer.startswith("The genre is Folk. The song ")
-    assert context.answer == "The song is from the 1970s. It dates from 1974 and its genre is Folk."
+    assert re.match(r'The artist is Mara Vale\. The (song|line|leading) ', artist.answer)
+    assert re.match(r'The genre is Folk\. The (song|line|leading) ', genre.answer)
+    assert context.answer == "The song is from the 1970s. Its year is 1974."
 
 
 def test_every_count_in_the_answers_is_true() -> None:
@@ -84,15 +109,18 @@ def test_every_count_in_the_answers_is_true() -> None:
     assert counted
     assert all(words.count(word) == int(count) for word, count in counted)
     assert "has 2 verses and a chorus that comes twice" in told
-    assert 'sings the line "Carry me home, river, carry me home" twice' in told
-    assert 'speaks most as "I"' in told
-    assert "has 8 lines of about 7 words" in told
+    assert 'The line "Carry me home, river, carry me home" comes twice' in told
+    first_person = sum(words.count(form) for form in ("i", "me", "my", "mine", "myself"))
+    assert f'The leading pronoun is "I": it comes {first_person} times with its forms' in told
+    lines = [line for line in LYRICS.split("\n") if line and not line.startswith("[")]
+    num_words = sum(len(line.split()) for line in lines)
+    assert f"has 8 lines of {num_words / 8:.1f} words on average" in told
     assert "3 verses" not in told
 
 
 def test_phrasings_vary_over_songs_and_depend_on_nothing_else() -> None:
     asked = {make(replace(SONG, id=str(n)), "genre").instruction for n in range(40)}
-    assert len(asked) == 4
+    assert asked == set(OWN_TASKS["genre"].questions)
     assert make_examples(SONG, seed=1) == make_examples(SONG, seed=1)
     assert make_examples(SONG, tasks=["genre"], seed=1)[0] in make_examples(SONG, tasks=TASKS, seed=1)
     command = "from preprocess.tasks.instruct import question; print([question('genre', str(n), 5) for n in range(9)])"
@@ -108,7 +136,7 @@ def test_phrasings_vary_over_songs_and_depend_on_nothing_else() -> None:
 
 
 def test_the_question_for_evaluation_is_the_one_that_training_asked() -> None:
-    for task in TASKS[:4]:
+    for task in ("artist", "genre", "themes", "context", "structure"):
         assert make(SONG, task, 9).instruction == question(task, "s1", 9)
         assert question(task) == question(task, "other")
     assert make(SONG, "analysis", 9).instruction.endswith(question("analysis", "s1", 9))
@@ -136,8 +164,9 @@ def test_given_themes_go_first_and_show_only_words_of_the_lyrics() -> None:
     song = replace(SONG, themes=("Throne", "God, As King", "home", "River and Road", "time"))
     answer = make(song, "themes").answer
     assert set(stated_themes(answer)) == {"home", "river & road", "time"}
-    for theme in given_themes(song):
-        assert all(word in LYRICS.casefold() for word in theme.words)
+    shown = re.findall(r'"([^"]+)"', answer.partition("show")[2])
+    assert shown
+    assert all(word in LYRICS.casefold() for word in shown)
     assert make(replace(SONG, themes=("Throne",)), "themes").answer == "The main theme is Throne."
 
 
@@ -153,15 +182,15 @@ def test_found_themes_are_listed_and_read_back() -> None:
     assert stated_themes("Themes: home") == ()
 
 
-def test_the_analysis_has_five_headings_and_uses_only_what_its_question_states() -> None:
+def test_the_analysis_without_a_corpus_has_four_headings_and_uses_only_what_its_question_states() -> None:
     example = make(SONG, "analysis")
     assert example.instruction.startswith("These lyrics are by Mara Vale (Folk, 1974). ")
     headings = re.findall(r"^\*\*(.+?)\*\*: \S", example.answer, re.MULTILINE)
-    assert headings == ["Artist Style", "Genre Elements", "Lyrical Themes", "Cultural Context", "Structure"]
+    assert headings == ["Artist Style", "Genre Elements", "Lyrical Themes", "Cultural Context"]
     bare = make(replace(SONG, artist=None, genre=None, year=None, title=None), "analysis")
     assert bare.instruction == question("analysis", "s1", 0)
-    assert "Genre not given" in bare.answer
-    assert "Year not given" in bare.answer
+    assert "**Genre Elements**: Not given." in bare.answer
+    assert "The year is not given." in bare.answer
     assert not re.search(r"Mara|Folk|197", bare.answer)
 
 
@@ -190,4 +219,4 @@ def test_a_given_theme_of_a_song_in_another_language_stays_without_words_that_on
     assert "pronoun" not in analysis
     assert "the mood" not in analysis
     english = replace(song, lyrics=LYRICS + "\nthe war is long")
-    assert 'It shows in "war"' in make(english, "themes").answer
+    assert 'shows in "war"' in make(english, "themes").answer

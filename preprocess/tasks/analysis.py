@@ -61,7 +61,7 @@ def _similar(facts: Facts) -> str | None:
     if facts.corpus is None or not facts.corpus.similar.songs:
         return None
     told = [f"{name_song(near.song)} ({', '.join(map(quote, near.words[:2]))})" for near in facts.similar]
-    return f"{join(told)}." if told else "None among the songs counted."
+    return f"{join(told)}." if told else "None is near among the songs compared."
 
 
 def introduce_facts(facts: Facts) -> str:

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from preprocess.measure.song import Measures
 from preprocess.schema import Int64Array, Song
 from preprocess.tasks.main_themes import main_themes
-from preprocess.tasks.measured import Measures
 from preprocess.tasks.neighbours import SimilarPool, is_telling, pool_song
 
 MAX_SONGS = 100_000
@@ -57,8 +57,12 @@ def count_features(measures: Measures, themes: Iterable[str]) -> Iterator[tuple[
     yield ":lines", structure.num_lines
     yield ":words", structure.num_words
     yield ":distinct", structure.num_distinct_words
+    if structure.has_chorus:
+        yield ":chorus", 1
     if structure.is_english:
         yield ":english", 1
+        if measures.rhyme_scheme:
+            yield f":rhyme:{measures.rhyme_scheme}", 1
         for theme in themes:
             yield f":theme:{theme}", 1
         if structure.person:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from preprocess.measure.song import Measures
 from preprocess.measure.structure import PERSONS, Structure
 from preprocess.measure.themes import ThemeEvidence
-from preprocess.tasks.measured import Measures
 
 _MAX_QUOTED_CHARS = 60
 
@@ -52,6 +52,23 @@ def line_sentence(structure: Structure) -> str | None:
     return f"The line {quote(line.rstrip('.,;:!?'))} comes {times(count)}."
 
 
+def refrain_sentence(structure: Structure) -> str | None:
+    """The line that ends or begins several different stanzas."""
+    form = structure.form
+    if form.refrain is None or len(form.refrain) > _MAX_QUOTED_CHARS or '"' in form.refrain:
+        return None
+    place = "ends" if form.refrain_place == "last" else "begins"
+    return f"The line {quote(form.refrain.rstrip('.,;:!?'))} {place} {form.num_refrains} different stanzas."
+
+
+def opening_sentence(structure: Structure) -> str | None:
+    """The words with which several different lines begin."""
+    if structure.anaphora is None:
+        return None
+    opening, count = structure.anaphora
+    return f"{count} different lines begin with {quote(opening)}."
+
+
 def words_sentence(structure: Structure) -> str | None:
     """The one or two most frequent telling words."""
     told = [f"{quote(word)} {times(count)}" for word, count in structure.frequent_words[:2]]
@@ -85,11 +102,12 @@ def person_sentence(measures: Measures) -> str | None:
 
 
 def sentences_about(measures: Measures) -> list[str]:
-    """What can be said of any song, where it is so: its leading pronoun, its refrain, its words, its length."""
+    """What can be said of any song, where it is so: its leading pronoun, its refrain, its lines and words."""
     structure = measures.structure
     found = [
         person_sentence(measures),
-        line_sentence(structure),
+        refrain_sentence(structure) or line_sentence(structure),
+        opening_sentence(structure),
         words_sentence(structure),
         length_sentence(structure),
     ]

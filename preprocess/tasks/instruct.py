@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from preprocess.clean.leaks import names
+from preprocess.measure.song import Measures, measure_song
 from preprocess.schema import Example, Song
 from preprocess.tasks.load import DEFAULT_TASKS, find_task, load_tasks
-from preprocess.tasks.measured import Measures, measure_song
 from preprocess.tasks.statistics import CorpusStatistics
 from preprocess.tasks.task import NUM_SIMILAR, Draw, Facts, Task
 

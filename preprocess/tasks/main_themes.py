@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+from preprocess.measure.song import Measures
 from preprocess.measure.structure import STOP_WORDS, find_words
 from preprocess.measure.themes import ThemeEvidence, find_evidence, load_lexicon, strongest_words
 from preprocess.schema import Song
-from preprocess.tasks.measured import Measures
 
 MAX_THEMES = 3
 """An answer names this many themes at most."""

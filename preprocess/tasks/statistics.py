@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from preprocess.measure.rhyme import SCHEMES
 from preprocess.measure.structure import PERSONS, find_words
 from preprocess.schema import Int64Array
 from preprocess.tasks.counts import Cell, CorpusCounts
@@ -66,7 +67,9 @@ class Group:
         num_lines: Lines that they sing.
         num_words: Words that they sing.
         num_distinct: Different words of each song, summed up.
-        persons: Pronoun → songs in which it leads.
+        num_with_chorus: Songs that have a chorus, headed or not.
+        persons: Pronoun → English songs in which it leads.
+        schemes: Rhyme scheme → English songs in which it leads.
         words: Telling words, the most telling first; in how many English songs.
         themes: Themes that are more frequent than elsewhere, the most telling first; in how many songs.
     """
@@ -76,7 +79,9 @@ class Group:
     num_lines: int
     num_words: int
     num_distinct: int
+    num_with_chorus: int
     persons: Mapping[str, int]
+    schemes: Mapping[str, int]
     words: Mapping[str, Share]
     themes: Mapping[str, Share]
 
@@ -195,7 +200,9 @@ class _Table:
             num_lines=self.count(counts, ":lines"),
             num_words=self.count(counts, ":words"),
             num_distinct=self.count(counts, ":distinct"),
+            num_with_chorus=self.count(counts, ":chorus"),
             persons={person: self.count(counts, f":person:{person}") for person in PERSONS},
+            schemes={scheme: self.count(counts, f":rhyme:{scheme}") for scheme in SCHEMES},
             words=words,
             themes=themes,
         )

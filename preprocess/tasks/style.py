@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from preprocess.tasks.comparison import Comparison, compare_artist
 from preprocess.tasks.evidence import join, percent, quote, times
+from preprocess.tasks.statistics import Group, Share
 from preprocess.tasks.task import Answer, Draw, Facts, Task
 
 _MOST_TELLING = 6
-_MIN_SHARE = 0.1
-_MIN_DIFFERENCE = 0.05
+_MIN_RATIO = 0.1
+_MIN_VARIETY = 0.05
+_MIN_SHARE = 0.15
 
 
 def answer_style(facts: Facts, draw: Draw) -> Answer | None:
@@ -46,18 +48,40 @@ def figures(comparison: Comparison, word: str) -> str:
 
 
 def traits(comparison: Comparison) -> Iterator[str]:
-    """What else differs from the genre: the length of lines, the variety of words, a theme."""
+    """What else differs from the genre: lines, variety of words, chorus, pronoun, rhyme, theme."""
     own, genre = comparison.group, comparison.whole
-    if abs(own.words_per_line / max(0.1, genre.words_per_line) - 1) >= _MIN_SHARE:
+    if abs(own.words_per_line / max(0.1, genre.words_per_line) - 1) >= _MIN_RATIO:
         longer = "longer" if own.words_per_line > genre.words_per_line else "shorter"
         yield f"the lines are {longer}, {own.words_per_line:.1f} words against {genre.words_per_line:.1f}"
-    if abs(own.distinct_share - genre.distinct_share) >= _MIN_DIFFERENCE:
+    if abs(own.distinct_share - genre.distinct_share) >= _MIN_VARIETY:
         more = "more" if own.distinct_share > genre.distinct_share else "less"
         shares = f"{100 * own.distinct_share:.0f}% different against {100 * genre.distinct_share:.0f}%"
         yield f"the words are {more} varied, {shares}"
+    for name, share, num_own, num_genre in _shares(own, genre):
+        if abs(share.inside / max(1, num_own) - share.outside / max(1, num_genre)) >= _MIN_SHARE:
+            yield f"{name} in {percent(share.inside, num_own)}, against {percent(share.outside, num_genre)}"
+
+
+def _shares(own: Group, genre: Group) -> Iterator[tuple[str, Share, int, int]]:
+    """What some songs have and others lack: its name, how many have it, and of how many."""
+    yield (
+        "there is a chorus",
+        Share(own.num_with_chorus, genre.num_with_chorus, 0),
+        own.num_songs,
+        genre.num_songs,
+    )
+    english = own.num_english, genre.num_english
+    for person, count in _leading(own.persons):
+        yield f"{quote(person)} is the leading pronoun", Share(count, genre.persons[person], 0), *english
+    for scheme, count in _leading(own.schemes):
+        yield f"{scheme} is the leading rhyme scheme", Share(count, genre.schemes[scheme], 0), *english
     for theme, share in list(own.themes.items())[:1]:
-        inside, outside = percent(share.inside, own.num_english), percent(share.outside, genre.num_english)
-        yield f"{theme} is a main theme in {inside}, against {outside}"
+        yield f"{theme} is a main theme", share, *english
+
+
+def _leading(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The most frequent of some, the first of equals."""
+    return [max(counts.items(), key=lambda item: item[1])] if any(counts.values()) else []
 
 
 def introduce_artist(facts: Facts) -> str:

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
+from preprocess.measure.song import Measures, measure_song
 from preprocess.measure.themes import ThemeEvidence
 from preprocess.schema import Song
 from preprocess.tasks.main_themes import main_themes
-from preprocess.tasks.measured import Measures, measure_song
 from preprocess.tasks.neighbours import Similar
 from preprocess.tasks.statistics import CorpusStatistics
 
