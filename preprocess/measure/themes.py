@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from preprocess.measure.evidence import Evidence, evidence_of, find_evidence
 from preprocess.measure.lexicons import Lexicon, load_lexicon
@@ -35,6 +36,10 @@ __all__ = [
 BASE_WORDS = 100
 """At this length (words) a score equals the weighted number of evidence words per hundred."""
 
+CLEAR_SCORE = 1.75
+STRONG_SCORE = 2.65
+"""A third of the leading moods of hymns and of made-up songs lies below the first, a third above the second."""
+
 
 @dataclass(frozen=True, slots=True)
 class ThemeEvidence:
@@ -49,6 +54,13 @@ class ThemeEvidence:
     theme: str
     score: float
     words: tuple[str, ...]
+
+    @property
+    def intensity(self) -> Literal["faint", "clear", "strong"]:
+        """How much of the song shows it: below `CLEAR_SCORE`, below `STRONG_SCORE`, or above."""
+        if self.score < CLEAR_SCORE:
+            return "faint"
+        return "clear" if self.score < STRONG_SCORE else "strong"
 
 
 def find_themes(lyrics: str, max_themes: int = 3) -> list[ThemeEvidence]:
