@@ -32,8 +32,10 @@ NUM_THEMES = 3
 NUM_CHANCE_RUNS = 200
 CHANCE = "chance"
 LEXICON, KEYWORDS, FREQUENT, NEAREST = "lexicon", "four keyword lists", "most frequent", "tf-idf"
-"""Ways: the lexicon; the plan's keyword lists; always the themes that the tuning half has most; and the themes of the
-tuning half whose hymns, taken together, are the nearest by TF-IDF."""
+"""Ways: the lexicon; the plan's keyword lists; always the themes that the tuning half has most; and those that the
+nearest hymns of the tuning half have most. The last two have learnt from people's topics, the lexicon has not."""
+
+NUM_NEAREST = 10
 
 KEYWORD_LISTS = {
     "love": ("love", "heart", "romance", "together"),
@@ -206,7 +208,7 @@ def measure(*, quick: bool) -> Outcome:
     hymns = read_hymns(HYMNS)
     tuned = [hymn for hymn in hymns if hymn.is_for_tuning]
     held_out = [hymn for hymn in hymns if not hymn.is_for_tuning]
-    ways = make_ways(tuned, held_out)
+    ways = make_ways(tuned)
     named: dict[str, list[Themes]] = {}
     seconds: dict[str, list[float]] = {}
     for name, way in ways.items():
@@ -258,9 +260,7 @@ def read_hymns(path: Path) -> list[Hymn]:
     return hymns
 
 
-def make_ways(
-    tuned: Sequence[Hymn], held_out: Sequence[Hymn]
-) -> dict[str, Callable[[Sequence[Hymn]], list[Themes]]]:
+def make_ways(tuned: Sequence[Hymn]) -> dict[str, Callable[[Sequence[Hymn]], list[Themes]]]:
     """The ways of naming themes, by name; those that learn do so from the tuning half."""
     return {
         LEXICON: name_by_lexicon,
@@ -296,14 +296,12 @@ def name_frequent(tuned: Sequence[Hymn], hymns: Sequence[Hymn]) -> list[Themes]:
 
 
 def name_by_nearest(tuned: Sequence[Hymn], hymns: Sequence[Hymn]) -> list[Themes]:
-    """The themes whose hymns of the tuning half, as one text, have the most similar TF-IDF vector."""
-    themes = sorted(count_themes(tuned))
-    texts = ["\n".join(hymn.lyrics for hymn in tuned if theme in hymn.themes) for theme in themes]
-    vectorizer = TfidfVectorizer(sublinear_tf=True)
-    centres = vectorizer.fit_transform(texts)
-    similar = (vectorizer.transform([hymn.lyrics for hymn in hymns]) @ centres.T).toarray()
-    best = np.argsort(-similar, axis=1, kind="stable")[:, :NUM_THEMES]
-    return [tuple(themes[index] for index in row) for row in best.tolist()]
+    """The themes that most of the `NUM_NEAREST` hymns of the tuning half have whose TF-IDF vectors are the nearest."""
+    vectorizer = TfidfVectorizer(sublinear_tf=True, stop_words="english")
+    vectors = vectorizer.fit_transform([hymn.lyrics for hymn in tuned])
+    similar = (vectorizer.transform([hymn.lyrics for hymn in hymns]) @ vectors.T).toarray()
+    nearest = np.argsort(-similar, axis=1, kind="stable")[:, :NUM_NEAREST]
+    return [name_frequent([tuned[index] for index in row], hymns[:1])[0] for row in nearest.tolist()]
 
 
 def count_themes(hymns: Sequence[Hymn]) -> Counter[str]:

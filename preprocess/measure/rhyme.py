@@ -31,6 +31,7 @@ NEAR_LINES = 3
 
 MAX_PAIRS = 6
 
+_LETTERS = string.ascii_uppercase + string.ascii_lowercase
 _VOCABLE_WORDS = "ah ay ayy eh hey hoo huh la mm mmm na oh ooh oooh uh whoa woah woo ya yeah yea yo yuh"
 _VOCABLES = frozenset(_VOCABLE_WORDS.split(" "))
 
@@ -40,7 +41,7 @@ class Rhyme:
     """How a song rhymes.
 
     Attributes:
-        stanza_schemes: For each different stanza of two lines or more its letters, as in "ABCB".
+        stanza_schemes: For each different stanza of two lines or more its letters, as in "ABCB"; "-" past the 52nd.
         scheme_counts: Parts of stanzas by their scheme (of `SCHEMES`, or "other", or "none"), the most frequent first.
         scheme: The scheme of at least half of the parts; None when there is no such scheme, or it is "none" or "other".
         num_lines: Lines that were looked at: those of the different stanzas of two lines or more.
@@ -119,19 +120,9 @@ def _letter(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
     A line joins the first group whose sounds, those that all of its words have, it has too. A group of one word alone,
     repeated or not, is no rhyme.
     """
-    groups: list[tuple[set[str], list[int]]] = []
-    for line, word in enumerate(words):
-        parts = rhyme_parts(word)
-        for sounds, lines in groups:
-            if not sounds.isdisjoint(parts) and line - lines[-1] <= NEAR_LINES:
-                sounds.intersection_update(parts)
-                lines.append(line)
-                break
-        else:
-            groups.append((set(parts), [line]))
     marks = [-1 - line for line in range(len(words))]
     found: list[tuple[int, int]] = []
-    for number, (_, lines) in enumerate(groups):
+    for number, lines in enumerate(_group(words)):
         if len({words[line] for line in lines}) > 1:
             for line in lines:
                 marks[line] = number
@@ -139,9 +130,27 @@ def _letter(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
     return _name_letters(marks), sorted(found)
 
 
+def _group(words: Sequence[str]) -> list[list[int]]:
+    """The lines that sound alike, none further than `NEAR_LINES` from the one before."""
+    groups: list[list[int]] = []
+    near: list[tuple[set[str], list[int]]] = []
+    for line, word in enumerate(words):
+        parts = rhyme_parts(word)
+        near = [group for group in near if line - group[1][-1] <= NEAR_LINES]
+        for sounds, lines in near:
+            if not sounds.isdisjoint(parts):
+                sounds.intersection_update(parts)
+                lines.append(line)
+                break
+        else:
+            groups.append([line])
+            near.append((set(parts), groups[-1]))
+    return groups
+
+
 def _near_pairs(words: Sequence[str], lines: Sequence[int]) -> Iterator[tuple[int, int]]:
     for place, line in enumerate(lines):
-        for later in lines[place + 1 :]:
+        for later in lines[place + 1 : place + 1 + NEAR_LINES]:
             if later - line <= NEAR_LINES and words[later] != words[line]:
                 yield line, later
 
@@ -149,7 +158,7 @@ def _near_pairs(words: Sequence[str], lines: Sequence[int]) -> Iterator[tuple[in
 def _name_letters(marks: Sequence[int]) -> str:
     names: dict[int, str] = {}
     for mark in marks:
-        names.setdefault(mark, (string.ascii_uppercase + string.ascii_lowercase)[len(names) % 52])
+        names.setdefault(mark, _LETTERS[len(names)] if len(names) < len(_LETTERS) else "-")
     return "".join(names[mark] for mark in marks)
 
 

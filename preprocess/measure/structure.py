@@ -47,7 +47,8 @@ class Structure:
         is_english: Whether the words are English enough to be read as such.
         num_stanzas: Sections of any kind that have lines; each return counts.
         num_distinct_stanzas: Of those, the ones that differ (`form`).
-        num_stanza_repeats: How often the most repeated stanza occurs, word for word (at least 1 if there is any).
+        num_stanza_repeats: How often the most repeated stanza occurs, word for word but for what is in
+            parentheses (at least 1 if there is any).
         section_counts: What the headings call the sections ("verse", "pre-chorus", "bridge", …), in the order of
             their coming up, with counts.
         form: Its letters, chorus and refrain.
