@@ -1,8 +1,7 @@
 """Are the themes that the lexicon finds in hymns those that people found in them?
 
-The hymns (../shared/data/hymns.jsonl) carry topics given by people. `TOPICS` says which of the lexicon's themes each
-topic stands for; a topic that is not in it (a person of the Bible, a day of the church year) stands for none. A
-program names `NUM_THEMES` themes a hymn; a theme is right when a topic of the hymn stands for it. Precision, recall and
+The hymns (../shared/data/hymns.jsonl) carry topics given by people, each of which stands for themes of the lexicon
+(`bench.hymn_topics`). A way names `NUM_THEMES` themes a hymn; a theme is right when a topic of the hymn stands for it. Precision, recall and
 F1 are over all names of all hymns (micro).
 
 The lexicon was tuned on one half of the hymns, by a hash of the title; the figures are of the other half.
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from bench.hymn_topics import TOPICS
 from bench.record import Figure, Outcome, compare, summarize
 from preprocess.errors import DataError
 from preprocess.measure.themes import find_themes, load_lexicon
@@ -44,113 +44,6 @@ KEYWORD_LISTS = {
     "freedom": ("free", "escape", "liberate", "break"),
 }
 """The plan's themes: each is found where one of its keywords is part of the text."""
-
-TOPICS: dict[str, tuple[str, ...]] = {
-    "Activity": ("perseverance",),
-    "Angels": ("heaven",),
-    "Anticipation": ("hope",),
-    "Art and Music": ("praise",),
-    "Aspiration": ("hope",),
-    "Assurance": ("faith", "hope"),
-    "Atonement": ("salvation",),
-    "Blood": ("salvation",),
-    "Brevity of Life": ("time", "loss"),
-    "Brotherhood": ("friendship",),
-    "Calmness": ("peace",),
-    "Charity (see also Tithing)": ("divine love",),
-    "Children (see also God's Children - the Faithful)": ("family",),
-    "Christian Home/Family": ("family", "home"),
-    "Christian Life": ("faith",),
-    "Christmas/Advent": ("christmas",),
-    "Church in Heaven (Church Victorious/Church Triumphant)": ("heaven",),
-    "Church on Earth (Church Militant)": ("war",),
-    "Cloud": ("nature",),
-    "Comfort": ("comfort",),
-    "Commitment": ("faith",),
-    "Compassion": ("divine love",),
-    "Consecration": ("faith",),
-    "Consolation": ("comfort",),
-    "Contrition": ("salvation",),
-    "Conversion": ("salvation",),
-    "Courage in Affliction": ("comfort", "perseverance"),
-    "Cross": ("salvation",),
-    "Crown": ("heaven",),
-    "Day": ("time",),
-    "Discipleship": ("faith",),
-    "Easter": ("salvation",),
-    "Easter Week / Passion": ("salvation",),
-    "Eternal Life": ("heaven",),
-    "Evening": ("time",),
-    "Faith": ("faith",),
-    "Faithfulness": ("faith",),
-    "Fear of the Lord": ("praise",),
-    "Fellowship": ("friendship",),
-    "Following Jesus, In Action": ("faith",),
-    "Following Jesus, In Faith": ("faith",),
-    "Following Jesus, Sanctification": ("faith",),
-    "Forgiveness": ("salvation",),
-    "Friendship": ("friendship",),
-    "God, As King": ("praise",),
-    "God, Care of": ("comfort",),
-    "God, Creator": ("nature", "praise"),
-    "God, Eternity of": ("time",),
-    "God, Faithfulness of": ("faith",),
-    "God, Goodness of": ("divine love",),
-    "God, Love of": ("divine love",),
-    "God, Majesty & Power of": ("praise",),
-    "God, Mercy of": ("divine love", "salvation"),
-    "Gospel": ("salvation",),
-    "Grace": ("salvation",),
-    "Gratitude": ("praise",),
-    "Guidance": ("comfort",),
-    "Harvest": ("nature",),
-    "Healing": ("comfort",),
-    "Heaven": ("heaven",),
-    "Hope": ("hope",),
-    "Joy": ("joy",),
-    "Judgment": ("heaven",),
-    "Kindness, God's": ("divine love",),
-    "Kindness, Ours": ("divine love",),
-    "Light": ("hope",),
-    "Love": ("divine love", "love"),
-    "Loyalty": ("perseverance",),
-    "Magi": ("christmas",),
-    "Martyrs": ("loss",),
-    "Morning": ("time",),
-    "Nature": ("nature",),
-    "Obedience": ("faith",),
-    "Opening Songs": ("praise",),
-    "Patience": ("perseverance",),
-    "Peace": ("peace",),
-    "Praise, Father": ("praise",),
-    "Praise, Holy Spirit": ("praise",),
-    "Praise, Son": ("praise",),
-    "Prayer": ("faith",),
-    "Promises (see also Gospel)": ("hope",),
-    "Repentance": ("salvation",),
-    "Rest": ("peace",),
-    "Resurrection": ("heaven", "salvation"),
-    "Reverence": ("praise",),
-    "Sacrifice": ("salvation",),
-    "Salvation": ("salvation",),
-    "Saints (all Faithful)": ("heaven",),
-    "Scripture": ("faith",),
-    "Seasons": ("nature", "time"),
-    "Second Coming": ("heaven",),
-    "Security": ("comfort",),
-    "Sinners": ("salvation",),
-    "Solitude (with God even when alone)": ("loneliness",),
-    "Submission (see also Following Jesus, God - Providence of, Trust)": ("faith",),
-    "Temptation": ("struggle",),
-    "Terrorism": ("war",),
-    "Throne (also see God - As King)": ("heaven", "praise"),
-    "Travel": ("journey",),
-    "Trust": ("faith",),
-    "Victory": ("perseverance",),
-    "Worship": ("praise",),
-    "Zeal": ("perseverance",),
-}
-"""Topic, as the hymns spell it, → the themes it stands for."""
 
 Themes = tuple[str, ...]
 
