@@ -1,8 +1,8 @@
 """Are the themes that the lexicon finds in hymns those that people found in them?
 
 The hymns (../shared/data/hymns.jsonl) carry topics given by people, each of which stands for themes of the lexicon
-(`bench.hymn_topics`). A way names `NUM_THEMES` themes a hymn; a theme is right when a topic of the hymn stands for it. Precision, recall and
-F1 are over all names of all hymns (micro).
+(`bench.hymn_topics`). A way names `NUM_THEMES` themes a hymn at most; a theme is right when a topic of the hymn stands
+for it. Precision, recall and F1 are over all names of all hymns (micro).
 
 The lexicon was tuned on one half of the hymns, by a hash of the title; the figures are of the other half.
 """
