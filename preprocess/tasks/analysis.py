@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from preprocess.tasks import style
 from preprocess.tasks.comparison import compare_artist, compare_decade, compare_genre, corpus_sentences
-from preprocess.tasks.evidence import join, quote, sentences_about, themes_in_words
+from preprocess.tasks.evidence import quote, sentences_about, themes_in_words
 from preprocess.tasks.similar import name_song
 from preprocess.tasks.task import Answer, Draw, Facts, Task
 
@@ -27,19 +27,19 @@ def answer_analysis(facts: Facts, draw: Draw) -> Answer | None:
 
 
 def _style(facts: Facts, draw: Draw) -> str | None:
-    """The word or trait that sets the artist apart the most."""
+    """A word or a trait that sets the artist apart."""
     comparison = compare_artist(facts)
     if comparison is None:
         return None
+    traits = list(style.traits(comparison))
+    if traits and draw.below(2):
+        return f"The artist's songs: {draw.one_of(traits)}."
     words = style.told_words(comparison, facts, draw)[:1]
-    shown = [comparison.word_sentence(word) for word in words]
-    traits = draw.some_of(list(style.traits(comparison)), 1)
-    shown += [f"{trait[:1].upper()}{trait[1:]}." for trait in traits]
-    return " ".join(shown) or None
+    return comparison.words_sentence(words) if words else None
 
 
 def _genre(facts: Facts, draw: Draw, own: list[str]) -> str:
-    shown = draw.some_of(corpus_sentences(compare_genre(facts), facts), 1) or own[:1]
+    shown = corpus_sentences(compare_genre(facts), facts, draw, most=1) or own[:1]
     return " ".join([f"{facts.song.genre or 'Not given'}.", *shown])
 
 
@@ -52,7 +52,7 @@ def _themes(facts: Facts) -> str:
 def _context(facts: Facts, draw: Draw) -> str:
     if facts.song.year is None:
         return "The year is not given."
-    shown = draw.some_of(corpus_sentences(compare_decade(facts), facts), 1)
+    shown = corpus_sentences(compare_decade(facts), facts, draw, most=1)
     return " ".join([f"The {facts.song.decade} ({facts.song.year}).", *shown])
 
 
@@ -60,8 +60,8 @@ def _similar(facts: Facts) -> str | None:
     """The nearest songs with two words each; None where nothing was looked through."""
     if facts.corpus is None or not facts.corpus.similar.songs:
         return None
-    told = [f"{name_song(near.song)} ({', '.join(map(quote, near.words[:2]))})" for near in facts.similar]
-    return f"{join(told)}." if told else "None is near among the songs compared."
+    told = [f"{name_song(near.song)} ({', '.join(map(quote, near.words[:2]))})" for near in facts.similar[:1]]
+    return f"{told[0]}." if told else "None is near among the songs compared."
 
 
 def introduce_facts(facts: Facts) -> str:

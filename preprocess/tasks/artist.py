@@ -13,8 +13,8 @@ def answer_artist(facts: Facts, draw: Draw) -> Answer | None:
     artist = facts.song.artist
     if artist is None or sings_artist(facts.song):
         return None
-    shown = draw.some_of(corpus_sentences(compare_artist(facts), facts), 1)
-    shown += draw.some_of(sentences_about(facts.measures), 2 - len(shown))
+    shown = corpus_sentences(compare_artist(facts), facts, draw)
+    shown += draw.some_of(sentences_about(facts.measures), 1)
     return Answer(" ".join([f"The artist is {artist}.", *draw.shuffled(shown)]), artist)
 
 

@@ -14,7 +14,7 @@ def answer_context(facts: Facts, draw: Draw) -> Answer | None:
     if song.decade is None:
         return None
     comparison = compare_decade(facts)
-    shown = draw.some_of(corpus_sentences(comparison, facts), 2)
+    shown = corpus_sentences(comparison, facts, draw)
     if comparison is not None and not shown:
         typical = list(comparison.group.themes)[:_NUM_TYPICAL]
         shown = [comparison.theme_sentence(theme) for theme in draw.some_of(typical, 1)]

@@ -11,6 +11,9 @@ from preprocess.measure.song import Measures
 from preprocess.measure.structure import PERSONS, Structure
 from preprocess.measure.themes import ThemeEvidence
 
+FEW_SONGS = 50
+"""Of fewer songs their number is told, not a percentage."""
+
 _MAX_QUOTED_CHARS = 60
 
 
@@ -30,16 +33,18 @@ def times(count: int) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """A count with its noun: "1 line", "2 lines"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """A count with its noun: "1 line", "2 lines", "3 choruses"."""
+    if count == 1:
+        return f"{count} {noun}"
+    return f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def percent(count: int, total: int) -> str:
-    """A share as in "12%" or "2.4%"; the songs themselves, "3 of 7", where a hundredth is less than one of them."""
-    if total < 50:
-        return f"{count} of {total}"
-    tenths = f"{100 * count / total:.1f}"
-    return f"{tenths}%" if float(tenths) < 10 else f"{100 * count / total:.0f}%"
+    """A share as in "12%" or, below 2%, "1.4%"; the number of songs, "3", where they are few."""
+    if total < FEW_SONGS:
+        return str(count)
+    share = 100 * count / total
+    return f"{share:.0f}%" if share >= 2 else f"{share:.1f}%"
 
 
 def line_sentence(structure: Structure) -> str | None:

@@ -13,8 +13,8 @@ def answer_genre(facts: Facts, draw: Draw) -> Answer | None:
     if genre is None:
         return None
     comparison = compare_genre(facts)
-    shown = draw.some_of(corpus_sentences(comparison, facts), 2)
-    if comparison is not None and len(shown) < 2:
+    shown = corpus_sentences(comparison, facts, draw)
+    if comparison is not None and not (shown and draw.below(2)):
         length = comparison.line_sentence(facts.measures.structure.words_per_line)
         shown += [length] if length else []
     if not shown:

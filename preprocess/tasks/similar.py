@@ -24,7 +24,9 @@ def answer_similar(facts: Facts, draw: Draw) -> Answer | None:
     text = f"It is nearest to {name_song(first.song)}: {_shared(first, facts, draw)}."
     for other in others:
         named = name_song(other.song)
-        text += f" {named[:1].upper()}{named[1:]} is near too: {_shared(other, facts, draw)}."
+        text += (
+            f" {named[:1].upper()}{named[1:]} sings {join([quote(word) for word in other.words[:2]])} too."
+        )
     return Answer(text)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from preprocess.tasks.comparison import Comparison, compare_artist
-from preprocess.tasks.evidence import join, percent, quote, times
+from preprocess.tasks.evidence import FEW_SONGS, join, percent, quote
 from preprocess.tasks.statistics import Group, Share
 from preprocess.tasks.task import Answer, Draw, Facts, Task
 
@@ -22,29 +22,34 @@ def answer_style(facts: Facts, draw: Draw) -> Answer | None:
         return None
     song = facts.song
     words = told_words(comparison, facts, draw)
-    shown = [f"{quote(word)} is in {figures(comparison, word)}" for word in words]
-    shown += draw.some_of(list(traits(comparison)), 3 - len(shown))
+    shown = [f"{figures(comparison, comparison.group.words[word])} sing {quote(word)}" for word in words]
+    shown += draw.some_of(list(traits(comparison)), 2 - len(shown))
     if not shown:
         return None
     text = f"Among {song.genre} songs, those of {song.artist} stand out: {'; '.join(shown)}."
-    sung = [
-        f"{quote(word)} {times(facts.measures.words[word])}" for word in words if word in facts.measures.words
-    ]
+    sung = [quote(word) for word in words if word in facts.measures.words]
     return Answer(text + (f" This one sings {join(sung)}." if sung else ""))
 
 
 def told_words(comparison: Comparison, facts: Facts, draw: Draw) -> list[str]:
-    """Two words that the artist sings more often than the genre: those that stand in this song first."""
-    here = draw.some_of(comparison.words_of(facts), 2)
+    """A word or two that the artist sings more often than the genre: those that stand in this song first."""
+    most = 1 + draw.below(2)
+    here = draw.some_of(comparison.words_of(facts), most)
     others = [word for word in list(comparison.group.words)[:_MOST_TELLING] if word not in here]
-    return here + draw.some_of(others, 2 - len(here))
+    return here + draw.some_of(others, most - len(here))
 
 
-def figures(comparison: Comparison, word: str) -> str:
-    """How many of the artist's and of the genre's songs sing a word: '5 of 12, against 9%'."""
-    share = comparison.group.words[word]
-    inside = percent(share.inside, comparison.group.num_english)
-    return f"{inside}, against {percent(share.outside, comparison.whole.num_english)}"
+def figures(comparison: Comparison, share: Share) -> str:
+    """How many of the artist's and of the genre's songs have something: '5 of 12 (genre: 9%)'."""
+    own, genre = comparison.group, comparison.whole
+    is_english = (own.num_english, genre.num_english) == (own.num_songs, genre.num_songs)
+    inside = share_of(share.inside, own.num_english) + ("" if is_english else " of the English ones")
+    return f"{inside} (genre: {share_of(share.outside, genre.num_english)})"
+
+
+def share_of(count: int, total: int) -> str:
+    """A share that stands alone: "9%", or "5 of 12" where the songs are few."""
+    return f"{count} of {total}" if total < FEW_SONGS else percent(count, total)
 
 
 def traits(comparison: Comparison) -> Iterator[str]:
@@ -52,31 +57,31 @@ def traits(comparison: Comparison) -> Iterator[str]:
     own, genre = comparison.group, comparison.whole
     if abs(own.words_per_line / max(0.1, genre.words_per_line) - 1) >= _MIN_RATIO:
         longer = "longer" if own.words_per_line > genre.words_per_line else "shorter"
-        yield f"the lines are {longer}, {own.words_per_line:.1f} words against {genre.words_per_line:.1f}"
+        yield f"their lines are {longer}, {own.words_per_line:.1f} words (genre: {genre.words_per_line:.1f})"
+    chorus = own.num_with_chorus / own.num_songs - genre.num_with_chorus / genre.num_songs
+    if abs(chorus) >= _MIN_SHARE:
+        inside = share_of(own.num_with_chorus, own.num_songs)
+        yield f"{inside} (genre: {share_of(genre.num_with_chorus, genre.num_songs)}) have a chorus"
     if abs(own.distinct_share - genre.distinct_share) >= _MIN_VARIETY:
         more = "more" if own.distinct_share > genre.distinct_share else "less"
-        shares = f"{100 * own.distinct_share:.0f}% different against {100 * genre.distinct_share:.0f}%"
-        yield f"the words are {more} varied, {shares}"
-    for name, share, num_own, num_genre in _shares(own, genre):
-        if abs(share.inside / max(1, num_own) - share.outside / max(1, num_genre)) >= _MIN_SHARE:
-            yield f"{name} in {percent(share.inside, num_own)}, against {percent(share.outside, num_genre)}"
+        shares = f"{100 * own.distinct_share:.0f}% different (genre: {100 * genre.distinct_share:.0f}%)"
+        yield f"their words are {more} varied, {shares}"
+    for name, share in _shares(own, genre):
+        if (
+            abs(share.inside / max(1, own.num_english) - share.outside / max(1, genre.num_english))
+            >= _MIN_SHARE
+        ):
+            yield f"{figures(comparison, share)} have {name}"
 
 
-def _shares(own: Group, genre: Group) -> Iterator[tuple[str, Share, int, int]]:
-    """What some songs have and others lack: its name, how many have it, and of how many."""
-    yield (
-        "there is a chorus",
-        Share(own.num_with_chorus, genre.num_with_chorus, 0),
-        own.num_songs,
-        genre.num_songs,
-    )
-    english = own.num_english, genre.num_english
+def _shares(own: Group, genre: Group) -> Iterator[tuple[str, Share]]:
+    """What some English songs have and others lack: how it is said, and how many have it."""
     for person, count in _leading(own.persons):
-        yield f"{quote(person)} is the leading pronoun", Share(count, genre.persons[person], 0), *english
+        yield f"{quote(person)} as the leading pronoun", Share(count, genre.persons[person], 0)
     for scheme, count in _leading(own.schemes):
-        yield f"{scheme} is the leading rhyme scheme", Share(count, genre.schemes[scheme], 0), *english
+        yield f"{scheme} as the leading rhyme scheme", Share(count, genre.schemes[scheme], 0)
     for theme, share in list(own.themes.items())[:1]:
-        yield f"{theme} is a main theme", share, *english
+        yield f"{theme} as a main theme", share
 
 
 def _leading(counts: Mapping[str, int]) -> list[tuple[str, int]]:
