@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -56,10 +57,8 @@ class Place:
     def kill(self, output: Path, num_workers: int, after_s: float, *, workers_too: bool) -> bool:
         """Kill a build after some time; whether it had already ended."""
         process = self.start(output, num_workers)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=after_s)
-        except subprocess.TimeoutExpired:
-            pass
         ended = process.poll() is not None
         if not ended:
             children = psutil.Process(process.pid).children(recursive=True)

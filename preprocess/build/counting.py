@@ -13,9 +13,9 @@ from preprocess.build.pieces import Piece
 from preprocess.build.progress import show_progress
 from preprocess.build.workers import run_ordered
 from preprocess.choose.crossing import CrossingIndex
+from preprocess.measure.song import measure_song
 from preprocess.schema import Int64Array, Song
 from preprocess.tasks.counts import CorpusCounts
-from preprocess.tasks.measured import measure_song
 
 LyricsById = tuple[tuple[str, str], ...]
 

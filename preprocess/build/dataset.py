@@ -109,8 +109,8 @@ def build_dataset(
     load_tasks(config.tasks, config.task_files)
     with open_output(output) as folder:
         folder.check(overwrite=True)
+        check_inputs([*paths, *config.read.metadata], output)
         inputs = open_inputs(paths, config)
-        check_inputs(inputs.files, output)
         key = make_key(
             {
                 "inputs": inputs.fingerprints,
@@ -124,10 +124,20 @@ def build_dataset(
         for line in inputs.descriptions:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         build = _Build(inputs, folder, tokenizer_source, encoder, config, console, num_workers, key)
-        scanned = scan_inputs(inputs, config, folder.work, cache, num_workers, console)
-        choice, quality = _choose(build, scanned)
-        manifest = _write(build, scanned, choice, quality)
-        folder.finish()
+        try:
+            scanned = scan_inputs(inputs, config, folder.work, cache, num_workers, console)
+            choice, quality = _choose(build, scanned)
+            manifest = _write(build, scanned, choice, quality)
+            folder.finish()
+        except BaseException:
+            if folder.has_work():
+                console.print(
+                    f"note: what was done so far stays in {folder.building}; the same command goes on from there",
+                    highlight=False,
+                    markup=False,
+                    soft_wrap=True,
+                )
+            raise
     return BuildResult(manifest, quality, choice.outcome)
 
 
@@ -156,7 +166,8 @@ def _write(build: _Build, scanned: ScanResult, choice: Choice, quality: QualityR
     counts = EncodeCounts()
     for split in groups.values():
         counts.merge(split.counts)
-    check_row_length(counts, config.encode.seq_len, sum(len(split.owners) for split in groups.values()))
+    build.encoder.counts = counts
+    check_row_length(build.encoder, sum(len(split.owners) for split in groups.values()))
     data = build.folder.start()
     splits = {
         name: write_rows(data / name, split, selection.order[name], config)

@@ -35,11 +35,6 @@ class Inputs:
     fingerprints: tuple[tuple[str, str], ...]
 
     @property
-    def files(self) -> list[Path]:
-        """The files among the sources."""
-        return [Path(source.name) for source in (*self.songs, *self.metadata) if source.hub is None]
-
-    @property
     def descriptions(self) -> list[str]:
         """A line for each source: what its columns are taken for."""
         return [source.description for source in (*self.songs, *self.metadata)]

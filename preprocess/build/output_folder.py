@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import BinaryIO
 from preprocess.durable import no_space, write_text_durably
 from preprocess.errors import ConfigError, DataError, PreflightError
 from preprocess.manifest import named_files, read_manifest
+from preprocess.read.files import find_files, is_hub_id
 
 MANIFEST = "manifest.json"
 
@@ -112,6 +113,10 @@ class OutputFolder:
             raise no_space(self.output, error) from error
         return self.data
 
+    def has_work(self) -> bool:
+        """Whether a stage has left something that another build can go on with."""
+        return any(self.work.folder.glob("*/*.arrow"))
+
     def finish(self) -> None:
         """Move the data set into its place, and remove the unfinished build."""
         try:
@@ -151,7 +156,7 @@ def open_output(output: Path) -> Iterator[OutputFolder]:
             folder.mend()
             yield folder
         finally:
-            if not any(folder.work.folder.glob("*/*.arrow")):
+            if not folder.has_work():
                 folder.discard()
 
 
@@ -168,13 +173,19 @@ def _hold(lock: BinaryIO, output: Path) -> None:
             raise
 
 
-def check_inputs(files: list[Path], output: Path) -> None:
+def check_inputs(paths: Iterable[str | Path], output: Path) -> None:
     """Refuse to read songs out of the folder that is to be written.
+
+    Args:
+        paths: Files, folders, glob patterns; hub ids are passed over.
+        output: The folder.
 
     Raises:
         ConfigError: One of the files lies in it.
+        DataError: A path matches nothing.
     """
     place = output.resolve()
+    files = find_files(path for path in paths if not is_hub_id(path))
     inside = [file for file in files if file.resolve().is_relative_to(place)]
     if inside:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What a data set holds beside its rows: the tokenizer, held-out songs with what is true of them, the quality report."""
+"""What a data set holds beside its rows: the tokenizer, the held-out songs, their true names, the quality report."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
 from multiprocessing import connection
 from typing import Any, TypeVar
 
@@ -45,14 +46,17 @@ def run_ordered(
         work: A function of a module.
         items: Pieces of work, taken as workers become free.
         make_state: Makes what a worker holds for all its work; called once in each worker.
-        num_workers: Processes. 1 works in this process.
+        num_workers: Processes. 1, or a single item, is worked on in this process.
 
     Raises:
         OutOfMemoryError: The system ended a worker.
         Exception: Whatever `work` raises.
     """
-    if num_workers == 1:
-        state = make_state()
+    rest = iter(items)
+    first = list(islice(rest, 2))
+    items = chain(first, rest)
+    if num_workers == 1 or len(first) < 2:
+        state = make_state() if first else None
         for item in items:
             yield work(state, item)
         return
