@@ -383,7 +383,7 @@ def rules_of(reader: Reader) -> list[tuple[str, Callable[..., None]]]:
         (rf"The leading pronoun is {QUOTED}: it comes ({COUNT}) with its forms\.", reader.pronoun),
         (r"The song has (\d+) lines of ([\d.]+) words on average\.", reader.length),
         (r"(\d+) of its (\d+) words are different\.", reader.variety),
-        (r"(\d+) of its (\d+) lines have come before\.", reader.repeated),
+        (r"(\d+) of its (\d+) lines (?:has|have) come before\.", reader.repeated),
         (r"The song has (\d+) stanzas(?: in the form ([A-Z]+))?\.", reader.stanza_form),
         (r"The song has ([^.]+)\.", reader.sections),
         (rf"It mostly rhymes ([A-C]+); {QUOTED} rhymes with {QUOTED}\.", reader.rhymes),

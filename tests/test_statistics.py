@@ -210,6 +210,10 @@ def test_past_the_limit_whole_artists_are_left_out_whatever_the_order() -> None:
             assert limited.artist(artist, genre) is None or (
                 limited.artist(artist, genre).num_songs == STATISTICS.artist(artist, genre).num_songs  # type: ignore[union-attr]
             )
+    counts = count(SONGS, max_songs=200)
+    counts.table()
+    assert counts.level > 0
+    assert all(cell.level >= counts.level for cell in counts.cells)
     halves = count(SONGS[300:], max_songs=200)
     halves.merge(count(SONGS[:300], max_songs=200))
     assert groups_of(CorpusStatistics(halves)) == groups_of(limited)

@@ -9,6 +9,7 @@ from preprocess.tasks.similar import name_song
 from preprocess.tasks.task import Answer, Draw, Facts, Task
 
 _MIN_LINES = 4
+_MAX_THEMES = 2
 
 
 def answer_analysis(facts: Facts, draw: Draw) -> Answer | None:
@@ -46,7 +47,7 @@ def _genre(facts: Facts, draw: Draw, own: list[str]) -> str:
 def _themes(facts: Facts) -> str:
     moods = facts.measures.moods[:1]
     mood = f"; the mood is {themes_in_words(moods, num_words=1)}" if moods else ""
-    return f"{themes_in_words(facts.themes, num_words=1)}{mood}."
+    return f"{themes_in_words(facts.themes[:_MAX_THEMES], num_words=1)}{mood}."
 
 
 def _context(facts: Facts, draw: Draw) -> str:

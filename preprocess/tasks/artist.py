@@ -14,7 +14,7 @@ def answer_artist(facts: Facts, draw: Draw) -> Answer | None:
     if artist is None or sings_artist(facts.song):
         return None
     shown = corpus_sentences(compare_artist(facts), facts, draw)
-    shown += draw.some_of(sentences_about(facts.measures), 1)
+    shown += draw.some_of(sentences_about(facts.measures), 1) if not shown or draw.below(2) else []
     return Answer(" ".join([f"The artist is {artist}.", *draw.shuffled(shown)]), artist)
 
 

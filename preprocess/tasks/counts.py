@@ -11,7 +11,7 @@ out, whole, by a hash of their names, then another half. Which ones does not dep
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ MAX_SONGS = 100_000
 """Songs whose counts are kept: about 100 MiB."""
 
 _MAX_LEVEL = 20
+_LOW = 0xFFFFFFFF
 _MAX_PENDING = 2_000_000
 
 
@@ -117,21 +118,35 @@ class CorpusCounts:
         self.pool.merge(other.pool)
         self.songs_by_level += other.songs_by_level
         keys, values = other.table()
-        cells = _renumber(self.cells, other.cells)
-        features = _renumber(self.features, other.features)
-        self._append((cells[keys >> 32] << 32) | features[keys & 0xFFFFFFFF], values)
+        kept = other._levels()[keys >> 32] >= self.level
+        keys, values = keys[kept], values[kept]
+        rows = _renumber(self.cells, list(other.cells), keys >> 32)
+        columns = _renumber(self.features, list(other.features), keys & _LOW)
+        self._append((rows << 32) | columns, values)
 
     def table(self) -> tuple[Int64Array, Int64Array]:
         """The counts as (cell << 32 | feature) and value, each pair once, sorted; of the songs kept alone."""
         keys = np.concatenate([np.zeros(0, np.int64), *self._keys])
         values = np.concatenate([np.zeros(0, np.int64), *self._values])
-        levels = np.array([cell.level for cell in self.cells], np.int64)
-        kept = levels[keys >> 32] >= self.level
-        keys, index = np.unique(keys[kept], return_inverse=True)
+        kept = self._levels()[keys >> 32] >= self.level
+        if not kept.all():
+            keys, values = self._number_anew(keys[kept]), values[kept]
+        keys, index = np.unique(keys, return_inverse=True)
         sums: Int64Array = np.zeros(len(keys), np.int64)
-        np.add.at(sums, index, values[kept])
+        np.add.at(sums, index, values)
         self._keys, self._values, self._pending = [keys], [sums], 0
         return keys, sums
+
+    def _levels(self) -> Int64Array:
+        return np.array([cell.level for cell in self.cells], np.int64)
+
+    def _number_anew(self, keys: Int64Array) -> Int64Array:
+        """Forget cells and features that no key has: those of the artists that were left out."""
+        cells, features = list(self.cells), list(self.features)
+        self.cells, self.features = {}, {}
+        return (_renumber(self.cells, cells, keys >> 32) << 32) | _renumber(
+            self.features, features, keys & _LOW
+        )
 
     def _append(self, keys: Int64Array, values: Int64Array) -> None:
         self._keys.append(keys)
@@ -147,9 +162,13 @@ class CorpusCounts:
         return {**self.__dict__, "_values": [values.astype(smallest)]}
 
 
-def _renumber(mine: dict[Any, int], theirs: Iterable[Any]) -> Int64Array:
-    """Where another piece's keys stand in this one's, which gets those that it lacks."""
-    return np.array([mine.setdefault(key, len(mine)) for key in theirs], np.int64)
+def _renumber(mine: dict[Any, int], theirs: Sequence[Any], numbers: Int64Array) -> Int64Array:
+    """The numbers of another piece's keys in this one, which gets those of the keys that it lacks."""
+    places = np.zeros(len(theirs), np.int64)
+    for number in np.unique(numbers).tolist():
+        places[number] = mine.setdefault(theirs[number], len(mine))
+    renumbered: Int64Array = places[numbers]
+    return renumbered
 
 
 def _level(song: Song) -> int:

@@ -23,7 +23,7 @@ from preprocess.schema import Song
 MAX_TERMS = 40
 """Words of a song that are compared: those of the greatest weight."""
 
-MIN_SCORE = 0.1
+MIN_SCORE = 0.12
 """Cosine from which songs count as near."""
 
 MAX_SCORE = 0.9

@@ -70,7 +70,8 @@ def _repetition(structure: Structure) -> Iterator[str]:
     found = line_sentence(structure), refrain_sentence(structure)
     yield from (sentence for sentence in found if sentence)
     if structure.num_repeated_lines:
-        yield f"{structure.num_repeated_lines} of its {structure.num_lines} lines have come before."
+        have = "has" if structure.num_repeated_lines == 1 else "have"
+        yield f"{structure.num_repeated_lines} of its {structure.num_lines} lines {have} come before."
     yield f"{structure.num_distinct_words} of its {structure.num_words} words are different."
 
 
