@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from preprocess.build.encode import SongEncoder, check_row_length, pack_groups
+from preprocess.build.encode_counts import EncodeCounts
+from preprocess.build.seam import is_checked_in_full, is_constant
 from preprocess.errors import ConfigError
 from preprocess.forest import PackedRow, check_row, labels, unpack_examples
 from preprocess.prompt import AFTER_LYRICS, BEFORE_LYRICS, encode_pieces, find_format
@@ -263,3 +266,132 @@ def test_a_row_that_only_some_songs_do_not_fit_is_not_refused(chatml_tokenizer: 
     encoder = make_encoder(chatml_tokenizer, 128)
     encoder.encode(Song("s", "la " * 200), make_examples(make_songs(1)[0]))
     check_row_length(encoder, 0)
+
+
+def ask_many(songs: Sequence[Song]) -> list[list[Example]]:
+    return [make_examples(song) for song in songs]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("seq_len", [150, 256, 512])
+def test_a_chunk_gives_the_groups_of_each_song_alone(family: Family, seq_len: int) -> None:
+    tokenizer = make_tokenizer(family)
+    songs = [*make_songs(5), LONG_SONG, *make_songs(7, seed=2, num_lines=20)]
+    together, alone = make_encoder(tokenizer, seq_len), make_encoder(tokenizer, seq_len)
+    encoded = together.encode_songs(songs, ask_many)
+    for song, whole in zip(songs, encoded, strict=True):
+        fitted = alone.fit_song(song, make_examples)
+        assert fitted is not None
+        assert (whole.song, whole.asked) == (fitted[0], frozenset(TASKS))
+        for ours, theirs in zip(whole.groups, alone.encode(*fitted), strict=True):
+            assert ours.input_ids.tolist() == theirs.input_ids.tolist()
+            assert ours.label_mask.tolist() == theirs.label_mask.tolist()
+    assert together.counts == alone.counts
+
+
+def test_a_cut_song_is_asked_again_about_what_is_left(chatml_tokenizer: TextTokenizer) -> None:
+    def count_lines(songs: Sequence[Song]) -> list[list[Example]]:
+        return [
+            [Example("themes", "How many lines?", f"{song.lyrics.count(chr(10)) + 1} lines")]
+            for song in songs
+        ]
+
+    (encoded,) = make_encoder(chatml_tokenizer, 200).encode_songs([LONG_SONG], count_lines)
+    num_lines = encoded.song.lyrics.count("\n") + 1
+    assert 1 < num_lines < 60
+    text = chatml_tokenizer.decode(encoded.groups[0].input_ids.tolist())
+    assert text.endswith(f"{num_lines} lines<|im_end|>")
+
+
+def test_an_answer_longer_than_the_row_is_dropped_and_the_others_stay(
+    chatml_tokenizer: TextTokenizer,
+) -> None:
+    song = make_songs(1)[0]
+    examples = [*make_examples(song), Example("themes", "Tell all", "word " * 400)]
+    encoder = make_encoder(chatml_tokenizer, 300)
+    groups = encoder.encode(song, examples)
+    assert_examples_are_whole(chatml_tokenizer, song, examples[:-1], groups)
+    assert encoder.counts.examples_dropped == {
+        "question and answer leave no room for a line of the lyrics": 1
+    }
+    assert encoder.counts.dropped == {}
+    assert make_encoder(chatml_tokenizer, 8192).encode(song, examples)[0].num_examples == 5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_example_without_lyrics_is_a_root_of_its_own(family: Family) -> None:
+    tokenizer, song = make_tokenizer(family), make_songs(1)[0]
+    write = Example("themes", "Write lyrics in the style of Ada Vale.", song.lyrics, with_lyrics=False)
+    encoder = make_encoder(tokenizer)
+    (encoded,) = encoder.encode_songs([song], lambda _: [[*make_examples(song), write]])
+    group, alone = encoded.groups
+    prompt = find_format(tokenizer)
+    asked = encode_pieces(tokenizer, prompt.without_lyrics(write.instruction))
+    answer = encode_pieces(tokenizer, prompt.answer(song.lyrics))
+    assert group.parents.tolist() == [ROOT, 0, 0, 0, 0]
+    assert (alone.parents.tolist(), alone.tasks.tolist()) == ([ROOT], [TASKS.index("themes")])
+    assert alone.input_ids.tolist() == asked + answer
+    assert labels(alone).tolist() == [IGNORE_INDEX] * len(asked) + answer
+    check_row(alone, tokenizer.vocab_size)
+    assert (encoder.counts.shared, encoder.counts.without_lyrics) == (4, 1)
+    short = make_encoder(tokenizer, len(asked) + len(answer) - 1)
+    short.encode(song, [write])
+    assert short.counts.dropped == {"an example stored whole does not fit the row": 1}
+
+
+def test_one_song_of_a_hundred_is_compared_in_full(chatml_tokenizer: TextTokenizer) -> None:
+    encoder = make_encoder(chatml_tokenizer)
+    songs = [replace(make_songs(1)[0], id=f"song-{i}") for i in range(2_000)]
+    checked = [song for song in songs if is_checked_in_full(song.id)]
+    assert 10 <= len(checked) <= 35
+    encoder.encode_songs(songs[:300], ask_many)
+    assert encoder.counts.seams_checked == sum(is_checked_in_full(song.id) for song in songs[:300])
+    assert encoder.counts.seams_differing == 0
+
+
+def test_a_seam_that_breaks_its_promise_is_found_counted_and_not_stored(
+    merging_tokenizer: TextTokenizer,
+) -> None:
+    encoder = make_encoder(merging_tokenizer, 1024)
+    encoder._seam_is_constant = True
+    encoder._questions._kept = {
+        (example.instruction, True): (
+            encode_pieces(merging_tokenizer, find_format(merging_tokenizer).question(example.instruction)),
+            True,
+        )
+        for example in make_examples(make_songs(1)[0])
+    }
+    number = next(i for i in range(1_000) if is_checked_in_full(f"song-{i}"))
+    song = replace(make_songs(1)[0], id=f"song-{number}")
+    groups = encoder.encode(song, make_examples(song))
+    assert_examples_are_whole(merging_tokenizer, song, make_examples(song), groups)
+    assert (encoder.counts.seams_differing, encoder.counts.alone, encoder.counts.shared) == (1, 4, 0)
+
+
+def test_only_tokenizers_with_a_known_split_have_a_constant_seam(
+    merging_tokenizer: TextTokenizer, chatml_tokenizer: TextTokenizer, smollm2: TextTokenizer
+) -> None:
+    assert is_constant(chatml_tokenizer)
+    assert is_constant(smollm2)
+    assert not is_constant(merging_tokenizer)
+
+
+def test_counts_add_up_and_survive_a_file(chatml_tokenizer: TextTokenizer) -> None:
+    whole, parts = make_encoder(chatml_tokenizer, 150), EncodeCounts()
+    songs = [*make_songs(6), LONG_SONG, Song("s", "la " * 200, artist="A", genre="Pop", year=1990)]
+    whole.encode_songs(songs, ask_many)
+    for song in reversed(songs):
+        part = make_encoder(chatml_tokenizer, 150)
+        part.encode_songs([song], ask_many)
+        parts.merge(EncodeCounts.from_state(json.loads(json.dumps(part.counts.to_state()))))
+    assert parts == whole.counts
+    assert parts.songs_cut >= 1
+    assert parts.dropped.total() >= 1
+
+
+def test_a_one_line_song_is_kept_whole_or_dropped(chatml_tokenizer: TextTokenizer) -> None:
+    song = replace(make_songs(1)[0], lyrics="la " * 30)
+    (group,) = make_encoder(chatml_tokenizer).encode(song, make_examples(song))
+    assert_examples_are_whole(chatml_tokenizer, song, make_examples(song), [group])
+    encoder = make_encoder(chatml_tokenizer, len(group.input_ids[: group.seq_lens[0]]))
+    assert encoder.encode(song, make_examples(song)) == []

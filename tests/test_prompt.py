@@ -21,10 +21,11 @@ from preprocess.prompt import (
     Piece,
     PromptFormat,
     encode_pieces,
+    encode_pieces_batch,
     find_format,
     merge_pieces,
 )
-from preprocess.tokenizer import TextTokenizer
+from preprocess.tokenizer import TextTokenizer, add_music_tokens
 from tests.toys import Family, make_tokenizer
 
 LYRICS = "Sing of the river and the moon\n\nI'll be 1000 miles away\nSing of the 雨の夜"
@@ -171,9 +172,61 @@ def tokenizer_with(*tokens: str) -> TextTokenizer:
     return TextTokenizer(backend, "toy")
 
 
-def test_the_inst_format_is_refused_with_what_is_supported() -> None:
-    with pytest.raises(ConfigError, match=r"\[INST\].*not supported yet; supported are ChatML"):
+@pytest.mark.parametrize(
+    ("tokens", "name"),
+    [
+        (("<s>", "</s>", "[INST]", "[/INST]"), "mistral-v3"),
+        (("<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"), "mistral-v7"),
+    ],
+)
+def test_the_inst_formats_follow_from_the_special_tokens(tokens: tuple[str, ...], name: str) -> None:
+    prompt = find_format(tokenizer_with(*tokens))
+    assert (prompt.name, prompt.stop_token) == (name, "</s>")
+
+
+def test_a_format_whose_tokens_are_missing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="toy has no token '<s>'"):
         find_format(tokenizer_with("[INST]", "[/INST]", "</s>"))
+
+
+@pytest.mark.parametrize("family", ["chatml", "llama3", "plain"])
+def test_a_question_without_lyrics_is_the_frame_of_the_chat_around_it(family: Family) -> None:
+    tokenizer = make_tokenizer(family)
+    prompt = find_format(tokenizer)
+    ids = encode_pieces(tokenizer, prompt.without_lyrics("Write a verse."))
+    text = tokenizer.decode(ids)
+    assert DEFAULT_SYSTEM in text
+    assert "Write a verse." in text
+    assert BEFORE_LYRICS not in text
+    asked = render(tokenizer, prompt, answer=None)
+    end = encode_pieces(tokenizer, prompt.after_question)
+    assert asked[-len(end) :] == ids[-len(end) :] == end
+
+
+def test_a_batch_gives_the_ids_of_each_alone(smollm2: TextTokenizer) -> None:
+    prompt = find_format(smollm2)
+    stretches = [
+        prompt.prefix(LYRICS),
+        prompt.question(QUESTION),
+        prompt.answer(ANSWER),
+        prompt.prefix(LYRICS),
+        [],
+    ]
+    assert encode_pieces_batch(smollm2, stretches) == [encode_pieces(smollm2, pieces) for pieces in stretches]
+
+
+def test_headings_on_a_line_of_their_own_are_music_tokens_where_there_are_such() -> None:
+    tokenizer = add_music_tokens(make_tokenizer("chatml"))
+    prompt = find_format(tokenizer)
+    verse, chorus = tokenizer.special_id("[VERSE]"), tokenizer.special_id("[CHORUS]")
+    lyrics = "[VERSE]\nSing of [VERSE] the moon\n\n[CHORUS]\nSing [CHORUS]\n[VERSE] x"
+    ids = encode_pieces(tokenizer, prompt.prefix(lyrics))
+    assert (ids.count(verse), ids.count(chorus)) == (1, 1)
+    assert lyrics in tokenizer.decode(ids)
+    plain = make_tokenizer("chatml")
+    without = encode_pieces(plain, find_format(plain).prefix(lyrics))
+    assert len(without) > len(ids)
+    assert max(without) < min(verse, chorus)
 
 
 def test_a_tokenizer_without_a_token_that_ends_an_answer_is_refused() -> None:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import pickle
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from preprocess.corpus import generate_songs
 from preprocess.errors import ConfigError
 from preprocess.tokenizer import (
     LLAMA3_NUM_TEXT_TOKENS,
     LLAMA3_SPECIAL_TOKENS,
+    MUSIC_TOKENS,
     TextTokenizer,
+    add_music_tokens,
     load_tokenizer,
 )
+from preprocess.tokenizer.fast import Verdict, contraction_difference, every_character
 from tests.toys import SPECIAL_TOKENS, Family, make_tokenizer
 
 MULTI_SCRIPT_TEXTS = (
@@ -204,7 +209,9 @@ def test_a_tokenizer_model_cut_at_a_line_end_is_refused(tmp_path: Path, llama3_m
 
 @pytest.mark.parametrize("name", ["./nothing", "/nowhere/tokenizer.json", "a/b/c", "toy.gguf", "~/models"])
 def test_a_missing_path_is_not_taken_for_a_hub_id(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr("preprocess.tokenizer.load._load_from_hub", lambda _name: pytest.fail("asked the hub"))
+    monkeypatch.setattr(
+        "preprocess.tokenizer.load._load_from_hub", lambda _name: pytest.fail("asked the hub")
+    )
     with pytest.raises(ConfigError, match="no such file or folder"):
         load_tokenizer(name)
 
@@ -247,3 +254,206 @@ def test_a_hub_that_does_not_answer_is_a_config_error(
     with pytest.raises(ConfigError, match=r"Pass a folder with tokenizer\.json") as raised:
         load_tokenizer("some-lab/some-model")
     assert "\n" not in str(raised.value)
+
+
+HYMNS = Path(__file__).resolve().parents[2] / "shared" / "data" / "hymns.jsonl"
+HARD_TEXTS = (
+    *MULTI_SCRIPT_TEXTS,
+    *INJECTIONS,
+    "a" * 110_000,
+    " " * 110_000 + "a",
+    "\n" * 110_000,
+    "la " * 40_000,
+    "雨" * 5_000,
+    "! \n" * 2_000,
+    "\x00\x04\x13 control \U00040000\U000e0001\ufffe",
+    "d'\u017f 'LL '\u212a",
+)
+
+
+def slow_ids(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """What `tokenizers` itself gives."""
+    return [e.ids for e in tokenizer.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def fast(tokenizer: TextTokenizer) -> TextTokenizer:
+    assert tokenizer.fast_path == "tiktoken"
+    tokenizer.prepare()
+    return tokenizer
+
+
+def test_the_fast_path_gives_the_ids_of_tokenizers(
+    smollm2: TextTokenizer, llama3_from_model: TextTokenizer, llama3_from_json: TextTokenizer
+) -> None:
+    for tokenizer in (smollm2, llama3_from_model, llama3_from_json):
+        assert fast(tokenizer).encode_batch(HARD_TEXTS) == slow_ids(tokenizer, HARD_TEXTS)
+        assert ids_of(tokenizer, HARD_TEXTS[:20]) == slow_ids(tokenizer, HARD_TEXTS[:20])
+
+
+@pytest.mark.skipif(not HYMNS.is_file(), reason="hymns.jsonl is not here")
+def test_the_fast_path_gives_the_ids_of_hymns(
+    smollm2: TextTokenizer, llama3_from_json: TextTokenizer
+) -> None:
+    songs = [json.loads(line)["lyrics"] for line in HYMNS.read_text(encoding="utf-8").splitlines()]
+    assert len(songs) == 280
+    for tokenizer in (smollm2, llama3_from_json):
+        assert fast(tokenizer).encode_batch(songs) == slow_ids(tokenizer, songs)
+
+
+def test_the_fast_path_gives_the_ids_of_made_up_songs(
+    smollm2: TextTokenizer, llama3_from_model: TextTokenizer
+) -> None:
+    songs = [song.lyrics for song in generate_songs(300, seed=5)]
+    for tokenizer in (smollm2, llama3_from_model):
+        assert fast(tokenizer).encode_batch(songs) == slow_ids(tokenizer, songs)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    text=st.one_of(
+        st.text(max_size=60),
+        st.text(" \n\r\t'sStTlLrReEvVmMdD1\u00b2\u0661é雨!/\u0301\u017f\u00a0", max_size=30),
+    )
+)
+def test_the_fast_path_agrees_on_any_text(
+    smollm2: TextTokenizer, llama3_from_model: TextTokenizer, llama3_from_json: TextTokenizer, text: str
+) -> None:
+    for tokenizer in (smollm2, llama3_from_model, llama3_from_json):
+        assert [fast(tokenizer).encode(text)] == slow_ids(tokenizer, [text])
+
+
+@pytest.mark.parametrize("family", ["chatml", "llama3", "plain"])
+def test_a_toy_tokenizer_has_the_fast_path_too(family: Family) -> None:
+    tokenizer = make_tokenizer(family)
+    assert fast(tokenizer).encode_batch(HARD_TEXTS) == slow_ids(tokenizer, HARD_TEXTS)
+
+
+def test_words_that_no_merge_makes_are_kept_from_the_fast_path(llama3_from_json: TextTokenizer) -> None:
+    """This `tokenizer.json` lacks `ignore_merges`: 588 of its tokens are words that it splits."""
+    left_out = fast(llama3_from_json)._judge().left_out
+    assert len(left_out) == 588
+    assert len(llama3_from_json.encode(" vi\u1ec7c")) == 3
+
+
+def test_contractions_match_the_same_in_both_engines_for_every_character() -> None:
+    text = "".join(f"'{char}" for char in every_character())
+    assert contraction_difference(text) == 0
+
+
+def altered(tokenizer: TextTokenizer, change: Callable[[dict[str, Any]], None]) -> TextTokenizer:
+    value = json.loads(tokenizer.to_json())
+    change(value)
+    return TextTokenizer(Tokenizer.from_str(json.dumps(value)), "altered")
+
+
+def swap_merges(value: dict[str, Any]) -> None:
+    merges = value["model"]["merges"]
+    merges[0], merges[-1] = merges[-1], merges[0]
+
+
+def reverse_merges(value: dict[str, Any]) -> None:
+    value["model"]["merges"].reverse()
+
+
+def split_off_words(value: dict[str, Any]) -> None:
+    value["pre_tokenizer"] = {
+        "type": "Sequence",
+        "pretokenizers": [{"type": "Whitespace"}, {**value["pre_tokenizer"], "use_regex": False}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (split_off_words, "tokenizers: not a byte-level BPE that splits words by a known pattern"),
+        (lambda v: v["pre_tokenizer"].update(add_prefix_space=True), "tokenizers: not a byte-level BPE"),
+        (lambda v: v["model"].update(dropout=0.1), "tokenizers: its BPE has options"),
+        (swap_merges, "tokenizers: its merges are not in the order of its ids"),
+        (
+            lambda v: v["model"].update(ignore_merges=True, merges=v["model"]["merges"][:-1]),
+            "pairs that make",
+        ),
+    ],
+)
+def test_a_tokenizer_that_tiktoken_cannot_stand_in_for_says_why(
+    chatml_tokenizer: TextTokenizer, change: Callable[[dict[str, Any]], None], reason: str
+) -> None:
+    tokenizer = altered(chatml_tokenizer, change)
+    assert reason in tokenizer.fast_path
+    tokenizer.prepare()
+    if "dropout" not in tokenizer.to_json() or "0.1" not in tokenizer.to_json():
+        assert ids_of(tokenizer, MULTI_SCRIPT_TEXTS) == slow_ids(tokenizer, MULTI_SCRIPT_TEXTS)
+
+
+def test_the_probes_alone_see_a_difference_in_ids(
+    monkeypatch: pytest.MonkeyPatch, chatml_tokenizer: TextTokenizer
+) -> None:
+    monkeypatch.setattr("preprocess.tokenizer.fast._verdicts", {})
+    monkeypatch.setattr("preprocess.tokenizer.fast._order_problem", lambda *_, **__: None)
+    monkeypatch.setattr("preprocess.tokenizer.fast._not_reached", lambda *_, **__: ())
+    assert "of the probed texts differ" in altered(chatml_tokenizer, reverse_merges).fast_path
+
+
+def test_an_added_token_that_is_read_out_of_text_is_left_to_tokenizers(
+    chatml_tokenizer: TextTokenizer,
+) -> None:
+    backend = Tokenizer.from_str(chatml_tokenizer.to_json())
+    backend.add_tokens(["oh yeah"])
+    tokenizer = fast(TextTokenizer(backend, "added"))
+    texts = ["sing oh yeah now", "sing oh no"]
+    assert tokenizer.encode_batch(texts) == slow_ids(tokenizer, texts)
+    assert backend.token_to_id("oh yeah") in tokenizer.encode(texts[0])
+
+
+def test_a_normaliser_is_applied_on_the_fast_path(chatml_tokenizer: TextTokenizer) -> None:
+    tokenizer = fast(altered(chatml_tokenizer, lambda value: value.update(normalizer={"type": "NFC"})))
+    assert tokenizer.encode("e\u0301") == tokenizer.encode("é") == slow_ids(tokenizer, ["e\u0301"])[0]
+    assert chatml_tokenizer.encode("e\u0301") != tokenizer.encode("e\u0301")
+
+
+def test_half_a_surrogate_pair_is_an_error_on_both_paths(chatml_tokenizer: TextTokenizer) -> None:
+    for tokenizer in (chatml_tokenizer, fast(make_tokenizer("chatml"))):
+        with pytest.raises(UnicodeEncodeError):
+            tokenizer.encode("la \ud800 la")
+        with pytest.raises(UnicodeEncodeError):
+            tokenizer.encode_batch(["la", "la \ud800 la"])
+
+
+def test_a_pickled_tokenizer_keeps_its_ids_and_its_verdict(
+    monkeypatch: pytest.MonkeyPatch, llama3_from_json: TextTokenizer
+) -> None:
+    data = pickle.dumps(fast(llama3_from_json))
+    monkeypatch.setattr("preprocess.tokenizer.text.judge", lambda *_: pytest.fail("judged again"))
+    copy: TextTokenizer = pickle.loads(data)
+    assert (copy.fast_path, copy.sha256) == ("tiktoken", llama3_from_json.sha256)
+    copy.prepare()
+    assert ids_of(copy, MULTI_SCRIPT_TEXTS) == ids_of(llama3_from_json, MULTI_SCRIPT_TEXTS)
+
+
+def test_a_few_texts_do_not_set_up_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    tokenizer = make_tokenizer("chatml")
+    judge = TextTokenizer._judge
+
+    def note(self: TextTokenizer) -> Verdict:
+        asked.append("judge")
+        return judge(self)
+
+    monkeypatch.setattr(TextTokenizer, "_judge", note)
+    tokenizer.encode("la la")
+    assert asked == []
+    tokenizer.encode("la la " * 50_000)
+    assert asked == ["judge"]
+
+
+def test_music_tokens_follow_the_vocabulary_and_never_come_out_of_text(
+    chatml_tokenizer: TextTokenizer,
+) -> None:
+    tokenizer = add_music_tokens(chatml_tokenizer)
+    size = chatml_tokenizer.vocab_size
+    assert [tokenizer.special_id(token) for token in MUSIC_TOKENS] == list(range(size, size + 7))
+    assert tokenizer.vocab_size == size + 7
+    text = "[VERSE] la [CHORUS]"
+    assert tokenizer.encode(text) == fast(tokenizer).encode(text) == chatml_tokenizer.encode(text)
+    assert add_music_tokens(tokenizer).sha256 == tokenizer.sha256
+    assert not chatml_tokenizer.has_token("[VERSE]")

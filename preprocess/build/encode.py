@@ -6,7 +6,7 @@ batch, a question once for all songs that are asked it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from preprocess.build.encode_counts import EncodeCounts
@@ -267,7 +267,7 @@ class SongEncoder:
             yield part
 
 
-def pack_groups(groups: Sequence[PackedRow], bins: Sequence[Sequence[int]]) -> Iterator[PackedRow]:
+def pack_groups(groups: Sequence[PackedRow], bins: Iterable[Iterable[int]]) -> Iterator[PackedRow]:
     """The rows that bins of group indices stand for."""
     for bin_ in bins:
         yield concatenate([groups[i] for i in bin_])
