@@ -18,6 +18,10 @@ from preprocess.errors import ConfigError
 from preprocess.terminal import exit_on_user_error, make_console
 
 PROGRAMS = {
+    "build": "How many songs a second does the whole build make, against TRL's preparation of the same examples?",
+    "stream": "Does the memory of a build stay flat while its input grows?",
+    "tokenizer": "How fast are lyrics tokenized, against the tokenizer's own batch encoding?",
+    "themes": "Are the themes found in hymns those that people found in them?",
     "prefix": "What does sharing the lyrics' prefix save, against separate examples?",
     "pack": "How fast and how full does packing by counts pack, against packing item by item?",
     "loader": "What does reading a packed row and laying out a micro-batch cost, against datasets?",

@@ -20,6 +20,7 @@ from preprocess.build.dataset import build_dataset
 from preprocess.corpus import generate_songs, write_corpus
 from preprocess.forest import unpack_examples
 from preprocess.prompt import find_format
+from preprocess.schema import IGNORE_INDEX
 from preprocess.settings import load_settings
 from preprocess.shards import open_split
 from preprocess.terminal import make_console
@@ -59,7 +60,7 @@ def measure(*, quick: bool) -> Outcome:
             TWO: partial(_build, songs, folder / TWO, 2),
         }
         turns = time_in_turns(ways, num_turns, num_warmups=0 if quick else 1)
-        if turns.results[TRL] != examples or _read_examples(folder / TWO) != examples:
+        if _unpack_trl(turns.results[TRL]) != examples or _read_examples(folder / TWO) != examples:
             raise WrongResultError("the examples differ between the ways")
     per_s = {name: rates(seconds, num_songs) for name, seconds in turns.seconds.items()}
     baseline = turns.seconds[TRL]
@@ -135,7 +136,7 @@ def _write_chats(path: Path, folder: Path) -> None:
             file.write((json.dumps(chat, ensure_ascii=False) + "\n") * count)
 
 
-def _prepare_with_trl(chats: Path, output: Path) -> Counter[tuple[Ids, Ids]]:
+def _prepare_with_trl(chats: Path, output: Path) -> Any:  # noqa: ANN401 - a datasets.Dataset
     """What SFTTrainer does to a data set before it trains, with two processes, packed by its best-fit strategy."""
     import datasets
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -157,26 +158,27 @@ def _prepare_with_trl(chats: Path, output: Path) -> Counter[tuple[Ids, Ids]]:
         num_hidden_layers=1,
         num_attention_heads=1,
     )
-    with tempfile.TemporaryDirectory() as cache:
-        data = datasets.load_dataset("json", data_files=str(chats), split="train", cache_dir=cache)
-        config = SFTConfig(
-            output_dir=str(output),
-            max_length=SEQ_LEN,
-            packing=True,
-            packing_strategy="bfd",
-            dataset_num_proc=2,
-            completion_only_loss=True,
-            report_to="none",
-            use_cpu=True,
-            bf16=False,
-            padding_free=True,
-        )
-        trainer = SFTTrainer(
-            model=LlamaForCausalLM(tiny), args=config, train_dataset=data, processing_class=tokenizer
-        )
-        packed: Any = trainer.train_dataset
-        packed.save_to_disk(str(output))
-        return _unpack_trl(packed)
+    # Nothing may be found again that an earlier turn has made.
+    datasets.disable_caching()
+    cache = Path(tempfile.mkdtemp(dir=output.parent))
+    data = datasets.load_dataset("json", data_files=str(chats), split="train", cache_dir=str(cache))
+    config = SFTConfig(
+        output_dir=str(output),
+        max_length=SEQ_LEN,
+        packing=True,
+        packing_strategy="bfd",
+        dataset_num_proc=2,
+        completion_only_loss=True,
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
+        padding_free=True,
+    )
+    model = LlamaForCausalLM(tiny)
+    trainer = SFTTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer)
+    packed = trainer.train_dataset
+    packed.save_to_disk(str(output / str(len(list(output.parent.iterdir())))))
+    return packed
 
 
 def _unpack_trl(packed: Any) -> Counter[tuple[Ids, Ids]]:  # noqa: ANN401 - a datasets.Dataset
@@ -185,8 +187,8 @@ def _unpack_trl(packed: Any) -> Counter[tuple[Ids, Ids]]:  # noqa: ANN401 - a da
         start = 0
         for length in row["seq_lengths"]:
             ids = row["input_ids"][start : start + length]
-            mask = row["completion_mask"][start : start + length]
-            supervised = tuple(id_ for id_, is_answer in zip(ids, mask, strict=True) if is_answer)
+            labels = row["labels"][start : start + length]
+            supervised = tuple(label for label in labels if label != IGNORE_INDEX)
             found[tuple(ids), supervised] += 1
             start += length
     return found

@@ -11,12 +11,11 @@ from typing import Any
 import datasets
 import numpy as np
 
-from bench.material import find_tokenizer, make_rows
+from bench.material import FIVE_TASKS, find_tokenizer, make_rows
 from bench.record import Outcome, Turns, WrongResultError, compare, costs, summarize, time_in_turns
 from harness.data import MicroBatch, collate
 from preprocess.forest import PackedRow
 from preprocess.shards import ShardedRows, write_split
-from preprocess.tasks.instruct import TASKS
 
 SEQ_LEN = 2048
 ROWS_PER_MICRO_BATCH = 4
@@ -62,7 +61,7 @@ def measure(*, quick: bool) -> Outcome:
 
 def time_reading(folder: Path, rows: Sequence[PackedRow], num_turns: int) -> Turns:
     """Write rows as a split, and time each way of reading them in one shuffled order."""
-    info = write_split(folder, rows, TASKS, rows_per_shard=64)
+    info = write_split(folder, rows, FIVE_TASKS, rows_per_shard=64)
     mapped = ShardedRows(folder, info)
     plain = datasets.load_from_disk(str(folder))
     arrays = plain.with_format("numpy")

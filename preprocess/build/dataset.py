@@ -15,7 +15,8 @@ from typing import Any
 from rich.console import Console
 
 from preprocess.build.config import BuildConfig
-from preprocess.build.encode import EncodeCounts, SongEncoder, check_row_length
+from preprocess.build.encode import SongEncoder, check_row_length
+from preprocess.build.encode_counts import EncodeCounts
 from preprocess.build.groups import encode_splits, make_encoder, open_tokenizer
 from preprocess.build.inputs import Inputs, open_inputs, scan_inputs
 from preprocess.build.key import library_versions, make_key

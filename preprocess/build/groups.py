@@ -18,7 +18,8 @@ import numpy as np
 from rich.console import Console
 
 from preprocess.build.config import BuildConfig
-from preprocess.build.encode import EncodeCounts, EncodedSong, SongEncoder
+from preprocess.build.encode import EncodedSong, SongEncoder
+from preprocess.build.encode_counts import EncodeCounts
 from preprocess.build.group_file import GroupFile, write_groups
 from preprocess.build.labels import LABELLED
 from preprocess.build.pieces import Piece
