@@ -21,7 +21,8 @@ from preprocess.tokenizer import (
     add_music_tokens,
     load_tokenizer,
 )
-from preprocess.tokenizer.fast import Verdict, contraction_difference, every_character
+from preprocess.tokenizer.engines import contraction_difference, every_character
+from preprocess.tokenizer.fast import Verdict
 from tests.toys import SPECIAL_TOKENS, Family, make_tokenizer
 
 MULTI_SCRIPT_TEXTS = (
@@ -260,14 +261,16 @@ HYMNS = Path(__file__).resolve().parents[2] / "shared" / "data" / "hymns.jsonl"
 HARD_TEXTS = (
     *MULTI_SCRIPT_TEXTS,
     *INJECTIONS,
+    "! \n" * 2_000,
+    "\x00\x04\x13 control \U00040000\U000e0001\ufffe",
+    "d'\u017f 'LL '\u212a",
+)
+LONG_TEXTS = (
     "a" * 110_000,
     " " * 110_000 + "a",
     "\n" * 110_000,
     "la " * 40_000,
     "雨" * 5_000,
-    "! \n" * 2_000,
-    "\x00\x04\x13 control \U00040000\U000e0001\ufffe",
-    "d'\u017f 'LL '\u212a",
 )
 
 
@@ -325,7 +328,8 @@ def test_the_fast_path_agrees_on_any_text(
 @pytest.mark.parametrize("family", ["chatml", "llama3", "plain"])
 def test_a_toy_tokenizer_has_the_fast_path_too(family: Family) -> None:
     tokenizer = make_tokenizer(family)
-    assert fast(tokenizer).encode_batch(HARD_TEXTS) == slow_ids(tokenizer, HARD_TEXTS)
+    texts = [*HARD_TEXTS, *LONG_TEXTS]
+    assert fast(tokenizer).encode_batch(texts) == slow_ids(tokenizer, texts)
 
 
 def test_words_that_no_merge_makes_are_kept_from_the_fast_path(llama3_from_json: TextTokenizer) -> None:
@@ -333,6 +337,16 @@ def test_words_that_no_merge_makes_are_kept_from_the_fast_path(llama3_from_json:
     left_out = fast(llama3_from_json)._judge().left_out
     assert len(left_out) == 588
     assert len(llama3_from_json.encode(" vi\u1ec7c")) == 3
+
+
+def test_a_vocabulary_that_is_not_spelled_in_bytes_is_left_to_tokenizers(
+    chatml_tokenizer: TextTokenizer,
+) -> None:
+    for token in ("a b", "\u2581a"):
+        tokenizer = altered(
+            chatml_tokenizer, lambda v, token=token: v["model"]["vocab"].update({token: 9_000})
+        )
+        assert tokenizer.fast_path == "tokenizers: its vocabulary is not spelled in bytes"
 
 
 def test_contractions_match_the_same_in_both_engines_for_every_character() -> None:
@@ -388,9 +402,9 @@ def test_a_tokenizer_that_tiktoken_cannot_stand_in_for_says_why(
 def test_the_probes_alone_see_a_difference_in_ids(
     monkeypatch: pytest.MonkeyPatch, chatml_tokenizer: TextTokenizer
 ) -> None:
-    monkeypatch.setattr("preprocess.tokenizer.fast._verdicts", {})
-    monkeypatch.setattr("preprocess.tokenizer.fast._order_problem", lambda *_, **__: None)
-    monkeypatch.setattr("preprocess.tokenizer.fast._not_reached", lambda *_, **__: ())
+    monkeypatch.setattr("preprocess.tokenizer.judge._verdicts", {})
+    monkeypatch.setattr("preprocess.tokenizer.judge._order_problem", lambda *_, **__: None)
+    monkeypatch.setattr("preprocess.tokenizer.judge._not_reached", lambda *_, **__: ())
     assert "of the probed texts differ" in altered(chatml_tokenizer, reverse_merges).fast_path
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from preprocess.choose.sample import SampleConfig
 from preprocess.clean.song import CleanSettings
@@ -97,15 +96,18 @@ class BuildConfig(Settings):
             raise ValueError("tasks must name at least one task, each once")
         return tasks
 
+    @model_validator(mode="after")
+    def _check_music_tokens(self) -> BuildConfig:
+        if self.encode.music_tokens and self.clean.headings != "tags":
+            raise ValueError(
+                f"encode.music_tokens needs clean.headings: tags, got {self.clean.headings}: the tokens stand for the "
+                "headings [VERSE], [CHORUS] and [BRIDGE]"
+            )
+        return self
+
     @property
     def scan_settings(self) -> dict[str, Any]:
         """The settings that decide what the first stage leaves."""
         dumped = self.model_dump(mode="json")
         read = {name: value for name, value in dumped["read"].items() if name != "max_bad_fraction"}
         return {"read": read, "clean": dumped["clean"]}
-
-
-def named_files(config: BuildConfig) -> list[Path]:
-    """The user's files that the settings name."""
-    genres = [config.read.genres] if config.read.genres else []
-    return [Path(name) for name in (*genres, *config.read.metadata, *config.task_files)]

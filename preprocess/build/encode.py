@@ -20,6 +20,8 @@ from preprocess.prompt import PromptFormat, encode_pieces, encode_pieces_batch
 from preprocess.schema import Example, Song
 from preprocess.tokenizer import TextTokenizer
 
+__all__ = ["EncodeCounts", "EncodedSong", "SongEncoder", "check_row_length", "pack_groups"]
+
 NO_TASK = "no task fits what the row says"
 NO_LINE = "no line of the lyrics fits beside the question and answer"
 NO_ROOM = "question and answer leave no room for a line of the lyrics"

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from rich.console import Console
 
@@ -122,7 +122,8 @@ def _scan_chunk(scanner: _Scanner, task: _Task) -> int:
     for item in songs_of_chunk(task.chunk, scanner.options.read):
         if isinstance(item, Rejection):
             counts.reject(item.source, item.line, item.reason, item.row)
-            rejected.append(item.to_json())
+            # Where the file lies is the user's business, and would make the bytes depend on it.
+            rejected.append(replace(item, source=PurePath(item.source).name).to_json())
             continue
         num_read += 1
         cleaned = clean_song(_fill(item, scanner.metadata, counts), scanner.options.clean)

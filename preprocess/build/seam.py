@@ -21,7 +21,7 @@ import hashlib
 import json
 
 from preprocess.tokenizer import TextTokenizer
-from preprocess.tokenizer.fast import find_pattern
+from preprocess.tokenizer.judge import find_pattern
 
 ONE_IN = 100
 """Of so many songs one is compared in full all the same."""
