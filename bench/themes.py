@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from bench.hymn_topics import TOPICS
-from bench.record import Figure, Outcome, compare, summarize
+from bench.record import Figure, Outcome, summarize
 from preprocess.errors import DataError
 from preprocess.measure.themes import find_themes, load_lexicon
 
@@ -102,19 +101,13 @@ def measure(*, quick: bool) -> Outcome:
     tuned = [hymn for hymn in hymns if hymn.is_for_tuning]
     held_out = [hymn for hymn in hymns if not hymn.is_for_tuning]
     ways = make_ways(tuned)
-    named: dict[str, list[Themes]] = {}
-    seconds: dict[str, list[float]] = {}
-    for name, way in ways.items():
-        start = time.perf_counter()
-        named[name] = way(held_out)
-        seconds[name] = [time.perf_counter() - start]
-    scores = {name: score(held_out, names) for name, names in named.items()}
+    scores = {name: score(held_out, way(held_out)) for name, way in ways.items()}
     tuning_score = score(tuned, name_by_lexicon(tuned))
     chance = chance_f1(tuned, held_out, 20 if quick else NUM_CHANCE_RUNS)
     return Outcome(
         baseline=KEYWORDS,
         figures={f"{CHANCE}_f1": chance, **_figures(scores)},
-        ratios={LEXICON: compare(seconds[KEYWORDS], seconds[LEXICON])},
+        ratios={},
         facts={
             "hymns": len(held_out),
             "themes_per_hymn": sum(len(hymn.themes) for hymn in held_out) / len(held_out),
