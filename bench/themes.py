@@ -101,7 +101,8 @@ def measure(*, quick: bool) -> Outcome:
     tuned = [hymn for hymn in hymns if hymn.is_for_tuning]
     held_out = [hymn for hymn in hymns if not hymn.is_for_tuning]
     ways = make_ways(tuned)
-    scores = {name: score(held_out, way(held_out)) for name, way in ways.items()}
+    named = {name: way(held_out) for name, way in ways.items()}
+    scores = {name: score(held_out, names) for name, names in named.items()}
     tuning_score = score(tuned, name_by_lexicon(tuned))
     chance = chance_f1(tuned, held_out, 20 if quick else NUM_CHANCE_RUNS)
     return Outcome(
