@@ -29,7 +29,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_is_told_and_the_build_goes_on_when_there_is_room(tmp_path: Path, small_disk: Path) -> None:
+def test_a_full_disk_is_told_and_the_build_goes_on_when_there_is_room(
+    tmp_path: Path, small_disk: Path
+) -> None:
     songs = tmp_path / "songs.csv"
     write_corpus(songs, generate_songs(NUM_SONGS, seed=0, length="short"), "genius", NUM_SONGS)
     (tmp_path / "tokenizer.json").write_text(make_tokenizer().to_json(), encoding="utf-8")

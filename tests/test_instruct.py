@@ -50,7 +50,9 @@ def make(song: Song, task: str, seed: int = 0) -> Example:
 
 def test_a_whole_song_gets_every_task_in_order_with_its_labels() -> None:
     examples = make_examples(SONG, tasks=TASKS, seed=3)
-    assert [example.task for example in examples] == [task for task in TASKS if task not in ("similar", "style")]
+    assert [example.task for example in examples] == [
+        task for task in TASKS if task not in ("similar", "style")
+    ]
     labels = {example.task: example.label for example in examples if example.label}
     assert labels == {"artist": "Mara Vale", "genre": "Folk", "context": "1970s"}
 
@@ -95,8 +97,8 @@ def test_a_lacking_fact_means_no_such_example(lacking: dict[str, str | None], mi
 @pytest.mark.parametrize("seed", range(20))
 def test_answers_begin_with_the_fact_and_show_something_countable(seed: int) -> None:
     artist, genre, context = (make(SONG, task, seed) for task in ("artist", "genre", "context"))
-    assert re.match(r'The artist is Mara Vale\. The (song|line|leading) ', artist.answer)
-    assert re.match(r'The genre is Folk\. The (song|line|leading) ', genre.answer)
+    assert re.match(r"The artist is Mara Vale\. The (song|line|leading) ", artist.answer)
+    assert re.match(r"The genre is Folk\. The (song|line|leading) ", genre.answer)
     assert context.answer == "The song is from the 1970s. Its year is 1974."
 
 

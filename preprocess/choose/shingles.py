@@ -61,6 +61,10 @@ class ShingleSets:
     hashes: Uint64Array
     starts: Int64Array
 
+    def of(self, song: int) -> Uint64Array:
+        """The shingles of one song."""
+        return self.hashes[self.starts[song] : self.starts[song + 1]]
+
     def distinct(self) -> ShingleSets:
         """Each song's shingles once, in ascending order."""
         owner = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
@@ -157,9 +161,9 @@ def _join_units(units: Uint64Array, owner: Int64Array, is_char: BoolArray, num_s
         if offset >= WORDS_PER_SHINGLE:
             takes &= is_char
         following = np.zeros(len(units), np.uint64)
-        following[: len(units) - offset] = units[offset:]
-        # The multiplier keeps the order of the units: (a, b) is not (b, a).
-        joined = mix(joined + np.where(takes, following, 0).astype(np.uint64)) if offset else following
+        following[: max(0, len(units) - offset)] = units[offset:]
+        # What came before is scrambled once more than what is added: (a, b) is not (b, a).
+        joined = mix(joined + np.where(takes, following, np.uint64(0)))
     first = np.zeros(len(units), np.bool_)
     first[(ends - num_units)[num_units > 0]] = True
     whole = first | (left >= np.where(is_char, CHARS_PER_SHINGLE, WORDS_PER_SHINGLE))

@@ -230,12 +230,25 @@ def _spell_all(ranks: Mapping[bytes, int]) -> dict[str, int]:
     return {token.decode("latin-1").translate(alphabet): rank for token, rank in ranks.items()}
 
 
-def unspell(token: str) -> bytes | None:
-    """The bytes that a token in GPT-2's alphabet stands for, or None where it is not spelled in it."""
+def spell(token: str) -> bytes:
+    """The bytes that a token in GPT-2's alphabet stands for.
+
+    Raises:
+        UnicodeEncodeError: It is not spelled in this alphabet.
+    """
+    return token.translate(_BYTES_OF_ALPHABET).encode("latin-1")
+
+
+def spell_vocab(vocab: Mapping[str, int]) -> dict[bytes, int]:
+    """A vocabulary in bytes, without the tokens that are not spelled in GPT-2's alphabet."""
     try:
-        return token.translate(_BYTES_OF_ALPHABET).encode("latin-1")
+        return {token.translate(_BYTES_OF_ALPHABET).encode("latin-1"): i for token, i in vocab.items()}
     except UnicodeEncodeError:
-        return None
+        alphabet = set(byte_alphabet().values())
+        return {spell(token): i for token, i in vocab.items() if alphabet.issuperset(token)}
 
 
-_BYTES_OF_ALPHABET = {ord(char): byte for byte, char in byte_alphabet().items()}
+_BYTES_OF_ALPHABET: dict[int, int | str] = {
+    **dict.fromkeys(range(256), "\N{REPLACEMENT CHARACTER}"),  # no letter of the alphabet, and no latin-1
+    **{ord(char): byte for byte, char in byte_alphabet().items()},
+}

@@ -13,7 +13,8 @@ from functools import cached_property
 from tokenizers import Tokenizer
 
 from preprocess.errors import ConfigError
-from preprocess.tokenizer.fast import FastEncoder, Verdict, judge
+from preprocess.tokenizer.fast import FastEncoder, Verdict
+from preprocess.tokenizer.judge import judge
 
 _CHARS_BEFORE_FAST = 200_000
 """Characters that are encoded before the fast path is set up, which takes as long as encoding about so many."""
