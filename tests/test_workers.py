@@ -13,12 +13,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from preprocess.build.workers import run_ordered
+from preprocess.build.workers import Workers
 from preprocess.errors import DataError, OutOfMemoryError
 
 
 def make_state() -> list[int]:
     return [1000]
+
+
+def make_other_state() -> list[int]:
+    return [7]
 
 
 def refuse_state() -> list[int]:
@@ -45,25 +49,39 @@ def die_at_five(state: list[int], item: int) -> int:
 
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_results_come_in_the_order_of_the_work(num_workers: int) -> None:
-    assert list(run_ordered(add, range(40), make_state, num_workers)) == [1000 + i for i in range(40)]
+    with Workers(num_workers) as workers:
+        assert list(workers.run(add, range(40), make_state)) == [1000 + i for i in range(40)]
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_each_stage_has_a_state_of_its_own(num_workers: int) -> None:
+    with Workers(num_workers) as workers:
+        first = list(workers.run(add, range(6), make_state))
+        second = list(workers.run(add, range(6), make_other_state))
+    assert (first, second) == ([1000 + i for i in range(6)], [7 + i for i in range(6)])
+
+
+def test_nothing_to_do_is_done_at_once() -> None:
+    with Workers(2) as workers:
+        assert list(workers.run(add, [], refuse_state)) == []
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_an_error_in_the_work_reaches_the_caller(num_workers: int) -> None:
     results: list[int] = []
-    with pytest.raises(DataError, match="seven"):
-        results.extend(run_ordered(refuse_seven, range(20), make_state, num_workers))
+    with Workers(num_workers) as workers, pytest.raises(DataError, match="seven"):
+        results.extend(workers.run(refuse_seven, range(20), make_state))
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_an_error_in_the_state_reaches_the_caller(num_workers: int) -> None:
-    with pytest.raises(DataError, match="no state today"):
-        list(run_ordered(add, range(5), refuse_state, num_workers))
+    with Workers(num_workers) as workers, pytest.raises(DataError, match="no state today"):
+        list(workers.run(add, range(5), refuse_state))
 
 
 def test_a_worker_that_was_killed_is_an_error_with_advice() -> None:
-    with pytest.raises(OutOfMemoryError, match="fewer --workers"):
-        list(run_ordered(die_at_five, range(20), make_state, 2))
+    with Workers(2) as workers, pytest.raises(OutOfMemoryError, match="fewer --workers"):
+        list(workers.run(die_at_five, range(20), make_state))
 
 
 def test_work_is_taken_only_as_workers_become_free() -> None:
@@ -74,18 +92,18 @@ def test_work_is_taken_only_as_workers_become_free() -> None:
             taken.append(item)
             yield item
 
-    results = run_ordered(add, items(), make_state, 2)
-    next(results)
-    assert len(taken) < 20
-    results.close()  # type: ignore[attr-defined]
+    with Workers(2) as workers:
+        results = workers.run(add, items(), make_state)
+        next(results)
+        assert len(taken) < 20
 
 
 PARENT = """
 import sys, time
 from tests.test_workers import make_state, sleep_long
-from preprocess.build.workers import run_ordered
+from preprocess.build.workers import Workers
 if __name__ == "__main__":
-    list(run_ordered(sleep_long, range(100), make_state, 2))
+    list(Workers(2).run(sleep_long, range(100), make_state))
 """
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from preprocess.build.pieces import Piece
 from preprocess.build.progress import show_progress
-from preprocess.build.workers import run_ordered
+from preprocess.build.workers import Workers
 from preprocess.choose.crossing import CrossingIndex
 from preprocess.measure.song import measure_song
 from preprocess.schema import Int64Array, Song
@@ -49,7 +49,7 @@ def _count_piece(counter: _Counter, piece: Piece) -> _Counted:
 
 
 def count_songs(
-    pieces: Sequence[Piece], held_out: Sequence[Song], pool_size: int, num_workers: int, console: Console
+    pieces: Sequence[Piece], held_out: Sequence[Song], pool_size: int, workers: Workers, console: Console
 ) -> tuple[CorpusCounts, Int64Array]:
     """Count the training songs, without those that are, nearly or in part, a held-out song.
 
@@ -57,7 +57,7 @@ def count_songs(
         pieces: Of the training songs.
         held_out: Songs of the evaluation splits.
         pool_size: Training songs among which similar ones will be looked for.
-        num_workers: Processes.
+        workers: Processes to share the work out to.
         console: For progress.
 
     Returns:
@@ -67,8 +67,7 @@ def count_songs(
     total = CorpusCounts(pool_size=pool_size)
     crossing: list[Int64Array] = [np.zeros(0, np.int64)]
     with show_progress(console, "counting", sum(len(piece.indices) for piece in pieces)) as advance:
-        workers = max(1, min(num_workers, len(pieces)))
-        for counted in run_ordered(_count_piece, pieces, make_state, workers):
+        for counted in workers.run(_count_piece, pieces, make_state):
             total.merge(counted.counts)
             crossing.append(counted.crossing)
             advance(counted.num_songs)

@@ -25,6 +25,7 @@ from preprocess.build.rows import write_rows
 from preprocess.build.scan import ScanResult, read_columns
 from preprocess.build.selection import select_songs
 from preprocess.build.side_files import write_side_files
+from preprocess.build.workers import Workers
 from preprocess.check.frame import hash_prompt
 from preprocess.choose.outcome import SampleOutcome
 from preprocess.choose.sample import Choice, choose_songs
@@ -73,7 +74,7 @@ class _Build:
     encoder: SongEncoder
     config: BuildConfig
     console: Console
-    num_workers: int
+    workers: Workers
     key: str
 
 
@@ -108,7 +109,7 @@ def build_dataset(
     """
     encoder = make_encoder(config, open_tokenizer(tokenizer_source, config))
     load_tasks(config.tasks, config.task_files)
-    with open_output(output) as folder:
+    with open_output(output) as folder, Workers(num_workers) as workers:
         folder.check(overwrite=True)
         check_inputs([*paths, *config.read.metadata], output)
         inputs = open_inputs(paths, config)
@@ -124,9 +125,9 @@ def build_dataset(
         folder.check(overwrite=overwrite)
         for line in inputs.descriptions:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
-        build = _Build(inputs, folder, tokenizer_source, encoder, config, console, num_workers, key)
+        build = _Build(inputs, folder, tokenizer_source, encoder, config, console, workers, key)
         try:
-            scanned = scan_inputs(inputs, config, folder.work, cache, num_workers, console)
+            scanned = scan_inputs(inputs, config, folder.work, cache, workers, console)
             choice, quality = _choose(build, scanned)
             manifest = _write(build, scanned, choice, quality)
             folder.finish()
@@ -157,13 +158,13 @@ def _choose(build: _Build, scanned: ScanResult) -> tuple[Choice, QualityReport]:
 
 def _write(build: _Build, scanned: ScanResult, choice: Choice, quality: QualityReport) -> Manifest:
     """Encode, pack and write the chosen songs."""
-    config, console, num_workers = build.config, build.console, build.num_workers
+    config, console, workers = build.config, build.console, build.workers
     work = build.folder.work.open("groups", build.key)
     selection, make_corpus = select_songs(
-        scanned.spool, choice, work, config.statistics.similar_pool, num_workers, console
+        scanned.spool, choice, work, config.statistics.similar_pool, workers, console
     )
     pieces = {name: selection.pieces(name) for name in selection.order}
-    groups = encode_splits(pieces, config, build.encoder.tokenizer, make_corpus, work, num_workers, console)
+    groups = encode_splits(pieces, config, build.encoder.tokenizer, make_corpus, work, workers, console)
     counts = EncodeCounts()
     for split in groups.values():
         counts.merge(split.counts)

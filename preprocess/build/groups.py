@@ -24,7 +24,7 @@ from preprocess.build.group_file import GroupFile, write_groups
 from preprocess.build.labels import LABELLED
 from preprocess.build.pieces import Piece
 from preprocess.build.progress import Advance, show_progress
-from preprocess.build.workers import run_ordered
+from preprocess.build.workers import Workers
 from preprocess.prompt import find_format
 from preprocess.schema import Example, Int64Array, Song
 from preprocess.tasks.instruct import load_tasks, make_examples_batch
@@ -119,7 +119,7 @@ def encode_splits(
     tokenizer: TextTokenizer,
     make_corpus: Callable[[], CorpusStatistics],
     folder: Path,
-    num_workers: int,
+    workers: Workers,
     console: Console,
 ) -> dict[str, SplitGroups]:
     """Encode the songs of all splits.
@@ -130,7 +130,7 @@ def encode_splits(
         tokenizer: With its added tokens.
         make_corpus: Gives what examples may know of the training songs; called only when there is work to do.
         folder: Where the files go; those that are there already are kept.
-        num_workers: Processes.
+        workers: Processes to share the work out to.
         console: For progress.
 
     Raises:
@@ -141,7 +141,7 @@ def encode_splits(
         jobs = list(_list_jobs(splits, folder, advance))
         if jobs:
             make_state = partial(_make_asker, config, tokenizer, make_corpus())
-            for num_songs in run_ordered(_encode_piece, jobs, make_state, min(num_workers, len(jobs))):
+            for num_songs in workers.run(_encode_piece, jobs, make_state):
                 advance(num_songs)
     return {name: _gather_split(pieces, _list_paths(name, pieces, folder)) for name, pieces in splits.items()}
 

@@ -12,6 +12,7 @@ from preprocess.build.config import BuildConfig
 from preprocess.build.key import hash_files, make_key
 from preprocess.build.output_folder import Work
 from preprocess.build.scan import ScanOptions, ScanResult, gather_scan, scan_songs
+from preprocess.build.workers import Workers
 from preprocess.errors import ConfigError
 from preprocess.read.genres import load_genres
 from preprocess.read.metadata import build_metadata_index
@@ -61,7 +62,7 @@ def open_inputs(paths: Sequence[str | Path], config: BuildConfig) -> Inputs:
 
 
 def scan_inputs(
-    inputs: Inputs, config: BuildConfig, work: Work, cache: Path | None, num_workers: int, console: Console
+    inputs: Inputs, config: BuildConfig, work: Work, cache: Path | None, workers: Workers, console: Console
 ) -> ScanResult:
     """Read, clean and judge all songs, or find them as an earlier scan of the same content left them.
 
@@ -70,7 +71,7 @@ def scan_inputs(
         config: The build's settings.
         work: Where stages leave what they made.
         cache: Folder that keeps scans for later builds, or None.
-        num_workers: Processes.
+        workers: Processes to share the work out to.
         console: For progress.
 
     Raises:
@@ -86,5 +87,5 @@ def scan_inputs(
         build_metadata_index(inputs.metadata, metadata)
     max_rejected = config.read.max_rejected_kept
     options = ScanOptions(inputs.read, config.clean, metadata, max_rejected)
-    spool = scan_songs(inputs.songs, options, work.open("scan", key), num_workers, console)
+    spool = scan_songs(inputs.songs, options, work.open("scan", key), workers, console)
     return gather_scan(spool, max_rejected, config.read.max_bad_fraction)

@@ -11,7 +11,7 @@ from preprocess.build.spool import Chunk, Spool
 from preprocess.read.columns import content_id
 from preprocess.schema import BoolArray, Int64Array, Song
 
-SONGS_PER_PIECE = 500
+SONGS_PER_PIECE = 250
 SONGS_PER_LARGE_PIECE = 2000
 MANY_SONGS = 200_000
 """From so many songs on, pieces are larger: each is a file."""

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from preprocess.build.progress import show_progress
 from preprocess.build.spool import Chunk, Spool, open_chunk, write_chunk
-from preprocess.build.workers import run_ordered
+from preprocess.build.workers import Workers
 from preprocess.choose.columns import SongColumns
 from preprocess.choose.describe import NUMBERS, concatenate, describe_songs
 from preprocess.clean.song import CleanSettings, clean_song
@@ -34,7 +34,7 @@ from preprocess.read.songs import (
 )
 from preprocess.schema import Song, Traits
 
-ROWS_PER_CHUNK = 2000
+ROWS_PER_CHUNK = 1000
 _INDEX = "chunks.json"
 
 
@@ -72,7 +72,7 @@ class _Task:
 
 
 def scan_songs(
-    sources: Sequence[Source], options: ScanOptions, folder: Path, num_workers: int, console: Console
+    sources: Sequence[Source], options: ScanOptions, folder: Path, workers: Workers, console: Console
 ) -> Spool:
     """Scan all sources into a folder.
 
@@ -80,7 +80,7 @@ def scan_songs(
         sources: In the order in which they were named.
         options: For the workers.
         folder: Where the chunks' files go; those that are there already are kept.
-        num_workers: Processes.
+        workers: Processes to share the work out to.
         console: For progress.
 
     Raises:
@@ -93,7 +93,7 @@ def scan_songs(
     paths: list[Path] = []
     with show_progress(console, "reading", None, "rows") as advance:
         tasks = _list_tasks(sources, folder, paths, advance)
-        for num_rows in run_ordered(_scan_chunk, tasks, partial(_make_scanner, options), num_workers):
+        for num_rows in workers.run(_scan_chunk, tasks, partial(_make_scanner, options)):
             advance(num_rows)
     write_text_durably(index, json.dumps([path.name for path in paths]))
     return Spool.of([open_chunk(path) for path in paths])

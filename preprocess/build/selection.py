@@ -13,6 +13,7 @@ from rich.console import Console
 from preprocess.build.counting import count_songs
 from preprocess.build.pieces import Piece, cut_pieces, read_songs_of
 from preprocess.build.spool import Spool
+from preprocess.build.workers import Workers
 from preprocess.choose.crossing import find_crossing
 from preprocess.choose.sample import Choice
 from preprocess.durable import write_text_durably
@@ -46,7 +47,7 @@ class Selection:
 
 
 def select_songs(
-    spool: Spool, choice: Choice, folder: Path, pool_size: int, num_workers: int, console: Console
+    spool: Spool, choice: Choice, folder: Path, pool_size: int, workers: Workers, console: Console
 ) -> tuple[Selection, Callable[[], CorpusStatistics]]:
     """Take out the songs that cross a split, and count what the training songs have in common.
 
@@ -57,7 +58,7 @@ def select_songs(
         choice: Those that were chosen.
         folder: Where the crossing songs are kept.
         pool_size: Training songs among which similar ones are looked for.
-        num_workers: Processes.
+        workers: Processes to share the work out to.
         console: For progress.
 
     Returns:
@@ -73,7 +74,7 @@ def select_songs(
 
     def gather() -> tuple[CorpusCounts, Int64Array]:
         pieces = cut_pieces(spool, np.sort(choice.train), choice.same_id)
-        return count_songs(pieces, [*songs["eval"], *songs["eval_unseen"]], pool_size, num_workers, console)
+        return count_songs(pieces, [*songs["eval"], *songs["eval_unseen"]], pool_size, workers, console)
 
     if known.is_file():
         crossing = np.array(json.loads(known.read_text("utf-8")), np.int64)

@@ -12,6 +12,7 @@ from preprocess.build.config import BuildConfig
 from preprocess.build.inputs import open_inputs, scan_inputs
 from preprocess.build.output_folder import Work
 from preprocess.build.scan import read_columns
+from preprocess.build.workers import Workers
 from preprocess.choose.sample import count_near_duplicates
 from preprocess.quality.findings import find_all
 from preprocess.quality.overview import QualityReport
@@ -42,8 +43,8 @@ def survey_songs(
     inputs = open_inputs(paths, config)
     for line in inputs.descriptions:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    with tempfile.TemporaryDirectory(prefix="lyrics-quality-") as folder:
-        scanned = scan_inputs(inputs, config, Work(Path(folder)), cache, num_workers, console)
+    with tempfile.TemporaryDirectory(prefix="lyrics-quality-") as folder, Workers(num_workers) as workers:
+        scanned = scan_inputs(inputs, config, Work(Path(folder)), cache, workers, console)
         columns = read_columns(scanned.spool)
         num_near = count_near_duplicates(columns, config.sample, config.seed)
         return QualityReport(scanned.counts, find_all(columns, scanned.spool.artists, num_near))

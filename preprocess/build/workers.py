@@ -1,22 +1,27 @@
 """Work shared out to processes, with results in the order of the work, whatever the number of processes.
 
-Workers are spawned, not forked: they start clean, import only what they need, and are the same on every system. A
-worker ends by itself when the process that started it is gone.
+Workers are spawned, not forked: they start clean, and are the same on every system. They serve one stage after
+another, and end by themselves when the process that started them is gone.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from itertools import chain, islice
 from multiprocessing import connection
-from typing import Any, TypeVar
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from preprocess.errors import OutOfMemoryError
 
@@ -28,55 +33,80 @@ _QUEUED_PER_WORKER = 2
 
 _EXIT_ORPHANED = 143
 
-_state: Any = None
-"""What a worker holds for all its work: set once when it starts."""
 
-_work: Callable[[Any, Any], Any] | None = None
-
-_failure: Exception | None = None
-"""Why the state could not be made; raised by the first piece of work, for an initializer's error is only logged."""
-
-
-def run_ordered(
-    work: Callable[[Any, T], R], items: Iterable[T], make_state: Callable[[], Any], num_workers: int
-) -> Iterator[R]:
-    """Do `work(state, item)` for each item, and yield the results in the order of the items.
+class Workers:
+    """Processes that work through one stage after another. They start when there is work for two.
 
     Args:
-        work: A function of a module.
-        items: Pieces of work, taken as workers become free.
-        make_state: Makes what a worker holds for all its work; called once in each worker.
-        num_workers: Processes. 1, or a single item, is worked on in this process.
-
-    Raises:
-        OutOfMemoryError: The system ended a worker.
-        Exception: Whatever `work` raises.
+        num_workers: Processes. 1 works in this process.
     """
-    rest = iter(items)
-    first = list(islice(rest, 2))
-    items = chain(first, rest)
-    if num_workers == 1 or len(first) < 2:
-        state = make_state() if first else None
-        for item in items:
-            yield work(state, item)
-        return
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(num_workers, context, _start_worker, (work, make_state))
-    waiting: deque[Future[R]] = deque()
-    try:
-        for item in items:
-            waiting.append(executor.submit(_do, item))
-            if len(waiting) >= num_workers * (1 + _QUEUED_PER_WORKER):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise OutOfMemoryError(
-            "a worker process was ended from outside, most likely by the system for want of memory. Run the same "
-            "command again with fewer --workers; it goes on where it stopped"
-        ) from error
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+
+    def __init__(self, num_workers: int) -> None:
+        self.num_workers = num_workers
+        self._executor: ProcessPoolExecutor | None = None
+        self._num_stages = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
+
+    def run(
+        self, work: Callable[[Any, T], R], items: Iterable[T], make_state: Callable[[], Any]
+    ) -> Iterator[R]:
+        """Do `work(state, item)` for each item, and yield the results in the order of the items.
+
+        Args:
+            work: A function of a module.
+            items: Pieces of work, taken as workers become free. A single one is worked on in this process.
+            make_state: Makes what a worker holds for this stage; called once in each worker. It must pickle.
+
+        Raises:
+            OutOfMemoryError: The system ended a worker.
+            Exception: Whatever `work` or `make_state` raises.
+        """
+        rest = iter(items)
+        first = list(islice(rest, 2))
+        items = chain(first, rest)
+        if self.num_workers > 1 and len(first) == 2:
+            yield from self._share_out(work, items, make_state)
+        elif first:
+            state = make_state()
+            for item in items:
+                yield work(state, item)
+
+    def _share_out(
+        self, work: Callable[[Any, T], R], items: Iterable[T], make_state: Callable[[], Any]
+    ) -> Iterator[R]:
+        if self._executor is None:
+            context = multiprocessing.get_context("spawn")
+            self._executor = ProcessPoolExecutor(self.num_workers, context, _start_worker)
+        self._num_stages += 1
+        waiting: deque[Future[R]] = deque()
+        with tempfile.TemporaryDirectory(prefix="lyrics-stage-") as folder:
+            state_file = Path(folder) / "state"
+            state_file.write_bytes(pickle.dumps(make_state))
+            try:
+                for item in items:
+                    errand = _Errand(self._num_stages, state_file, work, item)
+                    waiting.append(self._executor.submit(_run, errand))
+                    if len(waiting) >= self.num_workers * (1 + _QUEUED_PER_WORKER):
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            except BrokenProcessPool as error:
+                raise OutOfMemoryError(
+                    "a worker process was ended from outside, most likely by the system for want of memory. Run the "
+                    "same command again with fewer --workers; it goes on where it stopped"
+                ) from error
+            finally:
+                for future in waiting:
+                    future.cancel()
 
 
 def count_cores() -> int:
@@ -84,22 +114,32 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start_worker(work: Callable[[Any, Any], Any], make_state: Callable[[], Any]) -> None:
-    global _state, _work, _failure
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    """A piece of work on its way to a worker, with the number of its stage and where the stage's state is."""
+
+    stage: int
+    state_file: Path
+    work: Callable[[Any, Any], Any]
+    item: Any
+
+
+_held: tuple[int, Any] = (0, None)
+"""In a worker: the number of the stage it is in, and what it holds for it."""
+
+
+def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends the workers in order
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a worker
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        _work, _state = work, make_state()
-    except Exception as error:  # noqa: BLE001 - the first piece of work raises it
-        _failure = error
 
 
-def _do(item: Any) -> Any:  # noqa: ANN401 - whatever the work takes and gives
-    if _failure is not None:
-        raise _failure
-    assert _work is not None
-    return _work(_state, item)
+def _run(errand: _Errand) -> Any:  # noqa: ANN401 - whatever the work gives
+    global _held
+    if _held[0] != errand.stage:
+        make_state = pickle.loads(errand.state_file.read_bytes())  # written by the parent a moment ago
+        _held = (errand.stage, make_state())
+    return errand.work(_held[1], errand.item)
 
 
 def _end_with_parent() -> None:
