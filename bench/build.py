@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections import Counter
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from bench.record import Outcome, WrongResultError, compare, rates, summarize, t
 from preprocess.build.config import BuildConfig
 from preprocess.build.dataset import build_dataset
 from preprocess.corpus import generate_songs, write_corpus
+from preprocess.errors import ConfigError
 from preprocess.forest import unpack_examples
-from preprocess.prompt import find_format
+from preprocess.prompt import Piece, encode_pieces, find_format
 from preprocess.schema import IGNORE_INDEX
 from preprocess.settings import load_settings
 from preprocess.shards import open_split
@@ -43,24 +45,27 @@ def measure(*, quick: bool) -> Outcome:
     """Build with one and with two workers, and let TRL prepare what came out, in turns.
 
     Raises:
+        ConfigError: TRL is not installed.
         WrongResultError: The examples are not the same on both sides.
     """
+    if find_spec("trl") is None:
+        raise ConfigError("TRL is the baseline and is not installed: pip install -e '.[bench]'")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    num_songs, num_turns = (300, 1) if quick else (3_000, 3)
+    num_songs, num_turns = (300, 1) if quick else (12_000, 3)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         songs = folder / "songs.csv"
         write_corpus(songs, generate_songs(num_songs, seed=0), "genius", num_songs)
-        _build(songs, folder / ONE, 1)
-        examples = _read_examples(folder / ONE)
-        _write_chats(folder / "chats.jsonl", folder / ONE)
+        build_shards(songs, folder / ONE, 1)
+        examples = read_examples(folder / ONE)
+        write_chats(folder / "chats.jsonl", folder / ONE)
         ways = {
             TRL: partial(_prepare_with_trl, folder / "chats.jsonl", folder / TRL),
-            ONE: partial(_build, songs, folder / ONE, 1),
-            TWO: partial(_build, songs, folder / TWO, 2),
+            ONE: partial(build_shards, songs, folder / ONE, 1),
+            TWO: partial(build_shards, songs, folder / TWO, 2),
         }
         turns = time_in_turns(ways, num_turns, num_warmups=0)
-        if _unpack_trl(turns.results[TRL]) != examples or _read_examples(folder / TWO) != examples:
+        if _unpack_trl(turns.results[TRL]) != examples or read_examples(folder / TWO) != examples:
             raise WrongResultError("the examples differ between the ways")
     per_s = {name: rates(seconds, num_songs) for name, seconds in turns.seconds.items()}
     baseline = turns.seconds[TRL]
@@ -92,7 +97,8 @@ def _config() -> BuildConfig:
     return load_settings(BuildConfig, None, overrides)
 
 
-def _build(songs: Path, output: Path, num_workers: int) -> None:
+def build_shards(songs: Path, output: Path, num_workers: int) -> None:
+    """Build every song of a file."""
     console = make_console(error=True)
     console.quiet = True
     # Another key each time would do as well: what must not happen is that the finished data set is found again.
@@ -105,7 +111,7 @@ def _build(songs: Path, output: Path, num_workers: int) -> None:
     build_dataset([songs], output, TOKENIZER, _config(), console, overwrite=False, num_workers=num_workers)
 
 
-def _read_examples(folder: Path) -> Counter[tuple[Ids, Ids]]:
+def read_examples(folder: Path) -> Counter[tuple[Ids, Ids]]:
     """Every example as (all ids, supervised ids), with how often it occurs."""
     found: Counter[tuple[Ids, Ids]] = Counter()
     for row in open_split(folder, "train"):
@@ -115,14 +121,14 @@ def _read_examples(folder: Path) -> Counter[tuple[Ids, Ids]]:
     return found
 
 
-def _write_chats(path: Path, folder: Path) -> None:
+def write_chats(path: Path, folder: Path) -> None:
     """The examples as chats in TRL's prompt-completion form, decoded from the shards."""
     tokenizer = load_tokenizer(folder / "tokenizer")
     prompt = find_format(tokenizer)
     opening = f"<|im_start|>system\n{prompt.system}<|im_end|>\n<|im_start|>user\n"
     closing = "<|im_end|>\n<|im_start|>assistant\n"
     with path.open("w", encoding="utf-8") as file:
-        for (ids, supervised), count in _read_examples(folder).items():
+        for (ids, supervised), count in read_examples(folder).items():
             text = tokenizer.decode(ids[: len(ids) - len(supervised)])
             answer = tokenizer.decode(supervised[:-1])
             question = text.removeprefix(opening).removesuffix(closing)
@@ -134,6 +140,21 @@ def _write_chats(path: Path, folder: Path) -> None:
                 "completion": [{"role": "assistant", "content": answer}],
             }
             file.write((json.dumps(chat, ensure_ascii=False) + "\n") * count)
+
+
+def encode_chats(path: Path) -> Counter[tuple[Ids, Ids]]:
+    """The chats' examples, through the project's own renderer: the slow way round, to check the file."""
+    tokenizer = load_tokenizer(TOKENIZER)
+    prompt = find_format(tokenizer)
+    found: Counter[tuple[Ids, Ids]] = Counter()
+    for line in path.read_text(encoding="utf-8").splitlines():
+        chat = json.loads(line)
+        (_, user), (assistant,) = chat["prompt"], chat["completion"]
+        opening = [*prompt.before_system, Piece(prompt.system), *prompt.after_system]
+        ids = encode_pieces(tokenizer, [*opening, Piece(user["content"]), *prompt.after_question])
+        answer = encode_pieces(tokenizer, prompt.answer(assistant["content"]))
+        found[(*ids, *answer), tuple(answer)] += 1
+    return found
 
 
 def _prepare_with_trl(chats: Path, output: Path) -> Any:  # noqa: ANN401 - a datasets.Dataset
