@@ -12,10 +12,6 @@ from bench import stream
 from bench.record import WrongResultError
 from preprocess.corpus import generate_songs, write_corpus
 
-needs_trl = pytest.mark.skipif(
-    find_spec("trl") is None, reason="needs trl, which only the benchmark compares with"
-)
-
 
 @pytest.mark.model
 def test_the_chats_given_to_the_baseline_hold_the_very_examples_of_the_shards(tmp_path: Path) -> None:
