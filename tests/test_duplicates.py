@@ -63,7 +63,8 @@ def test_what_is_no_word_run_has_shingles_too() -> None:
     # The order of words counts, the line they stand in, case and signs do not.
     same = hash_shingles([sung_words(text) for text in ("One, two\nTHREE!", "[Verse]\none two three")])
     assert same.hashes[0] == same.hashes[1]
-    assert hash_shingles([["two", "one", "three"]]).hashes[0] != same.hashes[0]
+    turned = hash_shingles([["two", "one", "three"], ["one", "three", "two"], ["three", "two", "one"]])
+    assert len({*turned.hashes.tolist(), int(same.hashes[0])}) == 4
     assert sung_words("1 2, 3") == ["1", "2,", "3"]
     assert len(hash_shingles([]).hashes) == 0
     assert len(hash_shingles([["\ud800 lone"]]).hashes) == 1
