@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.json_lines import JsonObject, read_json_lines
 from harness.questions import HeldOut, Question
 from preprocess.errors import ConfigError, DataError
-from preprocess.prompt import AFTER_LYRICS, BEFORE_QUESTION, PromptFormat, encode_pieces
+from preprocess.prompt import PromptFormat, encode_pieces
 from preprocess.tokenizer import TextTokenizer
 
 
@@ -113,7 +113,7 @@ def decode_question(ids: Sequence[int], tokenizer: TextTokenizer, prompt: Prompt
     """The question's text out of a whole prompt."""
     after = "".join(piece.text for piece in prompt.after_question)
     text = tokenizer.decode(ids).removesuffix(after)
-    return text.rpartition(AFTER_LYRICS + BEFORE_QUESTION)[2]
+    return text.rpartition(prompt.after_lyrics + prompt.before_question)[2]
 
 
 def encode_prompt(lyrics: str, question: str, tokenizer: TextTokenizer, prompt: PromptFormat) -> list[int]:

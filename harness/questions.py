@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from preprocess.errors import DataError
 from preprocess.forest import PackedRow, example_paths, segment_starts
 from preprocess.manifest import Manifest, read_manifest
-from preprocess.prompt import PromptFormat, find_format
+from preprocess.prompt import FormatName, PromptFormat, find_format
 from preprocess.shards import open_split
 from preprocess.tokenizer import TextTokenizer, load_tokenizer
 
@@ -107,7 +108,7 @@ def open_tokenizer(folder: Path, manifest: Manifest) -> tuple[TextTokenizer, Pro
             f"{tokenizer.sha256[:12]}…, the manifest says {manifest.tokenizer_sha256[:12]}…). Copy the data set's "
             "own tokenizer folder back, or build the data set again"
         )
-    return tokenizer, find_format(tokenizer, manifest.system)
+    return tokenizer, find_format(tokenizer, manifest.system, cast(FormatName, manifest.prompt_format))
 
 
 def open_held_out(folder: Path, split: str = "eval") -> HeldOut:

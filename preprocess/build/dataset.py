@@ -194,6 +194,7 @@ def _write(build: _Build, scanned: ScanResult, choice: Choice, quality: QualityR
             "config": config.model_dump(mode="json"),
             "encoding": counts.to_state(),
             "crossing_songs_left_out": len(selection.crossing),
+            "tokenizer_path": build.encoder.tokenizer.fast_path,
             "versions": library_versions(),
             "files": files,
         },

@@ -140,6 +140,7 @@ def encode_splits(
     with show_progress(console, "encoding", total) as advance:
         jobs = list(_list_jobs(splits, folder, advance))
         if jobs:
+            tokenizer.prepare()  # once here, not in each worker
             make_state = partial(_make_asker, config, tokenizer, make_corpus())
             for num_songs in workers.run(_encode_piece, jobs, make_state):
                 advance(num_songs)
