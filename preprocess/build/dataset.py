@@ -109,7 +109,7 @@ def build_dataset(
     """
     encoder = make_encoder(config, open_tokenizer(tokenizer_source, config))
     load_tasks(config.tasks, config.task_files)
-    with open_output(output) as folder, Workers(num_workers) as workers:
+    with open_output(output) as folder, Workers(num_workers, folder.building) as workers:
         folder.check(overwrite=True)
         check_inputs([*paths, *config.read.metadata], output)
         inputs = open_inputs(paths, config)

@@ -43,8 +43,11 @@ def survey_songs(
     inputs = open_inputs(paths, config)
     for line in inputs.descriptions:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    with tempfile.TemporaryDirectory(prefix="lyrics-quality-") as folder, Workers(num_workers) as workers:
-        scanned = scan_inputs(inputs, config, Work(Path(folder)), cache, workers, console)
+    with (
+        tempfile.TemporaryDirectory(prefix="lyrics-quality-") as name,
+        Workers(num_workers, Path(name)) as workers,
+    ):
+        scanned = scan_inputs(inputs, config, Work(Path(name)), cache, workers, console)
         columns = read_columns(scanned.spool)
         num_near = count_near_duplicates(columns, config.sample, config.seed)
         return QualityReport(scanned.counts, find_all(columns, scanned.spool.artists, num_near))

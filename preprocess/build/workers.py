@@ -39,10 +39,12 @@ class Workers:
 
     Args:
         num_workers: Processes. 1 works in this process.
+        scratch: Folder for what workers are told at the start of a stage; None: the system's.
     """
 
-    def __init__(self, num_workers: int) -> None:
+    def __init__(self, num_workers: int, scratch: Path | None = None) -> None:
         self.num_workers = num_workers
+        self._scratch = scratch
         self._executor: ProcessPoolExecutor | None = None
         self._num_stages = 0
 
@@ -88,7 +90,7 @@ class Workers:
             self._executor = ProcessPoolExecutor(self.num_workers, context, _start_worker)
         self._num_stages += 1
         waiting: deque[Future[R]] = deque()
-        with tempfile.TemporaryDirectory(prefix="lyrics-stage-") as folder:
+        with tempfile.TemporaryDirectory(prefix="stage-", dir=self._scratch) as folder:
             state_file = Path(folder) / "state"
             state_file.write_bytes(pickle.dumps(make_state))
             try:
