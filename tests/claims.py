@@ -471,22 +471,27 @@ def check_analysis(answer: str, reader: Reader) -> None:
     song = reader.song
     lines = dict(re.findall(r"^\*\*(.+?)\*\*: (.+)$", answer, re.MULTILINE))
     expected = ["Artist Style", "Genre Elements", "Lyrical Themes", "Cultural Context", "Similar Works"]
-    check(list(lines) == expected or list(lines) == expected[:4], answer)
+    check(len(lines) >= 3 and list(lines) == [heading for heading in expected if heading in lines], answer)
     check(answer.count("\n") == len(lines) - 1, answer)
     rules = rules_of(reader)
-    reader.read(lines["Artist Style"], rules)
-    genre = f"{song.genre or 'Not given'}."
-    check(lines["Genre Elements"].startswith(genre), lines["Genre Elements"])
-    reader.read(lines["Genre Elements"].removeprefix(genre).strip(), rules)
+    if "Artist Style" in lines:
+        reader.read(lines["Artist Style"], rules)
+    check(("Genre Elements" in lines) == (song.genre is not None), answer)
+    if song.genre is not None:
+        genre = f"{song.genre}."
+        check(lines["Genre Elements"].startswith(genre), lines["Genre Elements"])
+        reader.read(lines["Genre Elements"].removeprefix(genre).strip(), rules)
     themes, _, mood = lines["Lyrical Themes"].removesuffix(".").partition("; the mood is ")
     reader.themes_with_words(themes)
     if mood:
         reader.read(f"The mood is {mood}.", rules)
-    context = "The year is not given." if song.year is None else f"The {song.decade} ({song.year})."
-    check(lines["Cultural Context"].startswith(context), lines["Cultural Context"])
-    reader.read(lines["Cultural Context"].removeprefix(context).strip(), rules)
-    works = lines.get("Similar Works", "None is near among the songs compared.")
-    if not works.startswith("None is near"):
+    check(("Cultural Context" in lines) == (song.year is not None), answer)
+    if song.year is not None:
+        context = f"The {song.decade} ({song.year})."
+        check(lines["Cultural Context"].startswith(context), lines["Cultural Context"])
+        reader.read(lines["Cultural Context"].removeprefix(context).strip(), rules)
+    if "Similar Works" in lines:
+        works = lines["Similar Works"]
         match = re.fullmatch(r'(.+) \(("[^"]*", "[^"]*")\)\.', works)
         check(match, works)
         assert match

@@ -1,30 +1,34 @@
-"""The task "analysis": five headings, over facts that its question states."""
+"""The task "analysis": up to five headings, over facts that its question states."""
 
 from __future__ import annotations
 
 from preprocess.tasks import style
 from preprocess.tasks.comparison import compare_artist, compare_decade, compare_genre, corpus_sentences
-from preprocess.tasks.evidence import quote, sentences_about, themes_in_words
+from preprocess.tasks.evidence import quote, themes_in_words
 from preprocess.tasks.similar import name_song
 from preprocess.tasks.task import Answer, Draw, Facts, Task
 
 _MIN_LINES = 4
 _MAX_THEMES = 2
+_MIN_HEADINGS = 3
 
 
 def answer_analysis(facts: Facts, draw: Draw) -> Answer | None:
-    """The headings; artist, genre and year are stated by the question. None without a theme, or for a few lines."""
+    """The headings of which something is known; artist, genre and year are stated by the question.
+
+    None without a theme, for a few lines, or when fewer than three headings are left.
+    """
     if not facts.themes or facts.measures.structure.num_lines < _MIN_LINES:
         return None
-    own = draw.shuffled(sentences_about(facts.measures))
     lines = {
-        "Artist Style": _style(facts, draw) or own.pop(),
-        "Genre Elements": _genre(facts, draw, own),
+        "Artist Style": _style(facts, draw),
+        "Genre Elements": _genre(facts, draw),
         "Lyrical Themes": _themes(facts),
         "Cultural Context": _context(facts, draw),
         "Similar Works": _similar(facts),
     }
-    return Answer("\n".join(f"**{heading}**: {line}" for heading, line in lines.items() if line))
+    told = [f"**{heading}**: {line}" for heading, line in lines.items() if line]
+    return Answer("\n".join(told)) if len(told) >= _MIN_HEADINGS else None
 
 
 def _style(facts: Facts, draw: Draw) -> str | None:
@@ -39,9 +43,11 @@ def _style(facts: Facts, draw: Draw) -> str | None:
     return comparison.words_sentence(words) if words else None
 
 
-def _genre(facts: Facts, draw: Draw, own: list[str]) -> str:
-    shown = corpus_sentences(compare_genre(facts), facts, draw, most=1) or own[:1]
-    return " ".join([f"{facts.song.genre or 'Not given'}.", *shown])
+def _genre(facts: Facts, draw: Draw) -> str | None:
+    if facts.song.genre is None:
+        return None
+    shown = corpus_sentences(compare_genre(facts), facts, draw, most=1)
+    return " ".join([f"{facts.song.genre}.", *shown])
 
 
 def _themes(facts: Facts) -> str:
@@ -50,19 +56,17 @@ def _themes(facts: Facts) -> str:
     return f"{themes_in_words(facts.themes[:_MAX_THEMES], num_words=1)}{mood}."
 
 
-def _context(facts: Facts, draw: Draw) -> str:
+def _context(facts: Facts, draw: Draw) -> str | None:
     if facts.song.year is None:
-        return "The year is not given."
+        return None
     shown = corpus_sentences(compare_decade(facts), facts, draw, most=1)
     return " ".join([f"The {facts.song.decade} ({facts.song.year}).", *shown])
 
 
 def _similar(facts: Facts) -> str | None:
-    """The nearest songs with two words each; None where nothing was looked through."""
-    if facts.corpus is None or not facts.corpus.similar.songs:
-        return None
+    """The nearest song with two words that both sing; None where none is near."""
     told = [f"{name_song(near.song)} ({', '.join(map(quote, near.words[:2]))})" for near in facts.similar[:1]]
-    return f"{told[0]}." if told else "None is near among the songs compared."
+    return f"{told[0]}." if told else None
 
 
 def introduce_facts(facts: Facts) -> str:
@@ -77,14 +81,14 @@ def introduce_facts(facts: Facts) -> str:
 TASK = Task(
     name="analysis",
     questions=(
-        "Analyze them: artist style, genre elements, lyrical themes, cultural context and similar works.",
+        "Analyze them: artist style, genre elements, lyrical themes, cultural context and similar works, where known.",
         "Give an analysis: Artist Style, Genre Elements, Lyrical Themes, Cultural Context, Similar Works.",
         "Write a short analysis: style, genre, themes, context, similar works.",
         "Analyze style, genre, themes, context and similar works, each under its heading.",
         "What do they show of style, genre, themes and time, and what are they close to?",
-        "Characterize them under five headings, from artist style to similar works.",
+        "Characterize them under headings, from artist style to similar works.",
     ),
-    answer_stem="**Artist Style**: ",
+    answer_stem="**",
     answer=answer_analysis,
     introduce=introduce_facts,
 )

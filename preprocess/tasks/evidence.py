@@ -5,6 +5,7 @@ A sentence whose fact a song lacks is None. "Counted" songs are those of the tra
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from preprocess.measure.song import Measures
@@ -15,6 +16,9 @@ FEW_SONGS = 50
 """Of fewer songs their number is told, not a percentage."""
 
 _MAX_QUOTED_CHARS = 60
+
+# Thai and Lao, kana, ideographs: scripts that put no spaces between words, so that a line would count as one.
+_SPACELESS = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 
 def join(parts: Sequence[str]) -> str:
@@ -45,6 +49,12 @@ def percent(count: int, total: int) -> str:
         return str(count)
     share = 100 * count / total
     return f"{share:.0f}%" if share >= 2 else f"{share:.1f}%"
+
+
+def has_words(measures: Measures) -> bool:
+    """Whether spaces part the song's words, so that they can be counted and quoted."""
+    spaceless = sum(count for word, count in measures.words.items() if _SPACELESS.search(word))
+    return 2 * spaceless < measures.structure.num_words
 
 
 def line_sentence(structure: Structure) -> str | None:
@@ -112,8 +122,7 @@ def sentences_about(measures: Measures) -> list[str]:
     found = [
         person_sentence(measures),
         refrain_sentence(structure) or line_sentence(structure),
-        opening_sentence(structure),
-        words_sentence(structure),
-        length_sentence(structure),
     ]
+    if has_words(measures):
+        found += [opening_sentence(structure), words_sentence(structure), length_sentence(structure)]
     return [sentence for sentence in found if sentence]

@@ -14,7 +14,7 @@ def answer_genre(facts: Facts, draw: Draw) -> Answer | None:
         return None
     comparison = compare_genre(facts)
     shown = corpus_sentences(comparison, facts, draw)
-    if comparison is not None and not (shown and draw.below(2)):
+    if comparison is not None and facts.measures.is_english and not (shown and draw.below(2)):
         length = comparison.line_sentence(facts.measures.structure.words_per_line)
         shown += [length] if length else []
     if not shown:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from preprocess.measure.rhyme import Rhyme
+from preprocess.measure.song import Measures
 from preprocess.measure.structure import Structure
-from preprocess.tasks.evidence import join, line_sentence, plural, quote, refrain_sentence, times
+from preprocess.tasks.evidence import has_words, join, line_sentence, plural, quote, refrain_sentence, times
 from preprocess.tasks.task import Answer, Draw, Facts, Task
 
 RETURNING = ("chorus", "refrain", "hook")
@@ -23,7 +24,7 @@ def answer_structure(facts: Facts, draw: Draw) -> Answer | None:
     if form is None:
         return None
     rhymes = rhyme_sentence(facts.measures.rhyme)
-    returning = draw.some_of(list(_repetition(structure)), 2 if rhymes is None else 1)
+    returning = draw.some_of(list(_repetition(facts.measures)), 2 if rhymes is None else 1)
     shown = draw.shuffled([*returning, *([rhymes] if rhymes else [])])
     return Answer(" ".join([f"The song has {form}.", *shown]))
 
@@ -65,14 +66,16 @@ def rhyme_sentence(rhyme: Rhyme | None) -> str | None:
     return f"Counting returning stanzas once, {share} rhyme, as {first} with {second}."
 
 
-def _repetition(structure: Structure) -> Iterator[str]:
+def _repetition(measures: Measures) -> Iterator[str]:
     """What returns in a song, and how many of its words are different."""
+    structure = measures.structure
     found = line_sentence(structure), refrain_sentence(structure)
     yield from (sentence for sentence in found if sentence)
     if structure.num_repeated_lines:
         have = "has" if structure.num_repeated_lines == 1 else "have"
         yield f"{structure.num_repeated_lines} of its {structure.num_lines} lines {have} come before."
-    yield f"{structure.num_distinct_words} of its {structure.num_words} words are different."
+    if has_words(measures):
+        yield f"{structure.num_distinct_words} of its {structure.num_words} words are different."
 
 
 TASK = Task(
