@@ -216,6 +216,8 @@ def test_a_second_table_fills_in_what_the_two_columns_lack_and_its_disagreements
     assert filled.exit_code == 0, filled.output
     split = read_manifest(tmp_path / "filled").splits["train"]
     assert split.by_task["context"]["examples"] == split.num_songs
+    assert "title of 200, year of 200" in filled.output
+    assert read_manifest(tmp_path / "filled").extra["filled_from_metadata"] == {"title": 200, "year": 200}
     quality = json.loads((tmp_path / "filled" / "quality.json").read_text(encoding="utf-8"))["quality"]
     assert quality["metadata_disagreements"]["genre"] == 40
     assert "Polka" not in quality["genres"]

@@ -193,6 +193,7 @@ def _write(build: _Build, scanned: ScanResult, choice: Choice, quality: QualityR
             "key": build.key,
             "config": config.model_dump(mode="json"),
             "encoding": counts.to_state(),
+            "filled_from_metadata": dict(sorted(scanned.filled.items())),
             "crossing_songs_left_out": len(selection.crossing),
             "tokenizer_path": build.encoder.tokenizer.fast_path,
             "versions": library_versions(),

@@ -11,11 +11,11 @@ from rich.console import Console
 from preprocess.build.config import BuildConfig
 from preprocess.build.key import hash_files, make_key
 from preprocess.build.output_folder import Work
-from preprocess.build.scan import ScanOptions, ScanResult, gather_scan, scan_songs
+from preprocess.build.scan import FILLED_FACTS, ScanOptions, ScanResult, gather_scan, scan_songs
 from preprocess.build.workers import Workers
 from preprocess.errors import ConfigError
 from preprocess.read.genres import load_genres
-from preprocess.read.metadata import build_metadata_index
+from preprocess.read.metadata import MetadataIndex, build_metadata_index
 from preprocess.read.songs import ReadOptions, Source, open_sources
 
 
@@ -88,4 +88,17 @@ def scan_inputs(
     max_rejected = config.read.max_rejected_kept
     options = ScanOptions(inputs.read, config.clean, metadata, max_rejected)
     spool = scan_songs(inputs.songs, options, work.open("scan", key), workers, console)
-    return gather_scan(spool, max_rejected, config.read.max_bad_fraction)
+    result = gather_scan(spool, max_rejected, config.read.max_bad_fraction)
+    if metadata is not None:
+        console.print(_describe_metadata(metadata, result), highlight=False, soft_wrap=True)
+    return result
+
+
+def _describe_metadata(folder: Path, result: ScanResult) -> str:
+    """What the metadata files gave, for a wrong column would give nothing in silence."""
+    counts = MetadataIndex.open(folder).counts
+    told = ", ".join(f"{fact} of {result.filled[fact]:,}" for fact in FILLED_FACTS if result.filled[fact])
+    return (
+        f"metadata: {counts.num_rows:,} rows, {counts.num_rejected:,} of them unusable, {counts.num_ambiguous:,} keys "
+        f"whose rows contradict each other and fill nothing; filled in: {told or 'nothing'}"
+    )

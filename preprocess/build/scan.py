@@ -6,6 +6,7 @@ What a chunk's file holds depends on the chunk alone, so a chunk whose file is t
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,6 +36,9 @@ from preprocess.read.songs import (
 from preprocess.schema import Song, Traits
 
 ROWS_PER_CHUNK = 1000
+
+FILLED_FACTS = ("artist", "title", "genre", "year", "album")
+"""Facts that a metadata file may fill in."""
 _INDEX = "chunks.json"
 
 
@@ -115,7 +119,7 @@ def _list_tasks(
 
 def _scan_chunk(scanner: _Scanner, task: _Task) -> int:
     """Write one chunk's file; the number of rows."""
-    counts, rejected = QualityCounts(), []
+    counts, rejected, filled = QualityCounts(), [], Counter[str]()
     songs: list[Song] = []
     traits: list[Traits] = []
     num_read = 0
@@ -126,7 +130,7 @@ def _scan_chunk(scanner: _Scanner, task: _Task) -> int:
             rejected.append(replace(item, source=PurePath(item.source).name).to_json())
             continue
         num_read += 1
-        cleaned = clean_song(_fill(item, scanner.metadata, counts), scanner.options.clean)
+        cleaned = clean_song(_fill(item, scanner.metadata, counts, filled), scanner.options.clean)
         if cleaned.reason:
             counts.drop(cleaned.song, cleaned.reason)
             continue
@@ -139,6 +143,7 @@ def _scan_chunk(scanner: _Scanner, task: _Task) -> int:
         "num_read": num_read,
         "counts": counts.to_state(),
         "rejected": rejected[: scanner.options.max_rejected],
+        "filled": filled,
         "genres": columns.genres,
         "languages": columns.languages,
     }
@@ -146,13 +151,16 @@ def _scan_chunk(scanner: _Scanner, task: _Task) -> int:
     return task.chunk.num_rows
 
 
-def _fill(song: Song, metadata: MetadataIndex | None, counts: QualityCounts) -> Song:
+def _fill(song: Song, metadata: MetadataIndex | None, counts: QualityCounts, filled: Counter[str]) -> Song:
     if metadata is None:
         return song
-    filled, disagreements = metadata.fill(song)
+    whole, disagreements = metadata.fill(song)
     for found in disagreements:
         counts.disagree(found.fact, found.own, found.other, song)
-    return filled
+    filled.update(
+        fact for fact in FILLED_FACTS if getattr(song, fact) is None and getattr(whole, fact) is not None
+    )
+    return whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +171,13 @@ class ScanResult:
         spool: The songs.
         counts: For the quality report.
         rejected: Rows that were no songs, as JSON, the first of them.
+        filled: Fact → songs that got it from the metadata files.
     """
 
     spool: Spool
     counts: QualityCounts
     rejected: tuple[str, ...]
+    filled: Counter[str]
 
 
 def gather_scan(spool: Spool, max_rejected: int, max_bad_fraction: float | None) -> ScanResult:
@@ -183,6 +193,7 @@ def gather_scan(spool: Spool, max_rejected: int, max_bad_fraction: float | None)
     """
     counts = QualityCounts()
     rejected: list[str] = []
+    filled: Counter[str] = Counter()
     num_read: dict[str, int] = {}
     reasons: dict[str, dict[str, int]] = {}
     for chunk in spool.chunks:
@@ -190,6 +201,7 @@ def gather_scan(spool: Spool, max_rejected: int, max_bad_fraction: float | None)
         own = QualityCounts.from_state(note["counts"])
         counts.merge(own)
         rejected += note["rejected"][: max(0, max_rejected - len(rejected))]
+        filled.update(note["filled"])
         source = note["source"]
         num_read[source] = num_read.get(source, 0) + note["num_read"]
         for reason, count in own.rejected.tally.counts.items():
@@ -197,7 +209,7 @@ def gather_scan(spool: Spool, max_rejected: int, max_bad_fraction: float | None)
     for source, num in num_read.items():
         check_outcome(source, num, reasons.get(source, {}))
     _check_bad_fraction(sum(num_read.values()), reasons, max_bad_fraction)
-    return ScanResult(spool, counts, tuple(rejected))
+    return ScanResult(spool, counts, tuple(rejected), filled)
 
 
 def _check_bad_fraction(num_read: int, reasons: dict[str, dict[str, int]], allowed: float | None) -> None:

@@ -185,7 +185,7 @@ def _list_reasons(outcome: SampleOutcome) -> str:
         "in other languages": outcome.num_other_language,
         "duplicates": outcome.num_duplicates,
         "near-duplicates": outcome.num_near_duplicates,
-        "of other genres": outcome.num_other_genre,
+        "of another genre or without one": outcome.num_other_genre,
         "over the limit per artist": outcome.num_over_artist_limit,
         "more than their genre needs": outcome.num_over_quota,
     }

@@ -135,7 +135,7 @@ def _look_at_copies(report: QualityReport) -> Iterator[Advice]:
         yield Advice(
             _told(found.num_songs_shared, whole, "has|have words that stand under several artists"),
             "Covers, traditionals, or rows with the wrong artist: who sings them cannot be told from the words.",
-            "Look at the examples. If one name is plainly wrong, correct it in the source or with --metadata.",
+            "Look at the examples. If one name is plainly wrong, correct it in the source.",
             "duplicates",
             _share(found.num_songs_shared, whole),
         )
@@ -149,8 +149,8 @@ def _look_at_artists(report: QualityReport) -> Iterator[Advice]:
             f"{many:,} of {plural(found.num_artists, 'artist')} "
             + _agree(many, "has|have songs in three genres or more"),
             "Genres were given song by song, by whoever uploaded it: what the model is to learn is contradictory.",
-            "Look at the worst. A placeholder such as “Various Artists” is no artist; for the rest a genre for each "
-            "artist in a --metadata file helps.",
+            "Look at the worst. A placeholder such as “Various Artists” is no artist; for the rest correct the genres "
+            "in the source, or map both to one with read.genres.",
             "artists",
             _WEAK * _share(many, found.num_artists),
         )
