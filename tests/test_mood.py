@@ -26,8 +26,10 @@ def test_a_mood_is_found_with_words_that_stand_in_the_lyrics(mood: str) -> None:
 OTHERWISE = {
     "happy": "I was happy, but no joy is left and there's no fun\nand I am not happy now",
     "sad": "I'm not alone, the blue skies are the best\nand don't cry for me, no more tears to cry",
-    "angry": "I'm mad about you, it's damn good to be with you",
+    "angry": "I'm mad about you, it's damn good to be with you\n"
+    "Kill the lights, we're killing time, we hate nothing, we don't hate",
     "fearful": "I am not afraid, there is no fear, ain't afraid of the monsters you know",
+    "tender": "You never kissed me, I can't be gentle\nno darling, don't you hold me",
     "hopeful": "There is no hope and the new road to New York is free",
 }
 

@@ -23,13 +23,14 @@ weight fate;bear there;prayer care;word heard;bird word;blood mud;moon soon;tear
 singin bringin;knee sea;door floor;four more;street feet;sky high;bye goodbye;control soul;running gunning;blest rest;
 together weather;forever never;burn learn;truth youth;one sun;done won;come some;thumb come;friend end;rhyme time;
 climb time;caught thought;daughter water;laugh half;choir fire;believe receive;peace cease;shoes blues;luv above;
-tonite light;sorrow tomorrow;money honey;baby maybe;city pretty;heartache make;dream seem;butterfly sky;memory me"""
+tonite light;sorrow tomorrow;money honey;baby maybe;city pretty;dream seem;butterfly sky;memory me;
+borrow tomorrow;goodbye sky"""
 
 NO_RHYMES = """love move;home alone;cough though;food good;one bone;come home;night night;heart heart;lord word;
 have grave;said paid;done gone;were here;river over;rain rainbow;sing song;time mine;heaven forgiven;great meat;
 bear near;dead bead;blood food;daughter laughter;now know;heard beard;most lost;both moth;brow low;what that;
 warm farm;break freak;sew few;walking singing;cometh death;brightest nest;kingdom freedom;river forever;cold gone;
-bad back;dance hands;xqzt prrt"""
+low borrow;heartbreaker her;bad back;dance hands;xqzt prrt"""
 
 
 def split_pairs(text: str) -> list[tuple[str, str]]:

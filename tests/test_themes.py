@@ -60,7 +60,7 @@ def test_every_exception_concerns_a_word_of_its_theme(entries: Entries) -> None:
 
 
 def test_every_key_of_an_entry_is_known(entries: Entries) -> None:
-    known = {"about", "words", "weak", "phrases", "needs", "not", "secular", "sacred"}
+    known = {"about", "words", "weak", "phrases", "needs", "not", "secular", "sacred", "deniable"}
     assert all(entry.keys() <= known for entry in entries.values())
 
 
@@ -107,6 +107,7 @@ sea: {about: x, words: ocean wave, weak: blue deep salt, phrases: [by the sea], 
 night: {about: x, words: wave moon, phrases: [by the light], secular: moon}
 church: {about: x, words: altar hymn* psalm, weak: deep, phrases: [let us pray], sacred: true}
 days: {about: x, words: clock, weak: hour year, phrases: [long ago], needs: 3}
+fire: {about: x, words: ember flame ash, phrases: [burn for you], deniable: true, not: [no ash]}
 """
 
 
@@ -161,6 +162,30 @@ def test_secular_words_do_not_count_in_a_religious_song(evidence: Find) -> None:
     assert evidence("deep psalm") == {"church": {"psalm": 1, "deep": 0.25}}
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["not an ember", "never any flame", "there is no ember", "ain't got no flame", "nothing of an ash",
+     "no ash", "without an ember", "I don't burn for you", "you won't burn for you"],
+)  # fmt: skip
+def test_what_is_denied_shows_nothing(evidence: Find, line: str) -> None:
+    assert evidence(f"{line}\n{line}\n{line}") == {}
+    # It is one occurrence that is denied, not the word.
+    assert evidence(f"{line}\nember\nflame\nash")["fire"] == {"ember": 1, "flame": 1, "ash": 1}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["not a thing in the world but ember", "can't stop the ember", "never lose the ember", "ember not",
+     "can't be without ember", "oh no you ember", "the night is not\nember", "not that I ember"],
+)  # fmt: skip
+def test_a_negation_ends_with_its_line_its_clause_or_a_contrary(evidence: Find, line: str) -> None:
+    assert evidence(f"{line}\nflame")["fire"] == {"ember": 1, "flame": 1}
+
+
+def test_only_themes_that_can_be_denied_are(evidence: Find) -> None:
+    assert evidence("no ocean, no wave")["sea"] == {"ocean": 1, "wave": 0.5}
+
+
 AMBIGUOUS = {
     "love": "Oh my heart is beating fast as the engine\nMy heart, it pumps and my arms they ache",
     "heartbreak": "The valley lies in the morning sun\nThe village lies there, it lies the same as before",
@@ -169,13 +194,24 @@ AMBIGUOUS = {
     "faith": "Oh my god, I can't believe it\nGod knows I will not leave it",
     "friendship": "They say that we are just friends but we're more than friends",
     "freedom": "They gave it out for free and time flies when it's for free, for free",
+    "salvation": "I prayed in the church when I was young\n"
+    "He rose like a kite, wide open and free, with the power he paid for\n"
+    "He died in his debt, they wash the blood from his grave",
+    "war": "Kill the lights, we are killing time\nKill the lights, there's a battle of bands",
+    "heartbreak denied": "You never hurt me, no lies and no tears\nI don't miss you, not sorry, not jealous",
+    "love denied": "I don't love you, I never loved you\nno kiss from you, nothing of love",
     "divine love": "I love you, I love the way you hold my heart\nYour love is sweet and tender, dear",
 }
 
 
 @pytest.mark.parametrize("theme", AMBIGUOUS)
 def test_words_meant_otherwise_do_not_show_a_theme(theme: str) -> None:
-    assert theme not in [found.theme for found in find_themes(AMBIGUOUS[theme], 9)]
+    assert theme.removesuffix(" denied") not in [found.theme for found in find_themes(AMBIGUOUS[theme], 9)]
+
+
+def test_an_oath_is_no_faith() -> None:
+    assert find_themes("Jesus Christ, what is that?\nHell yeah, oh what the hell") == []
+    assert find_themes("Jesus Christ is here, and that is what we know")[0].theme == "faith"
 
 
 MEANT = {
@@ -186,6 +222,7 @@ MEANT = {
     "faith": "I fell on my knees and I prayed to the Lord\nand I had faith in Jesus",
     "friendship": "A friend like you, the best of friends\nyou have my back",
     "freedom": "Break these chains and set me free, I'm free",
+    "salvation": "The sinner is redeemed by the blood\nHe died on the cross for me",
     "divine love": "Jesus loves me, this I know\nFor the Bible tells me so, God so loved the world, O praise",
     "praise": "Praise the Lord, his glory and his throne\nHallelujah to the King",
     "christmas": "In the manger the child was born in Bethlehem\nNoel, Noel",

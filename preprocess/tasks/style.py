@@ -13,6 +13,11 @@ _MOST_TELLING = 6
 _MIN_RATIO = 0.1
 _MIN_VARIETY = 0.05
 _MIN_SHARE = 0.15
+"""By how much the shares of the artist's and of the genre's songs differ, where they do."""
+
+_MIN_SONGS = 3
+_MIN_PART = 3
+"""A trait is in `_MIN_SONGS` of the artist's songs at least, and in one of `_MIN_PART`."""
 
 
 def answer_style(facts: Facts, draw: Draw) -> Answer | None:
@@ -58,8 +63,7 @@ def traits(comparison: Comparison) -> Iterator[str]:
     if abs(own.words_per_line / max(0.1, genre.words_per_line) - 1) >= _MIN_RATIO:
         longer = "longer" if own.words_per_line > genre.words_per_line else "shorter"
         yield f"their lines are {longer}, {own.words_per_line:.1f} words (genre: {genre.words_per_line:.1f})"
-    chorus = own.num_with_chorus / own.num_songs - genre.num_with_chorus / genre.num_songs
-    if abs(chorus) >= _MIN_SHARE:
+    if marks(own.num_with_chorus, own.num_songs, genre.num_with_chorus, genre.num_songs):
         inside = share_of(own.num_with_chorus, own.num_songs)
         yield f"{inside} (genre: {share_of(genre.num_with_chorus, genre.num_songs)}) have a chorus"
     if abs(own.distinct_share - genre.distinct_share) >= _MIN_VARIETY:
@@ -67,11 +71,14 @@ def traits(comparison: Comparison) -> Iterator[str]:
         shares = f"{100 * own.distinct_share:.0f}% different (genre: {100 * genre.distinct_share:.0f}%)"
         yield f"their words are {more} varied, {shares}"
     for name, share in _shares(own, genre):
-        if (
-            abs(share.inside / max(1, own.num_english) - share.outside / max(1, genre.num_english))
-            >= _MIN_SHARE
-        ):
+        if marks(share.inside, own.num_english, share.outside, genre.num_english):
             yield f"{figures(comparison, share)} have {name}"
+
+
+def marks(inside: int, num_own: int, outside: int, num_genre: int) -> bool:
+    """Whether a trait marks an artist: in songs enough, and in a larger share of them than of the genre's."""
+    is_frequent = inside >= max(_MIN_SONGS, num_own / _MIN_PART)
+    return is_frequent and inside / num_own - outside / max(1, num_genre) >= _MIN_SHARE
 
 
 def _shares(own: Group, genre: Group) -> Iterator[tuple[str, Share]]:
