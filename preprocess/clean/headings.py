@@ -55,7 +55,7 @@ _QUALIFIED = re.compile(
 _NAMED_FIRST = re.compile(rf".{{1,60}}?(?:\s[-–—|]|:|\()\s*{_WORD}(?![^\W\d_]){_NUMBER}\s*\)?", re.IGNORECASE)
 _BARE = re.compile(
     rf"(?P<open>[(*~={{<_–—-]+ ?)?(?P<word>{_PLAIN})(?![^\W\d_]){_NUMBER}\s*(?P<repeat>{_REPEAT})?(?P<colon>:)?"
-    r" ?(?P<close>[)*~=}>_–—\]-]*)(?P<colon2>:)?",
+    rf" ?(?P<close>[)*~=}}>_–—\]-]*)(?P<colon2>:)?(?: ?(?P<repeat2>{_REPEAT}))?",
     re.IGNORECASE,
 )
 _IN_PARENTHESES = re.compile(
@@ -154,7 +154,7 @@ def _find_heading(inside: str) -> _Heading | None:
 
 def _is_marked(bare: re.Match[str], line: str, starts_stanza: bool) -> bool:
     """Whether a bare section word is visibly a heading and not a word that is sung."""
-    marks = ("number", "open", "repeat", "colon", "colon2")
+    marks = ("number", "open", "repeat", "colon", "colon2", "repeat2")
     return any(bare[mark] for mark in marks) or line.isupper() or (starts_stanza and line[:1].isupper())
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from preprocess.clean.formats import is_quoted_dialogue, is_recipe, is_screenplay, is_source_code
 from preprocess.clean.sung import SungText
 from preprocess.schema import Song
 
@@ -102,6 +103,10 @@ def is_no_song(song: Song, sung: SungText) -> bool:
     """
     bar = MISC_BAR if (song.tag or "").strip().lower() == "misc" else SONG_BAR
     lines = sung.lines
+    if is_source_code(sung.text, lines) or is_recipe(sung.text, lines):
+        return True
+    if bar is MISC_BAR and (is_screenplay(lines) or is_quoted_dialogue(lines)):
+        return True
     num_words = _count_words(sung)
     mean = num_words / len(lines)
     if len(lines) >= _MIN_LIST_LINES and _is_enumeration(sung, mean):

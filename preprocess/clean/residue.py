@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import re
 
+from preprocess.clean.whole_lines import remove_cut_lines, remove_whole_lines
+
 _LANGUAGES = (
     "English|Español|Português(?: do Brasil)?|Français|Deutsch|Italiano|Türkçe|Polski|Русский|Українська|日本語|한국어"
     "|中文|简体中文|繁體中文|العربية|فارسی|עברית|Nederlands|Svenska|Dansk|Norsk|Suomi|Čeština|Slovenčina|Slovenščina"
@@ -21,11 +23,12 @@ _LANGUAGES = (
     "|Հայերեն|Shqip|Íslenska|Filipino|Tagalog|Afrikaans|Esperanto|Latina|Gaeilge|Cymraeg|Македонски|Bosanski"
     "|Беларуская|Oʻzbekcha|Kiswahili|اردو|தமிழ்|Romanization|Romanized"
 )
+_CONTRIBUTORS = r"\d[\d.,]*K?\+? Contributors?"
 _HEAD = re.compile(
     r"\A\s*(?:"
-    r"\d+ Contributors?[^\n]{0,1200}?Lyrics"
+    rf"{_CONTRIBUTORS}[^\n]{{0,1200}}?Lyrics"
     rf"|Translations?\s*(?:(?:{_LANGUAGES})\s*)+(?:[^\n]{{0,120}}?Lyrics(?=\[|\n|[A-Z])|(?=\n)|\Z)"
-    r"|\d+ Contributors?(?=\n)"
+    rf"|{_CONTRIBUTORS}(?=\n|Translations?|\Z|[^\n]{{0,1500}}?(?:…|\.\.\.) ?Read More)"
     r"|[^\n\[\]]{1,100} Lyrics(?=\[|\n))"
 )
 _TRANSLATION_LINES = re.compile(rf"\A\s*Translations?\s*\n(?:(?:{_LANGUAGES})\s*\n)+")
@@ -55,6 +58,7 @@ _CREDIT_LINE = re.compile(
     r"|(?:作词|作曲|编曲|作詞|編曲|填词|填詞|词曲|詞曲|词|詞|曲|制作人|製作人|监制|監製|混音|录音|錄音|和声|和聲|吉他|母带"
     r"|出品|原唱|演唱|작사|작곡|편곡)\s*[:：／/].{1,100}"
     r"|\*{3,} ?this lyrics is not for commercial use ?\*{3,}|\(\d{13}\)"
+    r"|submitted by .{1,100}|copyright (?:by|holders?)\b.{0,200}|read more at .{1,100}"
     r"|thanks to .{1,80} for (?:correcting|adding|sending|submitting)(?: \w+)? (?:these )?lyrics\W*|submit corrections"
     r")",
     re.IGNORECASE,
@@ -94,7 +98,7 @@ def remove_residue(text: str, title: str | None = None) -> str:
             cleaned = _LIKE_LINE.sub(_break_between, cleaned)
     if any(hint in cleaned for hint in _UNHEARD_HINTS):
         cleaned = _UNHEARD.sub("", _UNHEARD_LINE.sub("", cleaned))
-    return _remove_credits(cleaned)
+    return remove_cut_lines(remove_whole_lines(_remove_credits(cleaned)))
 
 
 def _remove_head(text: str, title: str | None) -> str:
