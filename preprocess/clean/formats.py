@@ -72,7 +72,7 @@ def is_source_code(text: str, lines: Sequence[str]) -> bool:
 
 def is_recipe(text: str, lines: Sequence[str]) -> bool:
     """Whether a line heads ingredients, and measures, a method, or nothing that returns goes with it."""
-    if "ngredients" not in text and "NGREDIENTS" not in text:
+    if "ngredients" not in text:
         return False
     heads = [line for line in lines if _INGREDIENTS.fullmatch(line)]
     if not heads:

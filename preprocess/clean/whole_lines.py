@@ -34,10 +34,11 @@ _CHORD = rf"{_NOTE}(?:m|maj|min|sus|dim|aug|add)?\d*(?:(?:sus|add|maj)\d+)?(?:/{
 _CHORD_TOKEN = re.compile(_CHORD)
 # How such lines begin, in one expression that begins with a letter: the only thing that most texts are asked.
 _HINT = re.compile(
-    r"\n *(?:[-\u2013\u2014_=~*]{2}|\u00a9|[(*{]+ ?(?i:repeat|instr|solo|[a-z ]{4,20} solo)"
-    r"|[Rr](?i:epeat |ead (?:more|the full lyrics) at)|[Cc](?i:apo[ :\d]|opyright)|<?(?:http|www\.)"
-    r"|[Ss](?i:ubmitted by)|[Tt](?i:ranscribed by|abs? submitted|abbed tr)|[Ll](?i:yrics (?:submitted|transcribed))"
-    rf"|[Cc](?i:hords (?:submitted|transcribed))|[| ]*{_CHORD}[ |]+{_CHORD}(?=[\s|]|\Z))"
+    r"\n(?:[-\u2013\u2014_=~*]{2}|\u00a9|[(*{] ?(?i:repeat|instr|solo|[a-z ]{4,20} solo)"
+    r"|R(?:epeat |ead |E)|r(?:epeat |ead m)|C(?:apo[ :\d]|opyright|hords [st]|OPY|APO)"
+    r"|c(?:apo[ :\d]|opyright|hords [st])|<?(?:http|www\.)|S(?:ubmitted|UBM)|submitted"
+    r"|T(?:ranscribed|abs? s|abbed|RANS)|t(?:ranscribed|abs? s|abbed)|[Ll]yrics [st]"
+    rf"|[| ]*{_CHORD}[ |]+{_CHORD}(?=[\s|]|\Z))"
 )
 # What stands between chords: bars, and how often they are played.
 _BETWEEN_CHORDS = re.compile(r"[|-]+|\(?(?:x\d{1,2}|\d{1,2}x)\)?|N\.?C\.?")
