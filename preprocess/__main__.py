@@ -22,7 +22,7 @@ from preprocess.check.inspect import (
     print_row,
     print_task,
 )
-from preprocess.check.verify import print_report, verify_dataset
+from preprocess.check.verify import find_damage, print_report, refuse_damage
 from preprocess.choose.outcome import print_outcome
 from preprocess.corpus import Length, Shape, generate_songs, write_corpus
 from preprocess.errors import ConfigError
@@ -204,11 +204,9 @@ def inspect(
 @exit_on_user_error
 def verify(folder: Path, json_: Json = False) -> None:
     """Check a data set: hashes, counts, masks, trees, tokenizer, splits."""
-    report = verify_dataset(folder)
-    if json_:
-        print_json(report.to_dict())
-    else:
-        print_report(report, make_console())
+    report = find_damage(folder)
+    print_json(report.to_dict()) if json_ else print_report(report, make_console())
+    refuse_damage(report)
 
 
 @app.command()

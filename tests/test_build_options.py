@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -321,3 +322,94 @@ def test_the_quality_command_writes_its_page(genius: Path, tmp_path: Path) -> No
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
     assert "genius.csv" in page
+
+
+def test_songs_that_are_alike_only_when_they_are_cut_do_not_cross(
+    songs: list[Song], tokenizer_file: Path, tmp_path: Path
+) -> None:
+    # Pairs that share their beginning and part ways after it: only what fits the row is the same.
+    pairs = [
+        {**_row(one), "id": f"{place}-{half}", "lyrics": f"{one.lyrics}\n\n{other.lyrics}\n\n{third.lyrics}"}
+        for place in range(60)
+        for half, one, other, third in (
+            (0, songs[place], songs[100 + place], songs[200 + place]),
+            (1, songs[place], songs[300 + place], songs[400 + place]),
+        )
+    ]
+    write_table(tmp_path / "songs.csv", pairs)
+    cut = ("--set", "encode.max_lyrics_tokens=60", "--set", "sample.near_duplicates=false")
+    built = build(
+        tmp_path / "songs.csv", tmp_path / "data", tokenizer_file, *cut, "--set", "sample.eval_fraction=0.2"
+    )
+    assert built.exit_code == 0, built.output
+    assert read_manifest(tmp_path / "data").extra["crossing_songs_left_out"] > 5
+    assert verify_dataset(tmp_path / "data").ok
+
+
+def test_what_leaves_nothing_to_train_on_is_told_and_nothing_is_written(
+    songs: list[Song], tokenizer_file: Path, tmp_path: Path
+) -> None:
+    write_table(tmp_path / "songs.csv", [{"lyrics": song.lyrics} for song in songs[:40]])
+    no_task = build(tmp_path / "songs.csv", tmp_path / "data", tokenizer_file, "--set", "tasks=[artist]")
+    assert no_task.exit_code == 4
+    assert "no training example is left" in no_task.output
+    no_song = build(
+        tmp_path / "songs.csv", tmp_path / "data", tokenizer_file, "--set", "clean.min_chars=4999"
+    )
+    assert no_song.exit_code == 4
+    assert "cleaning dropped every song: too short (40)" in no_song.output
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [("return 1 / 0", "ZeroDivisionError"), ("return 'a text'", "gave str")],
+)
+def test_a_users_task_that_fails_is_named(
+    genius: Path, tokenizer_file: Path, tmp_path: Path, body: str, told: str
+) -> None:
+    path = tmp_path / "mine.py"
+    head = "from preprocess.tasks.task import Task\n\n\ndef answer(facts, draw):\n    "
+    path.write_text(f"{head}{body}\n\n\nTASK = Task('mine', ('What?',), '', answer)\n", encoding="utf-8")
+    # Named by its file alone, it is asked beside the others.
+    more = ("--set", f"task_files=[{path}]", "--set", "sample.songs_per_genre=5")
+    failed = build(genius, tmp_path / "data", tokenizer_file, *more)
+    assert failed.exit_code == 2
+    assert "task 'mine'" in failed.output
+    assert told in failed.output
+
+
+def test_folders_that_hold_one_another_are_refused(
+    genius: Path, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    inside = build(genius.parent, genius.parent / "data", tokenizer_file)
+    cache = build(genius, tmp_path / "data", tokenizer_file, "--cache", tmp_path / "data" / "cache")
+    root = build(genius, Path("/"), tokenizer_file)
+    for result, words in ((inside, "lies in --input"), (cache, "--cache"), (root, "--output /")):
+        assert result.exit_code == 2, result.output
+        assert words in result.output
+
+
+def test_a_folder_of_the_users_beside_the_output_is_not_touched(
+    genius: Path, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    small = ("--set", "sample.songs_per_genre=5")
+    assert build(genius, tmp_path / "data", tokenizer_file, *small).exit_code == 0
+    shutil.copytree(tmp_path / "data", tmp_path / "data.old")
+    before = digest(tmp_path / "data.old")
+    for more in ((), ("--overwrite",)):
+        assert build(genius, tmp_path / "data", tokenizer_file, *small, *more).exit_code == 0
+        assert digest(tmp_path / "data.old") == before
+
+
+def test_a_damaged_data_set_is_shown_as_a_table_and_as_json(
+    genius: Path, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    assert (
+        build(genius, tmp_path / "data", tokenizer_file, "--set", "sample.songs_per_genre=5").exit_code == 0
+    )
+    (tmp_path / "data" / "labels.json").write_text("{}", encoding="utf-8")
+    shown, told = run("verify", tmp_path / "data"), run("verify", tmp_path / "data", "--json")
+    assert (shown.exit_code, told.exit_code) == (4, 4)
+    assert "files" in shown.output
+    assert json.loads(told.stdout)["checks"]["files"]["found"] == 1

@@ -109,5 +109,7 @@ class BuildConfig(Settings):
     def scan_settings(self) -> dict[str, Any]:
         """The settings that decide what the first stage leaves."""
         dumped = self.model_dump(mode="json")
-        read = {name: value for name, value in dumped["read"].items() if name != "max_bad_fraction"}
+        # The files' content is in the key by itself; their names would only part what is the same.
+        apart = {"max_bad_fraction", "metadata", "genres"}
+        read = {name: value for name, value in dumped["read"].items() if name not in apart}
         return {"read": read, "clean": dumped["clean"]}

@@ -29,6 +29,7 @@ from preprocess.build.workers import Workers
 from preprocess.check.frame import hash_prompt
 from preprocess.choose.outcome import SampleOutcome
 from preprocess.choose.sample import Choice, choose_songs
+from preprocess.errors import DataError
 from preprocess.manifest import Manifest, SplitInfo, read_manifest, write_manifest
 from preprocess.quality.findings import find_all
 from preprocess.quality.overview import QualityReport
@@ -107,17 +108,19 @@ def build_dataset(
         NoSpaceError: The disk is full.
         PreflightError: Another build is writing there.
     """
+    tasks = load_tasks(config.tasks, config.task_files)
+    config = config.model_copy(update={"tasks": tuple(task.name for task in tasks)})
     encoder = make_encoder(config, open_tokenizer(tokenizer_source, config))
-    load_tasks(config.tasks, config.task_files)
     with open_output(output) as folder, Workers(num_workers, folder.building) as workers:
         folder.check(overwrite=True)
-        check_inputs([*paths, *config.read.metadata], output)
+        check_inputs([*paths, *config.read.metadata], output, cache)
         inputs = open_inputs(paths, config)
         key = make_key(
             {
                 "inputs": inputs.fingerprints,
                 "config": config.model_dump(mode="json"),
                 "tokenizer": [_name_of(tokenizer_source), encoder.tokenizer.sha256],
+                "prompt": [encoder.prompt.name, hash_prompt(encoder.prompt)],
             }
         )
         if not overwrite and folder.key() == key:
@@ -149,6 +152,14 @@ def _name_of(source: str) -> str:
 
 def _choose(build: _Build, scanned: ScanResult) -> tuple[Choice, QualityReport]:
     """Which songs are taken, and the quality report. The columns of all songs are held only here."""
+    if not len(scanned.spool):
+        dropped = ", ".join(
+            f"{reason} ({count:,})" for reason, count in scanned.counts.dropped.tally.ranked()
+        )
+        raise DataError(
+            f"cleaning dropped every song: {dropped}. Look at some with `python -m preprocess quality`, or loosen the "
+            "limits under clean"
+        )
     columns = read_columns(scanned.spool)
     sample = build.config.sample
     choice = choose_songs(columns, sample, build.config.seed)
@@ -170,6 +181,12 @@ def _write(build: _Build, scanned: ScanResult, choice: Choice, quality: QualityR
         counts.merge(split.counts)
     build.encoder.counts = counts
     check_row_length(build.encoder, sum(len(split.owners) for split in groups.values()))
+    if "train" not in groups or not len(groups["train"].owners):
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in counts.dropped.most_common())
+        raise DataError(
+            f"no training example is left: {len(selection.crossing):,} songs are copies of evaluation songs; "
+            f"{reasons or 'none was dropped while encoding'}. Take more songs, other tasks, or fewer evaluation songs"
+        )
     data = build.folder.start()
     splits = {
         name: write_rows(data / name, split, selection.order[name], config)
@@ -194,7 +211,8 @@ def _write(build: _Build, scanned: ScanResult, choice: Choice, quality: QualityR
             "config": config.model_dump(mode="json"),
             "encoding": counts.to_state(),
             "filled_from_metadata": dict(sorted(scanned.filled.items())),
-            "crossing_songs_left_out": len(selection.crossing),
+            "crossing_songs_left_out": len(selection.crossing)
+            + sum(split.num_crossing for split in groups.values()),
             "tokenizer_path": build.encoder.tokenizer.fast_path,
             "versions": library_versions(),
             "files": files,

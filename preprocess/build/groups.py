@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from preprocess.build.labels import LABELLED
 from preprocess.build.pieces import Piece
 from preprocess.build.progress import Advance, show_progress
 from preprocess.build.workers import Workers
+from preprocess.choose.crossing import CrossingIndex
 from preprocess.prompt import find_format
 from preprocess.schema import Example, Int64Array, Song
 from preprocess.tasks.instruct import load_tasks, make_examples_batch
@@ -67,15 +68,30 @@ class _Asker:
     encoder: SongEncoder
     tasks: tuple[Task, ...]
     corpus: CorpusStatistics
+    held_out: CrossingIndex
+
+    def find_crossing(self, encoded: Sequence[EncodedSong]) -> set[int]:
+        """Places of the songs whose lyrics, as they are encoded, are those of a held-out song: cut, they may be."""
+        if not len(self.held_out):
+            return set()
+        lyrics = ((str(place), song.song.lyrics) for place, song in enumerate(encoded))
+        return {int(found.train_id) for found in self.held_out.search(lyrics)}
 
     def make_examples(self, songs: Sequence[Song], *, unseen: bool) -> list[list[Example]]:
         tasks = [task for task in self.tasks if not (unseen and task.name in ARTIST_TASKS)]
         return make_examples_batch(songs, tasks=tasks, seed=self.config.seed, corpus=self.corpus)
 
 
-def _make_asker(config: BuildConfig, tokenizer: TextTokenizer, corpus: CorpusStatistics) -> _Asker:
+def _make_asker(
+    config: BuildConfig,
+    tokenizer: TextTokenizer,
+    corpus: CorpusStatistics,
+    held_out: tuple[tuple[str, str], ...],
+) -> _Asker:
     encoder = make_encoder(config, tokenizer)
-    return _Asker(config, encoder, tuple(load_tasks(config.tasks, config.task_files)), corpus)
+    return _Asker(
+        config, encoder, tuple(load_tasks(config.tasks, config.task_files)), corpus, CrossingIndex(held_out)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +120,7 @@ class SplitGroups:
         counts: What encoding did.
         labels: Task → name → songs that are asked for it.
         songs: The songs, of a held-out split.
+        num_crossing: Songs left out because their lyrics, cut to fit, are those of a held-out song.
     """
 
     paths: tuple[Path, ...]
@@ -111,6 +128,7 @@ class SplitGroups:
     counts: EncodeCounts
     labels: Mapping[str, Counter[str]]
     songs: tuple[KeptSong, ...]
+    num_crossing: int
 
 
 def encode_splits(
@@ -138,26 +156,36 @@ def encode_splits(
     """
     total = sum(len(piece.indices) for pieces in splits.values() for piece in pieces)
     with show_progress(console, "encoding", total) as advance:
-        jobs = list(_list_jobs(splits, folder, advance))
-        if jobs:
+        jobs = {name: list(_list_jobs(name, pieces, folder, advance)) for name, pieces in splits.items()}
+        corpus = make_corpus() if any(jobs.values()) else None
+        if corpus is not None:
             tokenizer.prepare()  # once here, not in each worker
-            make_state = partial(_make_asker, config, tokenizer, make_corpus())
-            for num_songs in workers.run(_encode_piece, jobs, make_state):
-                advance(num_songs)
-    return {name: _gather_split(pieces, _list_paths(name, pieces, folder)) for name, pieces in splits.items()}
+        # Held-out songs first: what they are when they are cut to fit must not be trained on.
+        order = sorted(splits, key=lambda name: (name == "train", name))
+        groups: dict[str, SplitGroups] = {}
+        for name in order:
+            lyrics = tuple(
+                (kept.song.id, kept.song.lyrics) for split in groups.values() for kept in split.songs
+            )
+            if jobs[name]:
+                assert corpus is not None
+                make_state = partial(_make_asker, config, tokenizer, corpus, lyrics)
+                for num_songs in workers.run(_encode_piece, jobs[name], make_state):
+                    advance(num_songs)
+            groups[name] = _gather_split(splits[name], _list_paths(name, splits[name], folder))
+    return {name: groups[name] for name in splits}
 
 
 def _list_paths(split: str, pieces: Sequence[Piece], folder: Path) -> list[Path]:
     return [folder / f"{split}-{piece.number:06d}.arrow" for piece in pieces]
 
 
-def _list_jobs(splits: Mapping[str, Sequence[Piece]], folder: Path, advance: Advance) -> Iterator[_Job]:
-    for name, pieces in splits.items():
-        for piece, path in zip(pieces, _list_paths(name, pieces, folder), strict=True):
-            if path.is_file():
-                advance(len(piece.indices))
-            else:
-                yield _Job(name, piece, path)
+def _list_jobs(name: str, pieces: Sequence[Piece], folder: Path, advance: Advance) -> Iterator[_Job]:
+    for piece, path in zip(pieces, _list_paths(name, pieces, folder), strict=True):
+        if path.is_file():
+            advance(len(piece.indices))
+        else:
+            yield _Job(name, piece, path)
 
 
 def _encode_piece(asker: _Asker, job: _Job) -> int:
@@ -166,9 +194,15 @@ def _encode_piece(asker: _Asker, job: _Job) -> int:
     encoder = asker.encoder
     encoder.counts = EncodeCounts()
     encoded = encoder.encode_songs(songs, partial(asker.make_examples, unseen=job.split == "eval_unseen"))
+    crossing = asker.find_crossing(encoded)
+    encoded = [
+        replace(song, groups=[], asked=frozenset()) if place in crossing else song
+        for place, song in enumerate(encoded)
+    ]
     kept = [] if job.split == "train" else [place for place, song in enumerate(encoded) if song.groups]
     note = {
         "counts": encoder.counts.to_state(),
+        "num_crossing": len(crossing),
         "groups_of_songs": [len(song.groups) for song in encoded],
         "labels": {task: _count_labels(encoded, task) for task in LABELLED if task in asker.config.tasks},
         "songs": [_describe(place, encoded[place]) for place in kept],
@@ -190,6 +224,7 @@ def _gather_split(pieces: Sequence[Piece], paths: Sequence[Path]) -> SplitGroups
     counts = EncodeCounts()
     labels: dict[str, Counter[str]] = {}
     songs: list[KeptSong] = []
+    num_crossing = 0
     owners = [np.zeros(0, np.int64)]
     for piece, path in zip(pieces, paths, strict=True):
         note = GroupFile(path).note
@@ -197,8 +232,9 @@ def _gather_split(pieces: Sequence[Piece], paths: Sequence[Path]) -> SplitGroups
         for task, own in note["labels"].items():
             labels.setdefault(task, Counter()).update(own)
         songs += [_kept(piece, **value) for value in note["songs"]]
+        num_crossing += note["num_crossing"]
         owners.append(np.repeat(piece.indices, note["groups_of_songs"]))
-    return SplitGroups(tuple(paths), np.concatenate(owners), counts, labels, tuple(songs))
+    return SplitGroups(tuple(paths), np.concatenate(owners), counts, labels, tuple(songs), num_crossing)
 
 
 def _kept(piece: Piece, place: int, song: dict[str, Any], asked: list[str]) -> KeptSong:

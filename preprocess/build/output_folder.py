@@ -4,8 +4,8 @@
       lock           held while a build runs
       work/          what finished stages left; see `Work`
       data/          the data set that is being written
+      old/           the old data set, for the moment between the two renames and while its files are removed
     DIR            the data set: the old one until the new one is whole
-    DIR.old        the old one, for the moment between the two renames and while its files are removed
 
 Nothing is removed but an unfinished build and the files of a data set that its manifest names.
 """
@@ -69,9 +69,13 @@ class OutputFolder:
     def __init__(self, output: Path) -> None:
         self.output = output
         self.place = output.resolve()
-        self.old, self.building = (
-            self.place.with_name(self.place.name + end) for end in (".old", ".building")
-        )
+        if not self.place.name:
+            raise ConfigError(
+                f"--output {output} is no folder that a data set could replace; name one below it"
+            )
+        self.building = self.place.with_name(self.place.name + ".building")
+        self.old = self.building / "old"
+        self.is_done = False
         self.data = self.building / "data"
         self.work = Work(self.building / "work")
 
@@ -124,6 +128,7 @@ class OutputFolder:
         except OSError as error:
             raise no_space(self.output, error) from error
         self.discard()
+        self.is_done = True
 
     def discard(self) -> None:
         """Remove the unfinished build."""
@@ -156,8 +161,27 @@ def open_output(output: Path) -> Iterator[OutputFolder]:
             folder.mend()
             yield folder
         finally:
-            if not folder.has_work():
+            if not folder.is_done and not folder.has_work():
                 folder.discard()
+
+
+@contextmanager
+def hold_cache(folder: Path) -> Iterator[None]:
+    """Keep other builds out of a cache folder while this one fills it.
+
+    Raises:
+        PreflightError: Another build is at it.
+        NoSpaceError: The disk is full.
+        DataError: The folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("wb")
+    except OSError as error:
+        raise no_space(folder, error) from error
+    with lock:
+        _hold(lock, folder)
+        yield
 
 
 def _hold(lock: BinaryIO, output: Path) -> None:
@@ -173,24 +197,42 @@ def _hold(lock: BinaryIO, output: Path) -> None:
             raise
 
 
-def check_inputs(paths: Iterable[str | Path], output: Path) -> None:
-    """Refuse to read songs out of the folder that is to be written.
+def check_inputs(paths: Iterable[str | Path], output: Path, cache: Path | None) -> None:
+    """Refuse to read songs out of the folders that are written, and folders that hold one another.
 
     Args:
         paths: Files, folders, glob patterns; hub ids are passed over.
-        output: The folder.
+        output: Where the data set goes.
+        cache: Where cleaned songs are kept, or None.
 
     Raises:
-        ConfigError: One of the files lies in it.
+        ConfigError: A source lies in a folder that is written, or the other way round.
         DataError: A path matches nothing.
     """
     place = output.resolve()
-    files = find_files(path for path in paths if not is_hub_id(path))
-    inside = [file for file in files if file.resolve().is_relative_to(place)]
-    if inside:
-        raise ConfigError(
-            f"--input {inside[0]} lies in --output {output}, which the build writes; name another output folder"
-        )
+    building = place.with_name(place.name + ".building")
+    written = {"--output": place, "the unfinished build": building}
+    if cache is not None:
+        for other in (place, building):
+            if cache.resolve().is_relative_to(other):
+                raise ConfigError(
+                    f"--cache {cache} lies in {other}, which the build replaces; name another folder"
+                )
+        written["--cache"] = cache.resolve()
+    local = [path for path in paths if not is_hub_id(path)]
+    for file in find_files(local):
+        for name, folder in written.items():
+            if file.resolve().is_relative_to(folder):
+                raise ConfigError(
+                    f"--input {file} lies in {name} {folder}, which the build writes; name another folder"
+                )
+    for path in map(Path, local):
+        for name, folder in written.items():
+            if path.is_dir() and folder.is_relative_to(path.resolve()):
+                raise ConfigError(
+                    f"{name} {folder} lies in --input {path}: the next build would read the files of this one. Name a "
+                    "folder elsewhere, or the song files themselves"
+                )
 
 
 def _restore(place: Path, old: Path) -> None:

@@ -18,7 +18,15 @@ from preprocess.manifest import Manifest, list_side_files, read_manifest
 from preprocess.prompt import FormatName, PromptFormat, find_format
 from preprocess.tokenizer import load_tokenizer
 
-__all__ = ["CHECKS", "MAX_FINDINGS_KEPT", "VerifyReport", "find_damage", "print_report", "verify_dataset"]
+__all__ = [
+    "CHECKS",
+    "MAX_FINDINGS_KEPT",
+    "VerifyReport",
+    "find_damage",
+    "print_report",
+    "refuse_damage",
+    "verify_dataset",
+]
 
 
 def verify_dataset(folder: Path, on_rows: OnRows | None = None) -> VerifyReport:
@@ -32,13 +40,22 @@ def verify_dataset(folder: Path, on_rows: OnRows | None = None) -> VerifyReport:
         DataError: Something is wrong; the message gives the first findings.
     """
     report = find_damage(folder, on_rows)
+    refuse_damage(report)
+    return report
+
+
+def refuse_damage(report: VerifyReport) -> None:
+    """Refuse a data set in which something is wrong.
+
+    Raises:
+        DataError: Something is; the message gives the first findings.
+    """
     if not report.ok:
         first = "\n".join(f"  {finding}" for finding in report.findings[:5])
         raise DataError(
-            f"{folder}: {report.num_found.total()} findings; the data set is not what was built. The first:\n"
+            f"{report.folder}: {report.num_found.total()} findings; the data set is not what was built. The first:\n"
             f"{first}\nCopy it again or build it again"
         )
-    return report
 
 
 def find_damage(folder: Path, on_rows: OnRows | None = None) -> VerifyReport:

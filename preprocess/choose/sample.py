@@ -30,6 +30,9 @@ from preprocess.settings import Settings
 
 _QUALITY_STEP = 0.1
 
+MAX_BY_FRACTION = 10_000
+"""Songs that a fraction sets aside at most: they are held in memory to be looked for among the training songs."""
+
 
 class SampleConfig(Settings):
     """How many songs of what kind are taken."""
@@ -71,7 +74,7 @@ class SampleConfig(Settings):
     """Within a genre give each language songs by the square root of what it has, instead of as they come."""
 
     eval_fraction: float = Field(default=0.05, ge=0, lt=1)
-    """Part of the taken songs that is set aside for evaluation, the same in every genre."""
+    """Part of the taken songs that is set aside for evaluation, the same in every genre; at most 10,000 songs."""
 
     eval_songs: int | None = Field(default=None, ge=0)
     """Number of songs set aside for evaluation, in place of `eval_fraction`."""
@@ -80,7 +83,8 @@ class SampleConfig(Settings):
     """A song is set aside only if so many songs of its artist, when known, stay in training."""
 
     eval_unseen_fraction: float = Field(default=0.02, ge=0, lt=1)
-    """Part of the taken songs that is set aside with all songs of their artists: nothing of these is in training."""
+    """Part of the taken songs that is set aside with all songs of their artists: nothing of these is in training; at
+    most 10,000 songs."""
 
     eval_unseen_songs: int | None = Field(default=None, ge=0)
     """Number of songs set aside with their artists, in place of `eval_unseen_fraction`."""
@@ -280,4 +284,4 @@ def _split(
 
 
 def _number(num_taken: int, number: int | None, fraction: float) -> int:
-    return round(num_taken * fraction) if number is None else number
+    return min(round(num_taken * fraction), MAX_BY_FRACTION) if number is None else number

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from preprocess.clean.leaks import names
+from preprocess.errors import ConfigError
 from preprocess.measure.song import Measures, measure_song
 from preprocess.schema import Example, Song
-from preprocess.tasks.load import DEFAULT_TASKS, find_task, load_tasks
+from preprocess.tasks.load import DEFAULT_TASKS, OWN_TASKS, find_task, load_tasks
 from preprocess.tasks.statistics import CorpusStatistics
-from preprocess.tasks.task import NUM_SIMILAR, Draw, Facts, Task
+from preprocess.tasks.task import NUM_SIMILAR, Answer, Draw, Facts, Task
 
 __all__ = [
     "DEFAULT_TASKS",
@@ -94,16 +95,33 @@ def _make(facts: Facts, tasks: Iterable[Task], seed: int) -> list[Example]:
 def _make_example(task: Task, facts: Facts, seed: int) -> Example | None:
     draw = Draw(seed, facts.song.id, task.name)
     first = draw.below(len(task.questions))
-    answer = task.answer(facts, draw)
+    answer, introduction = _ask(task, facts, draw)
     if answer is None:
         return None
     for text in task.questions[first:] + task.questions[:first]:
-        instruction = task.introduce(facts) + text
+        instruction = introduction + text
         example = Example(task.name, instruction, answer.text, answer.label, task.with_lyrics)
         # An artist called "Song" would stand in most phrasings by chance.
         if not leaks_label(example):
             return example
     return None
+
+
+def _ask(task: Task, facts: Facts, draw: Draw) -> tuple[Answer | None, str]:
+    """The answer and what the question states before it; a task of the user's may fail, and is told by its name."""
+    if task.name in OWN_TASKS:
+        return task.answer(facts, draw), task.introduce(facts)
+    try:
+        answer, introduction = task.answer(facts, draw), task.introduce(facts)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"task {task.name!r} failed on song {facts.song.id!r}: {reason}") from error
+    if not isinstance(answer, Answer | None) or not isinstance(introduction, str):
+        raise ConfigError(
+            f"task {task.name!r} gave {type(answer).__name__} and {type(introduction).__name__} for song "
+            f"{facts.song.id!r}; expected an Answer or None, and a text to state before the question"
+        )
+    return answer, introduction
 
 
 def leaks_label(example: Example) -> bool:
