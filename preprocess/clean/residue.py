@@ -113,13 +113,16 @@ def _remove_head(text: str, title: str | None) -> str:
 
 def _remove_credits(text: str) -> str:
     lines = text.split("\n")
-    last = len(lines) - _NUM_CREDIT_LINES
+    last = max(_NUM_CREDIT_LINES, len(lines) - _NUM_CREDIT_LINES)
+    edges = (*lines[:_NUM_CREDIT_LINES], *lines[last:])
+    if not any(_CREDIT_LINE.fullmatch(line.strip()) for line in edges if line):
+        return text
     kept = [
         line
         for place, line in enumerate(lines)
         if _NUM_CREDIT_LINES <= place < last or not line or not _CREDIT_LINE.fullmatch(line.strip())
     ]
-    return text if len(kept) == len(lines) else "\n".join(kept)
+    return "\n".join(kept)
 
 
 def _remove_stamps(text: str) -> str:
