@@ -452,3 +452,12 @@ def measure_width(tmp_path: Path, page: str, window: int) -> int:
     found = re.search(r"<title>(\d+)</title>", dom)
     assert found is not None
     return int(found.group(1))
+
+
+def test_samples_of_songs_stay_on_the_songs_own_page(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    songs = {"num_songs": 12_345, "samples": {"dropped": {"too short": [{"line": "a line of a song"}]}}}
+    (run / "quality.json").write_text(json.dumps({"quality": songs}), encoding="utf-8")
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "12,345" in page
+    assert "a line of a song" not in page

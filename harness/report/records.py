@@ -153,8 +153,16 @@ def _read_demo(run: RunRecords, path: Path) -> None:
     run.demo = _check_shape(path, lambda: [SampleAnswer(**{key: a[key] for key in keys}) for a in answers])
 
 
+ONLY_ON_THE_SONGS_PAGE = frozenset({"samples", "genres_by_tag", "genres_by_decade", "quality_scores"})
+
+
 def _read_quality(run: RunRecords, path: Path) -> None:
-    run.quality = _read_object(path)
+    quality = _read_object(path)
+    songs = quality.get("quality")
+    if isinstance(songs, dict):
+        # The songs' own page shows these at length; here they would drown the rest.
+        quality["quality"] = {key: value for key, value in songs.items() if key not in ONLY_ON_THE_SONGS_PAGE}
+    run.quality = quality
 
 
 def _read_versions(run: RunRecords, path: Path) -> None:
