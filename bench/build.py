@@ -51,7 +51,7 @@ def measure(*, quick: bool) -> Outcome:
     if find_spec("trl") is None:
         raise ConfigError("TRL is the baseline and is not installed: pip install -e '.[bench]'")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    num_songs, num_turns = (300, 1) if quick else (8_000, 3)
+    num_songs, num_turns = (300, 1) if quick else (6_000, 3)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         songs = folder / "songs.csv"
