@@ -69,13 +69,21 @@ class _Asker:
     tasks: tuple[Task, ...]
     corpus: CorpusStatistics
     held_out: CrossingIndex
+    is_held_out_cut: bool
 
-    def find_crossing(self, encoded: Sequence[EncodedSong]) -> set[int]:
-        """Places of the songs whose lyrics, as they are encoded, are those of a held-out song: cut, they may be."""
-        if not len(self.held_out):
-            return set()
-        lyrics = ((str(place), song.song.lyrics) for place, song in enumerate(encoded))
-        return {int(found.train_id) for found in self.held_out.search(lyrics)}
+    def find_crossing(self, songs: Sequence[Song], encoded: Sequence[EncodedSong]) -> set[int]:
+        """Places of the songs whose lyrics, as they are encoded, are those of a held-out song: cut, they may be.
+
+        Whole songs were compared when the songs were selected.
+        """
+        lyrics = (
+            (str(place), found.song.lyrics)
+            for place, (song, found) in enumerate(zip(songs, encoded, strict=True))
+            if self.is_held_out_cut or found.song.lyrics != song.lyrics
+        )
+        return (
+            {int(found.train_id) for found in self.held_out.search(lyrics)} if len(self.held_out) else set()
+        )
 
     def make_examples(self, songs: Sequence[Song], *, unseen: bool) -> list[list[Example]]:
         tasks = [task for task in self.tasks if not (unseen and task.name in ARTIST_TASKS)]
@@ -87,11 +95,11 @@ def _make_asker(
     tokenizer: TextTokenizer,
     corpus: CorpusStatistics,
     held_out: tuple[tuple[str, str], ...],
+    is_held_out_cut: bool,
 ) -> _Asker:
     encoder = make_encoder(config, tokenizer)
-    return _Asker(
-        config, encoder, tuple(load_tasks(config.tasks, config.task_files)), corpus, CrossingIndex(held_out)
-    )
+    tasks = tuple(load_tasks(config.tasks, config.task_files))
+    return _Asker(config, encoder, tasks, corpus, CrossingIndex(held_out), is_held_out_cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +177,8 @@ def encode_splits(
             )
             if jobs[name]:
                 assert corpus is not None
-                make_state = partial(_make_asker, config, tokenizer, corpus, lyrics)
+                is_cut = any(split.counts.songs_cut for split in groups.values())
+                make_state = partial(_make_asker, config, tokenizer, corpus, lyrics, is_cut)
                 for num_songs in workers.run(_encode_piece, jobs[name], make_state):
                     advance(num_songs)
             groups[name] = _gather_split(splits[name], _list_paths(name, splits[name], folder))
@@ -194,7 +203,7 @@ def _encode_piece(asker: _Asker, job: _Job) -> int:
     encoder = asker.encoder
     encoder.counts = EncodeCounts()
     encoded = encoder.encode_songs(songs, partial(asker.make_examples, unseen=job.split == "eval_unseen"))
-    crossing = asker.find_crossing(encoded)
+    crossing = asker.find_crossing(songs, encoded)
     encoded = [
         replace(song, groups=[], asked=frozenset()) if place in crossing else song
         for place, song in enumerate(encoded)
