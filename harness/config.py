@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from preprocess.errors import ConfigError
 from preprocess.settings import Settings, find_shipped, load_settings
@@ -29,6 +29,7 @@ OWNED_BY_RUN = (
 """DeepSpeed keys whose one home is the run's config."""
 
 Precision = Literal["bf16", "fp16", "fp32"]
+Attention = Literal["auto", "flash", "flex", "sdpa", "eager"]
 
 
 class ModelSettings(Settings):
@@ -40,12 +41,25 @@ class ModelSettings(Settings):
     precision: Precision = "bf16"
     """Precision of the frozen weights and of the computation; masters and optimizer states are float32."""
 
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    """Attention kernel; both take the forest mask and give the same result."""
+    attention: Attention = "auto"
+    """Attention kernel; all give the same result. `flash` computes each segment and each segment's ancestors by
+    flash kernels without any mask (also what plain packing needs), `flex` takes a block mask (GPU), `sdpa` and
+    `eager` a dense mask. `auto` chooses by hardware."""
 
-    recompute: bool = False
-    """Recompute each layer's activations in the backward pass: less memory; nearly half more work, since a frozen
-    base spends as much on its forward pass as on its backward pass."""
+    recompute_layers: NonNegativeInt | Literal["all"] = 0
+    """Decoder layers (the first ones) whose activations are recomputed in the backward pass: less memory; nearly
+    half more work where all are, since a frozen base spends as much on its forward pass as on its backward pass."""
+
+    lora_kernel: Literal["lean", "peft"] = "lean"
+    """`lean` shares and recomputes what peft's own forward pass keeps for backward; the result is the same. Models
+    whose layers it does not know run with `peft`."""
+
+    compile: bool = False
+    """Compile the decoder layers with torch.compile; pays on a GPU, after a minute at the start."""
+
+    fp8: bool = False
+    """Compute the frozen projections in float8 (forward and input gradient); for GPUs of the Ada, Hopper and later
+    generations. Adapters, norms, attention and head stay in `precision`."""
 
     loss_chunk: int = Field(default=1024, ge=1)
     """Supervised positions whose logits exist at a time; memory for logits does not grow beyond it."""

@@ -105,7 +105,7 @@ def as_user_error(error: Exception) -> UserError | None:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in text:
         return OutOfMemoryError(
-            f"out of memory ({text}). Lower batch.micro_batch_size, set model.recompute=true, or use a higher "
+            f"out of memory ({text}). Lower batch.micro_batch_size, set model.recompute_layers=all, or use a higher "
             "ZeRO stage"
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

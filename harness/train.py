@@ -29,12 +29,13 @@ from harness.data import BatchPlan, MicroBatch, collate
 from harness.dist import World, gather_objects, join_world, leave_world, run_together
 from harness.engine import ADVICE, build_engine, evaluate_loss, gather_adapter, train_step
 from harness.launch_outcome import launch_dir_from_environment, record_exit
-from harness.lora import add_lora, enable_recompute, save_adapter
+from harness.lora import add_lora, save_adapter
 from harness.loss import ForestLanguageModel
 from harness.memory_profile import MEMORY_FILE, MemoryProfile, Phase, print_memory, write_memory
 from harness.meters import MetricsWriter, Part, ThroughputMeter, print_throughput
 from harness.model import check_vocabulary, load_base_model
 from harness.progress import StepProgress
+from harness.recompute import enable_recompute
 from harness.run_folder import as_user_error, explain_error, fingerprint, open_run_folder, start_logging
 from harness.schedule import count_steps, learning_rate
 from preprocess.errors import DataError, TrainingError
@@ -161,8 +162,7 @@ class Run:
             base = run_together(self.load_base)
         with self.memory.phase("lora"):
             self.adapter = add_lora(base, config.lora, config.seed)
-            if config.model.recompute:
-                enable_recompute(base)
+            enable_recompute(base, config.model.recompute_layers)
             model = ForestLanguageModel(
                 self.adapter.get_base_model(), config.model.attention, config.model.loss_chunk
             )

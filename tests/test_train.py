@@ -114,7 +114,7 @@ def test_every_lora_b_is_nonzero_after_two_steps_with_recomputation(root: Path) 
             f"two-steps-{stage}",
             deepspeed_of(root, stage),
             "schedule.max_steps=2",
-            "model.recompute=true",
+            "model.recompute_layers=all",
         )
         for stage in (1, 3)
     ]
