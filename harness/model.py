@@ -25,10 +25,11 @@ def load_base_model(settings: ModelSettings) -> nn.Module:
     Raises:
         ConfigError: There is no such model, or it is of a kind without `.model` and `.lm_head`.
     """
+    implementation = "eager" if settings.attention == "eager" else "sdpa"
     logging.disable_progress_bar()  # every rank would draw its own
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            **_source(settings.path), dtype=DTYPES[settings.precision], attn_implementation=settings.attention
+            **_source(settings.path), dtype=DTYPES[settings.precision], attn_implementation=implementation
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
