@@ -132,7 +132,7 @@ def mean_loss_and_gradient(model: nn.Module, batches: Sequence[MicroBatch]) -> f
     model.zero_grad(set_to_none=True)
     total = 0.0
     for batch in batches:
-        loss = cast("torch.Tensor", model(batch)).sum() / num_supervised
+        loss = cast("torch.Tensor", model(batch)[0]) / num_supervised
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     return total

@@ -16,8 +16,9 @@ from peft import PeftModel
 from harness.config import RunConfig, deepspeed_config
 from harness.data import MicroBatch
 from harness.dist import Engine, World, max_over_ranks, sum_over_ranks
+from harness.head import count_chunks
 from harness.lora import adapter_state, trainable_parameters
-from harness.loss import ForestLanguageModel, count_chunks, loss_by_task, scale_for_engine
+from harness.loss import ForestLanguageModel, loss_by_task, scale_for_engine
 from harness.throughput import StepCounts
 from preprocess.errors import ConfigError, TrainingError
 
@@ -80,6 +81,12 @@ def seed_draws(seed: int, step: int, micro_step: int, rank: int) -> None:
     torch.manual_seed(int(state[0] >> np.uint64(1)))
 
 
+def step_seed(seed: int, step: int) -> int:
+    """Seed of a step's dropout masks: the same on every rank and in every micro-step."""
+    state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
 def train_step(
     engine: Engine,
     batches: Sequence[MicroBatch],
@@ -112,7 +119,7 @@ def train_step(
     for micro_step, batch in enumerate(batches):
         seed_draws(seed, step, micro_step, world.rank)
         with part("forward_loss"):
-            micro_sum = engine(batch, _common_chunks(engine, batch)).sum()
+            micro_sum, _ = engine(batch, seed=step_seed(seed, step), num_chunks=_common_chunks(engine, batch))
         with part("backward"):
             engine.backward(scale_for_engine(micro_sum, world.size, global_valid_tokens), scale_wrt_gas=False)
             loss_sum += micro_sum.detach()
@@ -209,7 +216,7 @@ def evaluate_loss(
     with torch.no_grad():
         for batch in batches:
             on_device = batch.to(world.device)
-            losses = engine(on_device, _common_chunks(engine, on_device))
+            _, losses = engine(on_device, num_chunks=_common_chunks(engine, on_device))
             sums += loss_by_task(losses, on_device.target_tasks, num_tasks)
     engine.train(was_training)
     total = sum_over_ranks(sums).cpu().numpy()

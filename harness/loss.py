@@ -5,13 +5,31 @@ The labels are shifted once, in `harness.data.collate`: a supervised token is pr
 
 from __future__ import annotations
 
-from typing import cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from harness.data import MicroBatch
+from harness.head import sum_losses, token_losses
+
+FOREST_KERNELS = ("lyrics_flash", "lyrics_flex")
+
+
+class DropoutDraw(Protocol):
+    """What the adapter's dropout masks are drawn from."""
+
+    def start(self, token_keys: torch.Tensor, seed: int) -> None:
+        """Draw anew."""
+
+    def at(self, positions: torch.Tensor) -> AbstractContextManager[None]:
+        """Masks of some slots alone."""
+
+
+def no_mask(batch: MicroBatch) -> torch.Tensor:
+    """bool[1, 1, 1, 1]: given to transformers so that it makes no mask of its own; the kernel takes the layout."""
+    return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch.input_ids.device)
 
 
 def forest_mask(entry: torch.Tensor, exit_: torch.Tensor) -> torch.Tensor:
@@ -35,82 +53,70 @@ def to_additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     )
 
 
-def token_losses(
-    head: nn.Module,
-    hidden: torch.Tensor,
-    targets: torch.Tensor,
-    chunk: int,
-    num_chunks: int | None = None,
-) -> torch.Tensor:
-    """Cross entropy of each supervised token, through the head in chunks.
-
-    A chunk's logits live only while it is computed, and again in the backward pass, which recomputes them: the
-    memory for logits is chunk x vocabulary, whatever the batch.
-
-    Args:
-        head: From hidden states to logits, with its adapter if it has one.
-        hidden: [N, H], hidden states that predict the supervised tokens.
-        targets: int64[N].
-        chunk: Supervised tokens at a time.
-        num_chunks: Passes through the head, the last ones empty where there are more than N needs. Under ZeRO-3
-            each pass is a collective, so all ranks must make the same number.
-
-    Returns:
-        float32[N] (float64 from a float64 head). With N = 0 an empty tensor that is still part of the graph.
-    """
-
-    def compute(part: torch.Tensor, part_targets: torch.Tensor) -> torch.Tensor:
-        logits = head(part)
-        precise = logits if logits.dtype == torch.float64 else logits.float()
-        return nn.functional.cross_entropy(precise, part_targets, reduction="none")
-
-    pieces = []
-    needed = count_chunks(len(targets), chunk)
-    for start in range(0, max(needed, num_chunks or 0) * chunk, chunk):
-        part, part_targets = hidden[start : start + chunk], targets[start : start + chunk]
-        if torch.is_grad_enabled():
-            pieces.append(checkpoint(compute, part, part_targets, use_reentrant=False))
-        else:
-            pieces.append(compute(part, part_targets))
-    return torch.cat(pieces)
-
-
-def count_chunks(num_targets: int, chunk: int) -> int:
-    """Passes through the head that a number of supervised tokens needs, at least one."""
-    return max(1, -(-num_targets // chunk))
-
-
 class ForestLanguageModel(nn.Module):
     """A causal language model (with its adapter) that takes packed forests and returns losses.
 
     Args:
         causal: A `transformers` causal model whose body is `.model` and whose head is `.lm_head`.
-        attention: "sdpa" or "eager", the kernel that `causal` was loaded with.
+        attention: The kernel that `causal` was loaded with.
         loss_chunk: Supervised tokens whose logits exist at a time.
+        draw: What the adapter's dropout masks are drawn from, where it has dropout; see `harness.dropout`.
     """
 
-    def __init__(self, causal: nn.Module, attention: str, loss_chunk: int) -> None:
+    def __init__(
+        self, causal: nn.Module, attention: str, loss_chunk: int, *, draw: DropoutDraw | None = None
+    ) -> None:
         super().__init__()
         self.causal = causal
         self.attention = attention
         self.loss_chunk = loss_chunk
+        self.draw = draw
 
     def hidden_states(self, batch: MicroBatch) -> torch.Tensor:
         """[R, T, H]: the body's output, each slot seeing its own segment and its ancestors."""
         body = cast("nn.Module", self.causal.model)
-        mask = forest_mask(batch.entry, batch.exit)
-        if self.attention == "eager":
-            mask = to_additive(mask, next(body.parameters()).dtype)
-        output = body(
-            input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=mask, use_cache=False
-        )
+        kind = cast("Any", self.causal).config._attn_implementation
+        if kind in FOREST_KERNELS:
+            inputs: dict[str, Any] = {"attention_mask": no_mask(batch), "forest": cast("Any", batch).layout}
+        else:
+            mask = forest_mask(batch.entry, batch.exit)
+            inputs = {
+                "attention_mask": to_additive(mask, next(body.parameters()).dtype)
+                if kind == "eager"
+                else mask
+            }
+        output = body(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **inputs)
         return cast("torch.Tensor", output.last_hidden_state)
 
-    def forward(self, batch: MicroBatch, num_chunks: int | None = None) -> torch.Tensor:
-        """float32[N]: the loss of each supervised token of the batch, in nats; see `token_losses`."""
+    def forward(
+        self, batch: MicroBatch, *, seed: int | None = None, num_chunks: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sum of the losses of a batch's supervised tokens, and each of them.
+
+        Args:
+            batch: R rows with N supervised tokens.
+            seed: Of the dropout masks; needed in training where there is dropout.
+            num_chunks: Passes through the head that all ranks make, where it is a collective (ZeRO-3): then each chunk
+                is computed a second time in the backward pass. Without it, gradients are taken in the forward pass.
+
+        Returns:
+            A scalar in nats with its gradient, and float32[N] (float64 from a float64 model) outside the graph.
+        """
+        if self.draw is not None and self.training:
+            assert seed is not None, "dropout needs a seed"
+            self.draw.start(cast("Any", batch).token_keys, seed)
         hidden = self.hidden_states(batch).flatten(0, 1)[batch.sources]
-        head = cast("nn.Module", self.causal.lm_head)
-        return token_losses(head, hidden, batch.targets, self.loss_chunk, num_chunks)
+        module = cast("nn.Module", self.causal.lm_head)
+
+        def head(part: torch.Tensor, where: slice) -> torch.Tensor:
+            with nullcontext() if self.draw is None else self.draw.at(batch.sources[where]):
+                return cast("torch.Tensor", module(part))
+
+        if num_chunks is None and torch.is_grad_enabled():
+            trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+            return sum_losses(head, trained, hidden, batch.targets, self.loss_chunk)
+        losses = token_losses(head, hidden, batch.targets, self.loss_chunk, num_chunks)
+        return losses.sum(), losses.detach()
 
 
 def scale_for_engine(loss_sum: torch.Tensor, world_size: int, global_valid_tokens: int) -> torch.Tensor:

@@ -24,7 +24,8 @@ from torch import nn
 from torch.func import functional_call
 
 from harness.data import collate
-from harness.loss import ForestLanguageModel, token_losses
+from harness.head import token_losses
+from harness.loss import ForestLanguageModel
 from harness.questions import Question
 from preprocess.forest import PackedRow, segment_starts
 from preprocess.prompt import PromptFormat, encode_pieces
@@ -242,7 +243,9 @@ class CandidateScorer:
         sources = torch.from_numpy(previous_slots(row)[slots]).to(self.device)
         targets = torch.from_numpy(row.input_ids[slots].astype(np.int64)).to(self.device)
         hidden = self.model.hidden_states(collate([row]).to(self.device))[0]
-        losses = token_losses(self.head, hidden[sources], targets, self.model.loss_chunk)
+        losses = token_losses(
+            lambda part, _: self.head(part), hidden[sources], targets, self.model.loss_chunk
+        )
         segment = np.repeat(np.arange(len(row.seq_lens)), row.seq_lens)[slots]
         by_segment = np.bincount(segment, weights=-losses.double().cpu().numpy(), minlength=len(row.seq_lens))
         for ballot, found in forest.read_scores(by_segment.tolist()):

@@ -15,8 +15,9 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from harness.config import LoraSettings
 from harness.data import MicroBatch, collate
+from harness.head import Head, token_losses
 from harness.lora import add_lora, trainable_parameters
-from harness.loss import ForestLanguageModel, forest_mask, loss_by_task, token_losses
+from harness.loss import ForestLanguageModel, forest_mask, loss_by_task
 from preprocess.forest import PackedRow, concatenate, labels, segment_starts, unpack_examples
 from preprocess.schema import IGNORE_INDEX
 from tests.toys import encode_songs, make_model_dir, make_songs, make_tokenizer
@@ -162,7 +163,7 @@ def test_loss_and_gradients_of_a_padded_batch_of_forests_are_those_of_examples_a
     model = build(model_dir, attention)
     two = [rows[0], unpack_examples(rows[-1])[0]]
     assert len(two[0].input_ids) != len(two[1].input_ids)
-    loss = model(collate(two)).sum()
+    loss, _ = model(collate(two))
     expected = reference_loss(model, two[0]) + reference_loss(model, two[1])
     assert loss.item() == pytest.approx(expected.item(), rel=TOLERANCE[attention])
     got, wanted = gradients(model, loss), gradients(model, expected)
@@ -173,17 +174,21 @@ def test_loss_and_gradients_of_a_padded_batch_of_forests_are_those_of_examples_a
 def test_a_batch_without_labels_has_zero_loss_and_zero_gradients(model_dir: Path) -> None:
     model = build(model_dir, "sdpa")
     batch = collate([])
-    losses = model(batch)
+    loss, losses = model(batch)
     assert losses.shape == (0,)
     assert batch.counts.tokens == 0
     assert batch.counts.slots == 1
-    assert all(not bool(gradient.any()) for gradient in gradients(model, losses.sum()).values())
+    assert all(not bool(gradient.any()) for gradient in gradients(model, loss).values())
 
 
 def test_the_chunk_size_of_the_loss_changes_nothing(model_dir: Path, rows: list[PackedRow]) -> None:
     batch = collate(rows[:1])
-    whole, chunked = (build(model_dir, "sdpa", chunk)(batch) for chunk in (10_000, 3))
+    whole, chunked = (build(model_dir, "sdpa", chunk)(batch)[1] for chunk in (10_000, 3))
     torch.testing.assert_close(whole, chunked, rtol=0, atol=1e-12)
+
+
+def plain(head: nn.Module) -> Head:
+    return lambda part, _: cast("torch.Tensor", head(part))
 
 
 def test_the_loss_is_taken_through_the_head_in_pieces_of_the_chunk_size() -> None:
@@ -191,7 +196,7 @@ def test_the_loss_is_taken_through_the_head_in_pieces_of_the_chunk_size() -> Non
     head = nn.Linear(8, 16)
     head.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
     with torch.no_grad():
-        token_losses(head, torch.randn(10, 8), torch.zeros(10, dtype=torch.int64), chunk=4)
+        token_losses(plain(head), torch.randn(10, 8), torch.zeros(10, dtype=torch.int64), chunk=4)
     assert sizes == [4, 4, 2]
 
 
@@ -201,9 +206,9 @@ def test_empty_passes_through_the_head_change_nothing_and_keep_the_graph() -> No
     targets = torch.zeros(5, dtype=torch.int64)
     sizes: list[int] = []
     head.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
-    padded = token_losses(head, hidden, targets, chunk=4, num_chunks=4)
+    padded = token_losses(plain(head), hidden, targets, chunk=4, num_chunks=4)
     assert sizes == [4, 1, 0, 0]
-    torch.testing.assert_close(padded, token_losses(head, hidden, targets, chunk=4), rtol=0, atol=0)
+    torch.testing.assert_close(padded, token_losses(plain(head), hidden, targets, chunk=4), rtol=0, atol=0)
     sizes.clear()
     padded.sum().backward()  # type: ignore[no-untyped-call]
     assert sorted(sizes) == [0, 0, 1, 4]  # each pass is recomputed, the empty ones too: ranks stay in step
@@ -234,7 +239,7 @@ def test_the_mask_lets_a_branch_see_its_prefix_and_not_its_sibling() -> None:
 def test_the_loss_by_task_adds_up_to_the_whole(model_dir: Path, rows: list[PackedRow]) -> None:
     batch = collate(rows[:2])
     with torch.no_grad():
-        losses = build(model_dir, "sdpa")(batch)
+        _, losses = build(model_dir, "sdpa")(batch)
     by_task = loss_by_task(losses, batch.target_tasks, 4)
     assert by_task[:, 1].sum() == batch.counts.supervised_tokens
     assert float(by_task[:, 0].sum()) == pytest.approx(float(losses.double().sum()))
