@@ -1,24 +1,23 @@
-"""Where the queries and keys of a micro-batch of forests lie, as index ranges for kernels that take no mask.
+"""Where the queries and keys of a micro-batch of forests lie, as index ranges for kernels that take no dense mask.
 
 The slots of all rows are numbered one after another. A segment sees itself causally and each of its ancestors whole::
 
-    slot      0  1  2  3 | 4  5  6 | 7  8 | 9 10 11        segments  A  a  b  C,  A is the parent of a and b
+    slot      0  1  2  3 | 4  5  6 | 7  8 | 9 10 11        segments A a b C; A is the parent of a and b
               A  A  A  A   a  a  a   b  b   C  C  C
 
-    blocks    [0 .. 7)             [7..9) [9 .. 12)        each attends causally to itself
-    parts     queries [7..9) see keys [0..4)               not causally: b sees the whole of A
+    blocks    [0 .. 7)             [7..9) [9 .. 12)        each sees itself causally
+    seen      -                    [0..4) -                b sees the whole of A besides
+    level 0   queries 7 8, keys 0 1 2 3                    the same as sequences for one variable-length call
 
-The child that directly follows its parent (a) forms one causal block with it: it would see the parent whole and itself
-causally, which is what a causal block gives. So a row without branches has blocks alone. All other descendants of a
-segment see the block up to the segment's end, as one part. A query slot that is in a block and in parts gets the
-partial results merged by their log-sum-exps.
+The child that directly follows its parent (a) forms one block with it: it sees the parent whole and itself causally,
+which is what a causal block gives. So a row without branches has blocks alone. Another child (b) starts a block of its
+own, which sees its parent's block up to the parent's end, and what that block sees.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -27,43 +26,39 @@ from preprocess.forest import PackedRow
 from preprocess.schema import ROOT
 
 Span = tuple[int, int]
-"""First slot, and the slot after the last."""
+"""First slot, and the slot after the last, counted from the start of the micro-batch."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Queries that all see the same keys whole. All slots count from the start of the micro-batch.
+class Block:
+    """Slots that see themselves causally, and all of them the same other slots whole.
 
     Attributes:
-        keys: Slots that are seen.
-        queries: Slots that see them, in ascending order, no two spans adjacent.
+        span: The slots.
+        seen: Other slots that they see, all before the block, one span for each branching above it, the root's first.
     """
 
-    keys: Span
-    queries: tuple[Span, ...]
+    span: Span
+    seen: tuple[Span, ...] = ()
 
     @property
-    def num_queries(self) -> int:
-        """Slots that see the keys."""
-        return sum(stop - start for start, stop in self.queries)
-
-    @property
-    def num_keys(self) -> int:
-        """Slots that are seen."""
-        return self.keys[1] - self.keys[0]
+    def pairs(self) -> int:
+        """Visible (query, key) pairs."""
+        size = length(self.span)
+        return size * (size + 1) // 2 + size * sum(length(span) for span in self.seen)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Level:
-    """Parts for one variable-length kernel call: no query and no key is in two of its P parts.
+    """Queries that see keys whole, as P pairs of sequences: no query and no key is in two of them.
 
     Attributes:
-        query_slots: int64[Q], the parts' queries, part after part.
-        key_slots: int64[K], the parts' keys, part after part.
-        cu_q: int32[P + 1], where each part starts in `query_slots`, and Q.
-        cu_k: int32[P + 1], where each part starts in `key_slots`, and K.
-        max_q: Most queries of a part.
-        max_k: Most keys of a part.
+        query_slots: int64[Q], the queries, sequence after sequence.
+        key_slots: int64[K], the keys, sequence after sequence.
+        cu_q: int32[P + 1], where each sequence starts in `query_slots`, and Q.
+        cu_k: int32[P + 1], where each sequence starts in `key_slots`, and K.
+        max_q: Most queries of a sequence.
+        max_k: Most keys of a sequence.
     """
 
     query_slots: torch.Tensor
@@ -81,19 +76,18 @@ class Level:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ForestLayout:
-    """All (query, key) pairs of a micro-batch of R rows of T slots, each pair once.
+    """All visible (query, key) pairs of a micro-batch of R rows of T slots, each pair once.
 
     Attributes:
         num_slots: R * T.
         pairs: Visible (query, key) pairs.
-        cu_seqlens: int32[B + 1], where each block starts, and `num_slots`.
+        cu_seqlens: int32[B + 1], where each of the B blocks starts, and `num_slots`.
         max_seqlen: Slots of the longest block.
-        levels: What queries see outside their block, for kernels that take a batch of sequences.
-        spans: int64 on the CPU: B, the B + 1 bounds of the blocks, and then for each part its keys' start and stop, the
-            number of its query spans, and their starts and stops. For kernels that run span by span (see `read_spans`);
-            it never leaves the CPU, so reading it waits for no device.
-        no_mask: bool[1, 1, 1, 1]: as `attention_mask` of a transformers model it is handed through (anything with four
-            dimensions is), so that no dense mask is built.
+        levels: What blocks see outside themselves; none where no segment has two children.
+        spans: int64, the blocks as numbers, for kernels that run block by block (see `read_blocks`). It never leaves
+            the CPU, so reading it waits for no device.
+        no_mask: bool[1, 1, 1, 1]. As `attention_mask` of a transformers model it is handed through (anything with four
+            dimensions is), so that the model builds no dense mask.
     """
 
     num_slots: int
@@ -115,7 +109,7 @@ class ForestLayout:
 
 
 def build_layout(rows: Sequence[PackedRow], row_slots: int | None = None) -> ForestLayout:
-    """Find blocks and parts of a micro-batch, on the host.
+    """Find the blocks of a micro-batch, on the host.
 
     Args:
         rows: Rows whose segments have parents before children, in any order otherwise.
@@ -125,50 +119,67 @@ def build_layout(rows: Sequence[PackedRow], row_slots: int | None = None) -> For
     Raises:
         ValueError: A row is longer than `row_slots`.
     """
-    lengths, parents = _join_rows(rows, row_slots)
-    stops = np.cumsum(lengths)
-    segments = [(int(stop - length), int(stop)) for length, stop in zip(lengths, stops, strict=True)]
-    block_starts = _find_blocks(segments, parents)
-    bounds = [*sorted(set(block_starts)), segments[-1][1]]
-    parts_by_depth = _find_parts(segments, parents, block_starts)
-    return assemble_layout(bounds, parts_by_depth)
+    return assemble_layout(find_blocks(*_join_rows(rows, row_slots)))
 
 
-def assemble_layout(bounds: Sequence[int], parts_by_level: Sequence[Sequence[Part]]) -> ForestLayout:
-    """The layout of given blocks and parts.
+def find_blocks(lengths: Sequence[int], parents: Sequence[int]) -> list[Block]:
+    """The blocks of segments that lie one after another, in the order of their slots.
 
     Args:
-        bounds: Starts of the blocks in ascending order, the first 0, and the number of slots.
-        parts_by_level: Parts; within a level no query and no key may be in two.
+        lengths: Slots of each segment.
+        parents: Index of each segment's parent, which comes before it; `ROOT` for none.
     """
-    parts = [part for level in parts_by_level for part in level]
-    sizes = [stop - start for start, stop in pairwise(bounds)]
-    spans = [len(sizes), *bounds]
-    for part in parts:
-        spans += [*part.keys, len(part.queries), *(slot for span in part.queries for slot in span)]
+    blocks: list[Block] = []
+    block_of: list[Block] = []
+    stops = np.cumsum(lengths).tolist()
+    for stop, size, parent in zip(stops, lengths, parents, strict=True):
+        above = None if parent == ROOT else block_of[parent]
+        if above is not None and stops[parent] == stop - size:
+            block = Block((above.span[0], stop), above.seen)  # the parent's block grows
+            blocks.pop()
+        elif above is not None:
+            block = Block((stop - size, stop), (*above.seen, (above.span[0], stops[parent])))
+        else:
+            block = Block((stop - size, stop))
+        blocks.append(block)
+        block_of.append(block)
+    return blocks
+
+
+def assemble_layout(blocks: Sequence[Block]) -> ForestLayout:
+    """The layout of blocks that follow one another from slot 0 on."""
+    spans = [number for block in blocks for number in _encode(block)]
     return ForestLayout(
-        num_slots=bounds[-1],
-        pairs=sum(size * (size + 1) // 2 for size in sizes) + sum(p.num_queries * p.num_keys for p in parts),
-        cu_seqlens=torch.tensor(bounds, dtype=torch.int32),
-        max_seqlen=max(sizes),
-        levels=tuple(_build_level(level) for level in parts_by_level if level),
+        num_slots=blocks[-1].span[1],
+        pairs=sum(block.pairs for block in blocks),
+        cu_seqlens=torch.tensor([0, *(block.span[1] for block in blocks)], dtype=torch.int32),
+        max_seqlen=max(length(block.span) for block in blocks),
+        levels=tuple(_build_level(level) for level in _group_by_level(blocks)),
         spans=torch.tensor(spans, dtype=torch.int64),
         no_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool),
     )
 
 
-def read_spans(spans: torch.Tensor) -> tuple[list[Span], list[Part]]:
-    """Blocks and parts from `ForestLayout.spans`."""
+def read_blocks(spans: torch.Tensor) -> list[Block]:
+    """Blocks from `ForestLayout.spans`."""
     numbers: list[int] = spans.tolist()
-    count = numbers[0]
-    blocks = list(pairwise(numbers[1 : count + 2]))
-    parts, at = [], count + 2
+    blocks, at = [], 0
     while at < len(numbers):
         stop = at + 3 + 2 * numbers[at + 2]
-        queries = tuple(zip(numbers[at + 3 : stop : 2], numbers[at + 4 : stop : 2], strict=True))
-        parts.append(Part(keys=(numbers[at], numbers[at + 1]), queries=queries))
+        seen = tuple(zip(numbers[at + 3 : stop : 2], numbers[at + 4 : stop : 2], strict=True))
+        blocks.append(Block((numbers[at], numbers[at + 1]), seen))
         at = stop
-    return blocks, parts
+    return blocks
+
+
+def length(span: Span) -> int:
+    """Slots of a span."""
+    return span[1] - span[0]
+
+
+def _encode(block: Block) -> list[int]:
+    """Start, stop, number of seen spans, start and stop of each."""
+    return [*block.span, len(block.seen), *(slot for span in block.seen for slot in span)]
 
 
 def _join_rows(rows: Sequence[PackedRow], row_slots: int | None) -> tuple[list[int], list[int]]:
@@ -176,10 +187,9 @@ def _join_rows(rows: Sequence[PackedRow], row_slots: int | None) -> tuple[list[i
     lengths: list[int] = []
     parents: list[int] = []
     for row in rows:
-        first = len(lengths)
-        own = [int(length) for length in row.seq_lens]
+        first, own = len(lengths), row.seq_lens.tolist()
         lengths += own
-        parents += [ROOT if parent == ROOT else int(parent) + first for parent in row.parents]
+        parents += [ROOT if parent == ROOT else parent + first for parent in row.parents.tolist()]
         padding = 0 if row_slots is None else row_slots - sum(own)
         if padding < 0:
             raise ValueError(f"a row of {sum(own)} slots does not fit into {row_slots}")
@@ -189,49 +199,39 @@ def _join_rows(rows: Sequence[PackedRow], row_slots: int | None) -> tuple[list[i
     return (lengths, parents) if lengths else ([row_slots or 1], [ROOT])
 
 
-def _find_blocks(segments: Sequence[Span], parents: Sequence[int]) -> list[int]:
-    """For each segment the first slot of its block: its parent's if it directly follows the parent, else its own."""
-    starts: list[int] = []
-    for (start, _), parent in zip(segments, parents, strict=True):
-        follows = parent != ROOT and segments[parent][1] == start
-        starts.append(starts[parent] if follows else start)
-    return starts
+Sequences = dict[Span, list[Span]]
+"""Keys, and the blocks that see them."""
 
 
-def _find_parts(
-    segments: Sequence[Span], parents: Sequence[int], block_starts: Sequence[int]
-) -> list[list[Part]]:
-    """Parts by the depth of the segment that their keys end with: a query has one ancestor at most at a depth."""
-    queries: dict[int, list[Span]] = {}
-    depths: list[int] = []
-    for segment, parent in enumerate(parents):
-        depths.append(0 if parent == ROOT else depths[parent] + 1)
-        below = segment
-        while (above := parents[below]) != ROOT:
-            if block_starts[below] != block_starts[above]:
-                _extend(queries.setdefault(above, []), segments[segment])
-            below = above
-    levels: list[list[Part]] = [[] for _ in range(max(depths) + 1)]
-    for segment in sorted(queries):
-        keys = (block_starts[segment], segments[segment][1])
-        levels[depths[segment]].append(Part(keys, tuple(queries[segment])))
+def _group_by_level(blocks: Sequence[Block]) -> list[Sequences]:
+    """Distribute what blocks see over as few levels as their order allows, so that no slot is twice in one."""
+    queries: Sequences = {}
+    for block in blocks:
+        for keys in block.seen:
+            queries.setdefault(keys, []).append(block.span)
+    levels: list[Sequences] = []
+    for keys in sorted(queries):
+        level = next((level for level in levels if _is_free(level, keys, queries[keys])), None)
+        if level is None:
+            level = {}
+            levels.append(level)
+        level[keys] = queries[keys]
     return levels
 
 
-def _extend(spans: list[Span], span: Span) -> None:
-    """Append a span, joined to the last one where it directly follows it."""
-    if spans and spans[-1][1] == span[0]:
-        spans[-1] = (spans[-1][0], span[1])
-    else:
-        spans.append(span)
+def _is_free(level: Sequences, keys: Span, queries: Sequence[Span]) -> bool:
+    """Whether a level holds none of these keys and queries yet."""
+    taken = {span for spans in level.values() for span in spans}
+    overlaps = any(start < keys[1] and keys[0] < stop for start, stop in level)
+    return not overlaps and taken.isdisjoint(queries)
 
 
-def _build_level(parts: Sequence[Part]) -> Level:
-    num_queries = [part.num_queries for part in parts]
-    num_keys = [part.num_keys for part in parts]
+def _build_level(sequences: Sequences) -> Level:
+    num_queries = [sum(length(span) for span in spans) for spans in sequences.values()]
+    num_keys = [length(keys) for keys in sequences]
     return Level(
-        query_slots=_slots_of([span for part in parts for span in part.queries]),
-        key_slots=_slots_of([part.keys for part in parts]),
+        query_slots=_slots_of([span for spans in sequences.values() for span in spans]),
+        key_slots=_slots_of(list(sequences)),
         cu_q=torch.tensor(np.cumsum([0, *num_queries]), dtype=torch.int32),
         cu_k=torch.tensor(np.cumsum([0, *num_keys]), dtype=torch.int32),
         max_q=max(num_queries),
