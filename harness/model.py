@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from harness.config import ModelSettings, Precision
+from harness.vocabulary import NewTokens, num_rows
 from preprocess.errors import ConfigError, DataError
 from preprocess.manifest import Manifest
 from preprocess.tokenizer import locate_source
@@ -29,7 +30,9 @@ def load_base_model(settings: ModelSettings) -> nn.Module:
     logging.disable_progress_bar()  # every rank would draw its own
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            **_source(settings.path), dtype=DTYPES[settings.precision], attn_implementation=implementation
+            **locate_model(settings.path),
+            dtype=DTYPES[settings.precision],
+            attn_implementation=implementation,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -45,7 +48,12 @@ def load_base_model(settings: ModelSettings) -> nn.Module:
     return cast("nn.Module", model)
 
 
-def _source(path: str) -> dict[str, Any]:
+def locate_model(path: str) -> dict[str, Any]:
+    """The arguments of `from_pretrained` for a model folder, a .gguf file (or a folder with one) or a hub id.
+
+    Raises:
+        ConfigError: There is no such folder or file.
+    """
     local = Path(locate_source(path))
     if local.is_dir() and not (local / "config.json").is_file():
         files = sorted(local.glob("*.gguf"))
@@ -81,17 +89,23 @@ def _refuse_altered_logits(model: Any, path: str) -> None:  # noqa: ANN401 - a t
             )
 
 
-def check_vocabulary(model: nn.Module, manifest: Manifest) -> None:
+def check_vocabulary(model: nn.Module, manifest: Manifest, new_tokens: NewTokens | None = None) -> None:
     """Refuse shards whose ids the model does not have, or whose rows are longer than its attention reaches.
+
+    Args:
+        model: The base, or what an adapter with new tokens has grown.
+        manifest: Of the data set.
+        new_tokens: Tokens that the model's embedding will grow by.
 
     Raises:
         DataError: The tokenizer of the shards is larger than the model's embedding, or a row than its window.
     """
-    rows = cast("Any", model).get_input_embeddings().weight.shape[0]
+    rows = max(num_rows(model), new_tokens.vocab_size if new_tokens else 0)
     if manifest.vocab_size > rows:
         raise DataError(
             f"the shards were made with tokenizer {manifest.tokenizer_source} ({manifest.vocab_size} ids), but the "
-            f"model has {rows}. Build the data set with the model's own tokenizer"
+            f"model has {rows}. Build the data set with the model's own tokenizer; where it has music tokens besides, "
+            "pass an adapter that was trained with them"
         )
     window = getattr(cast("Any", model).config, "sliding_window", None)
     if window is not None and manifest.seq_len > window:

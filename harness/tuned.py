@@ -16,6 +16,7 @@ from torch import nn
 from harness.config import ModelSettings
 from harness.lora import load_adapter
 from harness.model import check_vocabulary, load_base_model
+from harness.vocabulary import new_rows_of
 from preprocess.manifest import Manifest
 
 Version = Literal["before", "after"]
@@ -49,8 +50,12 @@ class TunedModel:
     def as_version(self, version: Version) -> Iterator[nn.Module]:
         """The causal model with its adapter off ("before") or on ("after")."""
         assert version in self.versions
-        off = self.adapter is not None and version == "before"
-        with self.adapter.disable_adapter() if off and self.adapter is not None else nullcontext():
+        off = self.adapter if version == "before" else None
+        rows = new_rows_of(self.causal)
+        with (
+            nullcontext() if off is None else off.disable_adapter(),
+            nullcontext() if off is None or rows is None else rows.switched_off(),
+        ):
             yield self.causal
 
 
@@ -74,8 +79,8 @@ def load_tuned_model(settings: ModelSettings, manifest: Manifest, adapter: Path 
         CheckpointError: There is no such adapter, or it does not fit the model.
     """
     base = load_base_model(settings)
-    check_vocabulary(base, manifest)
     tuned = None if adapter is None else load_adapter(base, adapter)
+    check_vocabulary(base, manifest)  # with the tokens that the adapter brings
     causal = base if tuned is None else cast("nn.Module", tuned.get_base_model())
     causal.eval().to(find_device())
     return TunedModel(causal, tuned, settings.attention)
