@@ -20,9 +20,11 @@ from harness.metrics_file import MetricsWriter
 from harness.throughput import (
     StepCounts,
     StepRates,
+    TaskStep,
     ThroughputSummary,
     divide,
     divide_counts,
+    name_tasks,
     print_throughput,
 )
 
@@ -31,8 +33,10 @@ __all__ = [
     "Part",
     "StepCounts",
     "StepRates",
+    "TaskStep",
     "ThroughputMeter",
     "ThroughputSummary",
+    "name_tasks",
     "print_throughput",
 ]
 

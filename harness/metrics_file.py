@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
     from harness.memory_profile import MemoryRecord
-    from harness.throughput import StepCounts, StepRates, ThroughputSummary
+    from harness.throughput import StepCounts, StepRates, TaskStep, ThroughputSummary
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -27,6 +27,11 @@ TRAIN_TAGS = {
     "throughput/samples_per_s": "samples_per_s",
     "throughput/tokens_per_s": "tokens_per_s",
     "throughput/supervised_tokens_per_s": "supervised_tokens_per_s",
+    "step/rows": "rows",
+    "step/examples": "examples",
+    "step/tokens": "tokens",
+    "step/supervised_tokens": "supervised_tokens",
+    "step/attention_pairs": "attention_pairs",
 }
 """TensorBoard tag to the key of a "train" line that it shows."""
 
@@ -97,6 +102,7 @@ class MetricsWriter:
         grad_norm: float,
         counts: StepCounts,
         rates: StepRates,
+        by_task: Mapping[str, TaskStep] | None = None,
     ) -> None:
         """Write one optimizer step.
 
@@ -108,6 +114,7 @@ class MetricsWriter:
             grad_norm: Global norm of the gradient before clipping.
             counts: The step's work over all ranks.
             rates: What `ThroughputMeter.end_step` gave for it.
+            by_task: What the step saw of each task, from `harness.throughput.name_tasks`.
         """
         line: dict[str, Any] = {
             "kind": "train",
@@ -117,6 +124,7 @@ class MetricsWriter:
             "learning_rate": learning_rate,
             "grad_norm": grad_norm,
             **asdict(counts),
+            "by_task": {task: asdict(part) for task, part in (by_task or {}).items()},
             "step_time_s": rates.step_time_s,
             "parts_s": rates.parts_s,
             "samples_per_s": rates.samples_per_s,
@@ -124,7 +132,13 @@ class MetricsWriter:
             "supervised_tokens_per_s": rates.supervised_tokens_per_s,
         }
         self._append(line)
-        self._add_scalars(step, {tag: line[key] for tag, key in TRAIN_TAGS.items()})
+        tags = {tag: line[key] for tag, key in TRAIN_TAGS.items()}
+        by_task_tags = {
+            f"train/{task}/{key}": value
+            for task, part in line["by_task"].items()
+            for key, value in part.items()
+        }
+        self._add_scalars(step, tags | by_task_tags)
 
     def write_eval(
         self, step: int, loss: float, by_task: Mapping[str, float], supervised_tokens: int, time_s: float

@@ -7,10 +7,12 @@ question with its answer) is a *sample*.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +29,7 @@ class StepCounts:
         tokens: Real tokens computed. A prefix that several examples share counts once.
         supervised_tokens: Tokens that carry loss.
         slots: Tokens plus padding.
+        attention_pairs: Pairs of tokens (query, key) of which the first sees the second, itself included.
     """
 
     rows: int = 0
@@ -34,6 +37,7 @@ class StepCounts:
     tokens: int = 0
     supervised_tokens: int = 0
     slots: int = 0
+    attention_pairs: int = 0
 
     def __post_init__(self) -> None:
         assert self.supervised_tokens <= self.tokens <= self.slots, f"counts contradict each other: {self}"
@@ -43,13 +47,45 @@ class StepCounts:
         return StepCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def to_array(self) -> Int64Array:
-        """Return int64[5] in field order, so that one all-reduce sums every count."""
+        """Return int64[6] in field order, so that one all-reduce sums every count."""
         return np.array(astuple(self), dtype=np.int64)
 
     @classmethod
     def from_array(cls, array: Int64Array) -> StepCounts:
-        """Read what `to_array` gave; `array` is int64[5]."""
+        """Read what `to_array` gave; `array` is int64[6]."""
         return cls(*(int(count) for count in array))
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStep:
+    """One task's part of a step.
+
+    Attributes:
+        loss: Mean over its supervised tokens, in nats; NaN without any.
+        examples: Questions with their answers.
+        supervised_tokens: Tokens that carry loss.
+    """
+
+    loss: float
+    examples: int
+    supervised_tokens: int
+
+
+def name_tasks(
+    names: Sequence[str], by_task: npt.NDArray[np.float64], examples: Int64Array
+) -> dict[str, TaskStep]:
+    """What a step saw of each task that is in it.
+
+    Args:
+        names: Of the K tasks.
+        by_task: float64[K, 2], the sum of losses in nats and the supervised tokens of each, over all ranks.
+        examples: int64[K], questions with their answers of each, over all ranks.
+    """
+    return {
+        name: TaskStep(divide(loss_sum, supervised), int(number), int(supervised))
+        for name, (loss_sum, supervised), number in zip(names, by_task.tolist(), examples, strict=True)
+        if number or supervised
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,14 @@ from harness.meters import (
     Part,
     StepCounts,
     StepRates,
+    TaskStep,
     ThroughputMeter,
+    name_tasks,
     print_throughput,
 )
 from preprocess.errors import DataError
 
-COUNTS = StepCounts(rows=4, examples=20, tokens=800, supervised_tokens=200, slots=1000)
+COUNTS = StepCounts(rows=4, examples=20, tokens=800, supervised_tokens=200, slots=1000, attention_pairs=9000)
 
 
 class FakeClock:
@@ -52,10 +54,10 @@ def clock() -> FakeClock:
 
 
 def test_counts_survive_the_array_that_an_all_reduce_sums() -> None:
-    other = StepCounts(rows=1, examples=2, tokens=3, supervised_tokens=1, slots=8)
+    other = StepCounts(rows=1, examples=2, tokens=3, supervised_tokens=1, slots=8, attention_pairs=6)
     array = COUNTS.to_array() + other.to_array()
     assert array.dtype == np.int64
-    assert array.tolist() == [5, 22, 803, 201, 1008]
+    assert array.tolist() == [5, 22, 803, 201, 1008, 9006]
     assert StepCounts.from_array(array) == COUNTS + other
     assert COUNTS + StepCounts() == COUNTS
 
@@ -65,6 +67,14 @@ def test_counts_that_contradict_each_other_are_refused() -> None:
         StepCounts(tokens=9, slots=8)
     with pytest.raises(AssertionError, match="contradict"):
         StepCounts(tokens=9, supervised_tokens=10, slots=12)
+
+
+def test_tasks_get_their_names_and_mean_losses_and_absent_ones_are_left_out() -> None:
+    by_task = np.array([[6.0, 4.0], [0.0, 0.0], [3.0, 1.0]])
+    named = name_tasks(("artist", "genre", "themes"), by_task, np.array([2, 0, 1]))
+    assert named == {"artist": TaskStep(1.5, 2, 4), "themes": TaskStep(3.0, 1, 1)}
+    with pytest.raises(ValueError, match="shorter"):
+        name_tasks(("artist", "genre", "themes"), by_task[:2], np.array([2, 0, 1]))
 
 
 def test_rates_divide_each_count_by_the_step_time(clock: FakeClock) -> None:
@@ -127,7 +137,7 @@ def test_warm_up_steps_are_kept_apart(clock: FakeClock) -> None:
     summary = meter.summary()
     assert (summary.num_warmup_steps, summary.num_steps) == (2, 3)
     assert summary.warmup_s == pytest.approx(100.0)
-    assert summary.counts == StepCounts(12, 60, 2400, 600, 3000)
+    assert summary.counts == StepCounts(12, 60, 2400, 600, 3000, 27000)
     assert summary.samples_per_s == pytest.approx(60 / 12)
     assert summary.tokens_per_example == pytest.approx(40.0)
     assert summary.step_time_median_s == pytest.approx(4.0)
@@ -238,6 +248,7 @@ def write_steps(writer: MetricsWriter, steps: range, clock: FakeClock, loss: flo
             grad_norm=0.5,
             counts=COUNTS,
             rates=rates,
+            by_task={"artist": TaskStep(loss=1.75, examples=12, supervised_tokens=150)},
         )
 
 
@@ -261,6 +272,8 @@ def test_lines_have_the_documented_keys(tmp_path: Path, clock: FakeClock) -> Non
         "tokens",
         "supervised_tokens",
         "slots",
+        "attention_pairs",
+        "by_task",
         "step_time_s",
         "parts_s",
         "samples_per_s",
@@ -268,6 +281,7 @@ def test_lines_have_the_documented_keys(tmp_path: Path, clock: FakeClock) -> Non
         "supervised_tokens_per_s",
     }
     assert train["parts_s"]["backward"] == pytest.approx(2.0)
+    assert train["by_task"] == {"artist": {"loss": 1.75, "examples": 12, "supervised_tokens": 150}}
     assert evaluation == {
         "kind": "eval",
         "step": 1,
@@ -378,6 +392,14 @@ def test_tensorboard_gets_the_documented_tags_and_no_step_twice(tmp_path: Path, 
         "throughput/samples_per_s",
         "throughput/tokens_per_s",
         "throughput/supervised_tokens_per_s",
+        "step/rows",
+        "step/examples",
+        "step/tokens",
+        "step/supervised_tokens",
+        "step/attention_pairs",
+        "train/artist/loss",
+        "train/artist/examples",
+        "train/artist/supervised_tokens",
         "eval/loss",
         "eval/artist/loss",
         "memory/rank1/backward_gib",
