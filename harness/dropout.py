@@ -195,14 +195,23 @@ class WindowDropout(nn.Module):
         """
         if not self.training:
             return values
-        rows = values.reshape(-1, values.shape[-1])
-        offsets = self.draw.offsets_of(self.index)
-        if len(offsets) != len(rows):
-            raise ValueError(f"dropout: drawn for {len(offsets)} tokens, but the input has {len(rows)}")
         dropped = _Drop.apply(  # type: ignore[no-untyped-call]
-            rows, offsets, self.draw.tables[values.element_size()], self.scale
+            values.reshape(-1, values.shape[-1]), *self.source_for(values), self.scale
         )
         return cast("torch.Tensor", dropped).view(values.shape)
+
+    def source_for(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the mask of `values` [..., W] is made of: the offset of each token, and the table; see `keep_windows`.
+
+        Raises:
+            RuntimeError: Nothing was drawn yet.
+            ValueError: Another number of tokens was drawn for.
+        """
+        offsets = self.draw.offsets_of(self.index)
+        num_tokens = values.numel() // values.shape[-1]
+        if len(offsets) != num_tokens:
+            raise ValueError(f"dropout: drawn for {len(offsets)} tokens, but the input has {num_tokens}")
+        return offsets, self.draw.tables[values.element_size()]
 
     def extra_repr(self) -> str:
         """As nn.Dropout shows itself."""
