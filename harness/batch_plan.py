@@ -20,12 +20,14 @@ So resuming needs the step's number and nothing else.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from harness.row_sizes import RowSizes
 from preprocess.schema import Int32Array, Int64Array
+
+if TYPE_CHECKING:
+    from harness.row_sizes import RowSizes
 
 Unit = Literal["rows", "examples", "tokens"]
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
+from harness.batch_plan import StepTarget, Unit
 from preprocess.errors import ConfigError
 from preprocess.settings import Settings, find_shipped, load_settings
 
@@ -27,6 +28,16 @@ OWNED_BY_RUN = (
     "scheduler",
 )
 """DeepSpeed keys whose one home is the run's config."""
+
+TARGETS: dict[str, Unit] = {
+    "global_batch_size": "rows",
+    "examples_per_step": "examples",
+    "tokens_per_step": "tokens",
+}
+"""Settings of a batch of which one is given, and what each counts."""
+
+EXAMPLES_PER_STEP = 72
+"""What a step takes where nothing is said: three ranks of 24 examples."""
 
 Precision = Literal["bf16", "fp16", "fp32"]
 Attention = Literal["auto", "flash", "flex", "sdpa", "eager"]
@@ -92,13 +103,43 @@ class DataSettings(Settings):
 
 
 class BatchSettings(Settings):
-    """How many packed rows make a step. Accumulation follows: global / (micro x ranks)."""
+    """How much makes a step: so many rows, examples or tokens; without a word 72 examples.
+
+    A step takes the same rows on any number of ranks and in any micro-batches. How many micro-steps it has follows.
+    """
 
     micro_batch_size: int = Field(default=1, ge=1)
-    """Rows in one forward pass on one rank."""
+    """Rows in one forward pass on one rank, at most."""
 
-    global_batch_size: int = Field(default=8, ge=1)
-    """Rows in one optimizer step over all ranks; the same on any number of ranks."""
+    global_batch_size: int | None = Field(default=None, ge=1)
+    """Rows in one optimizer step over all ranks."""
+
+    examples_per_step: int | None = Field(default=None, ge=1)
+    """Examples (a question with its answer) in one optimizer step over all ranks, as near as whole rows come."""
+
+    tokens_per_step: int | None = Field(default=None, ge=1)
+    """Tokens in one optimizer step over all ranks, as near as whole rows come."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default(cls, values: Any) -> Any:  # noqa: ANN401 (what YAML holds)
+        """Where no target is given, take the default, so that the resolved settings tell it."""
+        if not isinstance(values, dict) or any(values.get(name) is not None for name in TARGETS):
+            return values
+        return {**values, "examples_per_step": EXAMPLES_PER_STEP}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = [name for name in TARGETS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"{' and '.join(given)} are set; give one of them, and null for the others")
+        return self
+
+    @property
+    def target(self) -> StepTarget:
+        """What one optimizer step takes."""
+        name = next(name for name in TARGETS if getattr(self, name) is not None)
+        return StepTarget(TARGETS[name], getattr(self, name))
 
     def accumulation_steps(self, world_size: int) -> int:
         """Micro-steps in one optimizer step.
@@ -106,6 +147,8 @@ class BatchSettings(Settings):
         Raises:
             ConfigError: The global batch does not divide evenly.
         """
+        if self.global_batch_size is None:
+            raise ConfigError("batch.global_batch_size is needed")
         rows_at_once = self.micro_batch_size * world_size
         if self.global_batch_size % rows_at_once:
             below = self.global_batch_size // rows_at_once * rows_at_once
@@ -256,9 +299,9 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
     precision = config.model.precision
     for name in ("bf16", "fp16"):
         values[name] = {**values.get(name, {}), "enabled": precision == name}
-    values["train_micro_batch_size_per_gpu"] = config.batch.micro_batch_size
-    values["gradient_accumulation_steps"] = config.batch.accumulation_steps(world_size)
-    values["train_batch_size"] = config.batch.global_batch_size
+    # Micro-steps are a step's own, and the harness counts them; DeepSpeed only wants the three to agree.
+    values["train_micro_batch_size_per_gpu"] = values["gradient_accumulation_steps"] = 1
+    values["train_batch_size"] = world_size
     values["gradient_clipping"] = config.optimizer.max_grad_norm
     values["steps_per_print"] = 1_000_000_000  # the harness reports by itself
     values["wall_clock_breakdown"] = False

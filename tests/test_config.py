@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.batch_plan import StepTarget
 from harness.config import (
-    BatchSettings,
     OptimizerSettings,
     RunConfig,
     deepspeed_config,
@@ -33,13 +33,17 @@ def minimal(tmp_path: Path) -> Path:
     return path
 
 
-def test_every_shipped_run_loads_and_divides_its_batch() -> None:
+def test_every_shipped_run_loads_and_says_what_a_step_takes() -> None:
     assert {"plan", "servable", "quickstart"} <= set(SHIPPED)
-    for name in SHIPPED:
-        config = load_run_config(name)
-        world_size = config.world_size or 1
-        assert config.batch.accumulation_steps(world_size) >= 1
-        assert deepspeed_config(config, world_size)["train_batch_size"] == config.batch.global_batch_size
+    targets = {name: load_run_config(name).batch.target for name in SHIPPED}
+    assert targets["plan"] == targets["servable"] == StepTarget("examples", 72)
+    assert targets["quickstart"] == StepTarget("rows", 2)
+
+
+def test_deepspeed_is_left_without_micro_steps_to_count() -> None:
+    values = deepspeed_config(load_run_config("plan"), 3)
+    names = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+    assert [values[name] for name in names] == [3, 1, 1]
 
 
 def test_the_plan_is_the_users_own_settings_and_servable_leaves_the_head_alone() -> None:
@@ -130,13 +134,34 @@ def test_the_runs_precision_switches_deepspeeds(
     assert (values["bf16"]["enabled"], values["fp16"]["enabled"]) == enabled
 
 
-def test_a_global_batch_that_does_not_divide_proposes_two_that_do() -> None:
-    batch = BatchSettings(micro_batch_size=2, global_batch_size=16)
-    assert batch.accumulation_steps(4) == 2
-    with pytest.raises(ConfigError, match="use 12 or 18"):
-        batch.accumulation_steps(3)
-    with pytest.raises(ConfigError, match=r"use 64$"):
-        batch.accumulation_steps(32)
+@pytest.mark.parametrize(
+    ("override", "target"),
+    [
+        ("batch.micro_batch_size=2", ("examples", 72)),
+        ("batch.examples_per_step=null", ("examples", 72)),
+        ("batch.examples_per_step=40", ("examples", 40)),
+        ("batch.tokens_per_step=50_000", ("tokens", 50_000)),
+        ("batch.global_batch_size=7", ("rows", 7)),
+    ],
+)
+def test_a_step_takes_so_many_rows_examples_or_tokens_by_choice(
+    minimal: Path, tmp_path: Path, override: str, target: tuple[str, int]
+) -> None:
+    config = load_run_config(minimal, [override])
+    assert config.batch.target == target
+    (tmp_path / "resolved.yaml").write_text(dump_settings(config))
+    assert load_run_config(tmp_path / "resolved.yaml") == config
+
+
+def test_two_targets_for_a_step_are_refused_and_null_takes_one_back() -> None:
+    with pytest.raises(
+        ConfigError, match=r"batch: .*examples_per_step and tokens_per_step are set; give one"
+    ):
+        load_run_config("plan", ["batch.tokens_per_step=50000"])
+    changed = load_run_config("plan", ["batch.tokens_per_step=50000", "batch.examples_per_step=null"])
+    assert changed.batch.target == StepTarget("tokens", 50_000)
+    with pytest.raises(ConfigError, match="greater than or equal to 1"):
+        load_run_config("plan", ["batch.examples_per_step=0"])
 
 
 def test_the_rate_rises_falls_and_is_never_zero() -> None:
