@@ -1,4 +1,4 @@
-"""`python -m harness`: start a run on the hosts of a hostfile, evaluate it, show it, report it."""
+"""`python -m harness`: start a run on the hosts of a hostfile, evaluate it, show it, report it, export it."""
 
 from __future__ import annotations
 
@@ -147,6 +147,58 @@ def demo(
         if subject.output is not None:
             write_demo(subject.output, shown)
     print_json(shown.to_json()) if json_ else print_demo(shown, console)
+
+
+@app.command()
+@exit_on_user_error
+def export(
+    run: RunFolder = None,
+    model: Model = None,
+    adapter: Adapter = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Folder to write; must not be there yet.")
+    ] = None,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="adapter: what peft loads on the base. merged: a whole model that plain transformers loads, its head "
+            "untied where it was tied and trained.",
+        ),
+    ] = "adapter",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="bf16, fp16 or fp32; by default what loses nothing of the adapter or the stored base."
+        ),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Say whether vLLM, llama.cpp, TGI and Ollama take it, and why not."),
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Write the trained adapter as plain peft or merged into its base; or say which servers take it.
+
+    One of --run and --adapter with --model. Without --output only the check is made. Merging adds in float64 and
+    rounds once. Nothing is written over; a disk that is too small is told before anything is written.
+    """
+    from harness.export.command import print_exported, print_verdicts, run_export
+
+    console = make_console(error=json_)
+    verdicts, exported = run_export(run, adapter, model, output, form, dtype, check=check)
+    if json_:
+        print_json(
+            {
+                "check": [verdict.to_json() for verdict in verdicts],
+                "exported": None if exported is None else exported.to_json(),
+            }
+        )
+        return
+    if verdicts:
+        print_verdicts(verdicts, console)
+    if exported is not None:
+        print_exported(exported, console)
 
 
 @app.command()

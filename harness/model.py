@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import torch
 import transformers
+from safetensors import safe_open
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 from harness.config import ModelSettings, Precision
@@ -20,8 +21,12 @@ from preprocess.tokenizer import locate_source
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-def load_base_model(settings: ModelSettings) -> nn.Module:
+def load_base_model(settings: ModelSettings, dtype: torch.dtype | None = None) -> nn.Module:
     """Load a causal language model with every weight frozen.
+
+    Args:
+        settings: Which one, and how it computes.
+        dtype: Precision of the weights, where it is not `settings.precision`.
 
     Raises:
         ConfigError: There is no such model, or it is of a kind without `.model` and `.lm_head`.
@@ -31,7 +36,7 @@ def load_base_model(settings: ModelSettings) -> nn.Module:
     try:
         model = AutoModelForCausalLM.from_pretrained(
             **locate_model(settings.path),
-            dtype=DTYPES[settings.precision],
+            dtype=dtype or DTYPES[settings.precision],
             attn_implementation=implementation,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -74,6 +79,42 @@ def locate_model(path: str) -> dict[str, Any]:
     if not local.exists() and path.startswith((".", "/", "~")):
         raise ConfigError(f"model.path {path}: no such folder")
     return {"pretrained_model_name_or_path": str(local) if local.exists() else path}
+
+
+STORED_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+"""As safetensors spells them."""
+
+
+def find_stored_dtype(path: str) -> torch.dtype:
+    """The precision that loses nothing of a model's stored weights.
+
+    A folder's safetensors files tell it themselves, for a config.json may name a lower one. A GGUF file's blocks stand
+    for float32 numbers. Of a hub id the configuration is believed.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    source = locate_model(path)
+    if "gguf_file" in source:
+        return torch.float32
+    found = [
+        widest_dtype(file)
+        for file in sorted(Path(source["pretrained_model_name_or_path"]).glob("*.safetensors"))
+    ]
+    if found:
+        return max(found, key=lambda dtype: dtype.itemsize)
+    try:
+        named = AutoConfig.from_pretrained(**source).dtype
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"model.path {path}: cannot be read ({str(error).splitlines()[0]})") from error
+    return named if isinstance(named, torch.dtype) else torch.float32
+
+
+def widest_dtype(file: Path) -> torch.dtype:
+    """The widest precision among the tensors of a safetensors file."""
+    with safe_open(str(file), "pt") as weights:
+        spelt = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+    return max((STORED_DTYPES.get(name, torch.float32) for name in spelt), key=lambda dtype: dtype.itemsize)
 
 
 def _refuse_altered_logits(model: Any, path: str) -> None:  # noqa: ANN401 - a transformers model
