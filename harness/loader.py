@@ -1,0 +1,144 @@
+"""Reads and lays out the micro-batches of the steps to come, while the current one computes.
+
+::
+
+    thread    read, collate 5 | read, collate 6 | read, collate 7 | (waits: two steps are ready)
+    caller    step 4 ......................| step 5 ........................| step 6 …
+
+The order is the plan's, whatever the threads do; a loader can begin at any step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from queue import Empty, Queue
+from threading import Event, Thread
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import torch
+
+from harness.batch_plan import BatchPlan
+from harness.data import MicroBatch, collate
+from preprocess.forest import PackedRow
+from preprocess.schema import Int64Array
+
+DEPTH = 2
+"""Steps that are ready and wait, at most."""
+
+
+class LoadedStep(NamedTuple):
+    """What a rank computes in a step.
+
+    Attributes:
+        step: Its number, from 0 over all epochs.
+        rows: int64[≥ 1], the rows of the step over all ranks.
+        batches: This rank's micro-batches, on the host; as many on every rank.
+    """
+
+    step: int
+    rows: Int64Array
+    batches: list[MicroBatch]
+
+
+class StepLoader:
+    """An iterator over steps that is one or two ahead; a context manager, whose end ends its thread.
+
+    An error of the thread is raised in the caller as it is, at the step that it belongs to.
+
+    Args:
+        rows: Of the split, cheap to get by index and not bound to a thread.
+        plan: Which rows a step takes.
+        rank: Whose micro-batches.
+        start_step: The first step wanted.
+        num_steps: Steps of the whole run: the last one is `num_steps` - 1.
+        flat: How rows are laid out; see `harness.data.collate`.
+        pin: Whether to put batches in page-locked memory, for a GPU to copy from beside its work.
+        depth: Steps that are ready and wait, at most.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[PackedRow],
+        plan: BatchPlan,
+        rank: int,
+        start_step: int,
+        num_steps: int,
+        *,
+        flat: bool,
+        pin: bool,
+        depth: int = DEPTH,
+    ) -> None:
+        self._rows = rows
+        self._plan = plan
+        self._rank = rank
+        self._steps = range(start_step, num_steps)
+        self._flat = flat
+        # Threads begin on the first GPU, and would make a context there for the memory that they lock.
+        self._gpu = torch.accelerator.current_device_index() if pin else None
+        self._ready: Queue[LoadedStep | BaseException | None] = Queue(maxsize=depth)
+        self._stop = Event()
+        self._thread = Thread(target=self._work, name="step-loader", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        """Return the loader itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the thread."""
+        self.close()
+
+    def __iter__(self) -> Iterator[LoadedStep]:
+        """Return the loader itself: each step comes once."""
+        return self
+
+    def __next__(self) -> LoadedStep:
+        """Wait for the next step.
+
+        Raises:
+            StopIteration: There is none, or the loader was closed.
+            Exception: What went wrong in the thread.
+        """
+        if self._stop.is_set():
+            raise StopIteration
+        item = self._ready.get()
+        if isinstance(item, LoadedStep):
+            return item
+        self.close()
+        if item is None:
+            raise StopIteration
+        raise item
+
+    def close(self) -> None:
+        """End the thread and drop what it has made; more than once does no harm."""
+        self._stop.set()
+        # A thread that waits for room finds it, sees the flag, and ends; it puts one more item at most.
+        while self._thread.is_alive() or not self._ready.empty():
+            try:
+                self._ready.get_nowait()
+            except Empty:
+                self._thread.join()
+
+    def load(self, step: int) -> LoadedStep:
+        """Read and lay out one step, in the calling thread."""
+        batches = []
+        for indices in self._plan.rows_of_rank(step, self._rank):
+            batch = collate([self._rows[int(index)] for index in indices], flat=self._flat)
+            batches.append(batch if self._gpu is None else batch.pin())
+        return LoadedStep(step, self._plan.rows_of_step(step), batches)
+
+    def _work(self) -> None:
+        try:
+            if self._gpu is not None:
+                torch.accelerator.set_device_index(self._gpu)
+            for step in self._steps:
+                loaded = self.load(step)
+                self._ready.put(loaded)
+                if self._stop.is_set():
+                    return
+            self._ready.put(None)
+        except BaseException as error:  # noqa: BLE001 (the caller's thread raises it)
+            self._ready.put(error)
