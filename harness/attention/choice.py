@@ -19,12 +19,12 @@ from preprocess.errors import ConfigError
 Kind = Literal["flash", "flex", "sdpa", "eager"]
 
 IMPLEMENTATIONS: dict[Kind, str] = {
-    "flash": "lyrics_flash",
+    "flash": "lyrics_forest",
     "flex": "lyrics_flex",
     "sdpa": "sdpa",
     "eager": "eager",
 }
-"""Names for `attn_implementation`."""
+"""Names for `attn_implementation`. One with "flash" in it, transformers would look for among its own kernels."""
 
 HALF = (torch.bfloat16, torch.float16)
 CAPABILITY_OF_FLASH = (8, 0)
@@ -82,13 +82,13 @@ def _describe(device: torch.device) -> str:
 
 
 def register_attention() -> None:
-    """Let transformers' models be loaded with `attn_implementation` "lyrics_flash" or "lyrics_flex".
+    """Let transformers' models be loaded with `attn_implementation` "lyrics_forest" or "lyrics_flex".
 
     Called with `forest=` (a `ForestLayout` or a `BlockMask`) and `attention_mask=ForestLayout.no_mask`, a model's body
     attends along the forest. Without `forest` it does what it does under "sdpa", masks included: so text can be
     generated with the same model.
     """
-    for name in ("lyrics_flash", "lyrics_flex"):
+    for name in (IMPLEMENTATIONS["flash"], IMPLEMENTATIONS["flex"]):
         AttentionInterface.register(name, forest_attention_forward)
         AttentionMaskInterface.register(name, sdpa_mask)
 

@@ -1,0 +1,299 @@
+"""The kernel fits the hardware, models call it by name, and its FLOPs are counted as what it computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import varlen
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
+
+from harness.attention.choice import IMPLEMENTATIONS, choose_attention, register_attention
+from harness.attention.flash import attend_forest
+from harness.attention.layout import ForestLayout
+from harness.attention.plain import count_plain_pairs, plain_forest_attention
+from harness.attention.varlen import FlashKernels, Sequences
+from harness.config import Attention
+from preprocess.errors import ConfigError
+from tests.attention_cases import SCALE, Case, draw_rows, draw_tensors, make_case
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def pretend_gpu(
+    patch: pytest.MonkeyPatch,
+    *,
+    capability: tuple[int, int] = (9, 0),
+    flash: bool = True,
+    triton: bool = True,
+) -> None:
+    """Answer torch's questions about the GPU."""
+    patch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    patch.setattr(torch.cuda, "get_device_name", lambda _: "Pretended GPU")
+    patch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: flash)
+    patch.setattr(torch.utils._triton, "has_triton", lambda: triton)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_a_cpu_takes_flash_in_any_precision(dtype: torch.dtype) -> None:
+    assert choose_attention("auto", CPU, dtype) == "flash"
+
+
+@pytest.mark.parametrize(
+    ("facts", "dtype", "kind"),
+    [
+        ({}, torch.bfloat16, "flash"),
+        ({"capability": (8, 0)}, torch.float16, "flash"),
+        ({}, torch.float32, "flex"),
+        ({"triton": False}, torch.float32, "sdpa"),
+        ({"capability": (7, 5)}, torch.float16, "flex"),
+        ({"capability": (7, 5), "triton": False}, torch.float16, "sdpa"),
+        ({"flash": False}, torch.bfloat16, "flex"),
+    ],
+)
+def test_a_gpu_takes_what_it_can_compute(
+    facts: dict[str, Any], dtype: torch.dtype, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_gpu(monkeypatch, **facts)
+    assert choose_attention("auto", CUDA, dtype) == kind
+
+
+def test_an_unknown_device_takes_sdpa() -> None:
+    assert choose_attention("auto", torch.device("mps"), torch.float16) == "sdpa"
+
+
+@pytest.mark.parametrize("setting", ["flash", "flex", "sdpa", "eager"])
+def test_what_is_asked_for_is_taken_where_it_can_be(
+    setting: Attention, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_gpu(monkeypatch)
+    assert choose_attention(setting, CUDA, torch.bfloat16) == setting
+
+
+@pytest.mark.parametrize(
+    ("setting", "device", "dtype", "facts", "message"),
+    [
+        (
+            "flex",
+            CPU,
+            torch.bfloat16,
+            {},
+            "flex: FlexAttention has no gradient on a cpu device.* use auto, or flash or",
+        ),
+        (
+            "flash",
+            CUDA,
+            torch.float32,
+            {},
+            "in bf16 and fp16 on a GPU, not in float32; use auto, or flex or sdpa",
+        ),
+        ("flash", CUDA, torch.float16, {"capability": (7, 5)}, r"8\.0 or above, not Pretended GPU .*7\.5"),
+        (
+            "flash",
+            CUDA,
+            torch.bfloat16,
+            {"flash": False},
+            "built without flash kernels; use auto, or flex or sdpa",
+        ),
+        ("flex", CUDA, torch.float32, {"triton": False}, "needs Triton.*; use auto, or sdpa$"),
+        (
+            "flash",
+            torch.device("mps"),
+            torch.float16,
+            {},
+            "no flash kernels for a mps device; use auto, or sdpa$",
+        ),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_with_what_can(
+    setting: Attention,
+    device: torch.device,
+    dtype: torch.dtype,
+    facts: dict[str, Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend_gpu(monkeypatch, **facts)
+    with pytest.raises(ConfigError, match=message):
+        choose_attention(setting, device, dtype)
+
+
+def make_model(attention: str, **changes: Any) -> LlamaForCausalLM:  # noqa: ANN401
+    """A tiny Llama in float64; the weights are the same at each call."""
+    register_attention()
+    torch.manual_seed(7)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        attn_implementation=attention,
+        **changes,
+    )
+    return LlamaForCausalLM(config).double()
+
+
+def make_body(attention: str, **changes: Any) -> LlamaModel:  # noqa: ANN401
+    """Its body."""
+    return make_model(attention, **changes).model
+
+
+def run_body(body: LlamaModel, case: Case, **how: Any) -> list[torch.Tensor]:  # noqa: ANN401
+    """Hidden states at tokens and the gradient of each weight."""
+    ids = torch.arange(case.is_token.numel()).view(case.is_token.shape) % 50
+    positions = torch.arange(ids.shape[1]).expand(ids.shape) % 11
+    hidden = body(input_ids=ids, position_ids=positions, use_cache=False, **how).last_hidden_state
+    hidden = hidden * case.is_token[:, :, None]
+    grads = torch.autograd.grad(hidden.square().sum(), list(body.parameters()))
+    return [hidden.detach(), *grads]
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("recompute", [True, False])
+def test_a_model_under_flash_gives_what_it_gives_under_a_dense_mask(flat: bool, recompute: bool) -> None:
+    case = make_case(draw_rows(5), flat=flat)
+    body = make_body("lyrics_forest")
+    if recompute:
+        body.gradient_checkpointing_enable({"use_reentrant": False})
+        body.train()
+    found = run_body(body, case, attention_mask=case.layout.no_mask, forest=case.layout)
+    expected = run_body(make_body("sdpa"), case, attention_mask=case.mask)
+    assert all(torch.allclose(a, b, rtol=0, atol=1e-10) for a, b in zip(found, expected, strict=True))
+    leaked = run_body(make_body("sdpa"), case, attention_mask=torch.ones_like(case.mask).tril())
+    assert (found[0] - leaked[0]).abs().max() > 1e-3
+
+
+def test_with_no_mask_a_model_builds_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor | None] = []
+
+    def spy(*tensors: Any, **_: Any) -> Any:  # noqa: ANN401
+        seen.append(tensors[4])
+        return tensors[1].transpose(1, 2), None
+
+    body = make_body("lyrics_forest")
+    monkeypatch.setattr("harness.attention.choice.forest_attention_forward", spy)
+    register_attention()
+    case = make_case(draw_rows(5), flat=True)
+    ids = torch.zeros(case.is_token.shape, dtype=torch.int64)
+    given = {"input_ids": ids, "position_ids": torch.arange(ids.shape[1])[None] % 11, "use_cache": False}
+    body(**given, attention_mask=case.layout.no_mask, forest=case.layout)
+    assert all(mask is case.layout.no_mask for mask in seen)
+    seen.clear()
+    body(**given, forest=case.layout)  # the control: for positions that restart transformers makes one
+    assert all(mask is not None and mask.numel() == ids.numel() ** 2 for mask in seen)
+    monkeypatch.undo()
+    register_attention()
+
+
+def test_without_a_forest_a_model_generates_what_it_generates_under_sdpa() -> None:
+    prompts = torch.tensor([[0, 0, 5, 9, 3], [4, 8, 1, 2, 6]])
+    how: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    texts = [
+        make_model(attention).generate(prompts, attention_mask=(prompts > 0).long(), **how)
+        for attention in ("lyrics_forest", "lyrics_flex", "sdpa")
+    ]
+    assert torch.equal(texts[0], texts[2])
+    assert torch.equal(texts[1], texts[2])
+
+
+def test_attention_dropout_is_refused() -> None:
+    case = make_case(draw_rows(5), flat=True)
+    body = make_body("lyrics_forest", attention_dropout=0.1).train()
+    with pytest.raises(ConfigError, match="attention_dropout, which the forest kernels do not compute; set"):
+        run_body(body, case, attention_mask=case.layout.no_mask, forest=case.layout)
+
+
+def count_flops(layout: ForestLayout, tensors: list[torch.Tensor], attend: Any = attend_forest) -> int:  # noqa: ANN401
+    with FlopCounterMode(display=False) as counter:
+        out = attend(*tensors, layout, SCALE)
+        torch.autograd.grad(out, tensors, torch.ones_like(out))
+    return int(counter.get_total_flops())
+
+
+def test_the_flop_counter_counts_two_products_forward_and_five_backward_of_the_visible_pairs() -> None:
+    case = make_case(draw_rows(5), flat=False)
+    tensors = [tensor.requires_grad_() for tensor in draw_tensors(case, (6, 2, 8))]
+    assert count_flops(case.layout, tensors) == 14 * case.layout.pairs * 6 * 8
+    # Torch counts the plain reference's own products: those of hidden pairs too, and no scores a second time.
+    by_torch = count_flops(case.layout, tensors, plain_forest_attention)
+    assert by_torch == 12 * count_plain_pairs(case.layout) * 6 * 8
+
+
+def test_fake_tensors_are_counted_without_computing() -> None:
+    case = make_case(draw_rows(5), flat=False)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        tensors = [
+            torch.empty(x.transpose(1, 2).shape).transpose(1, 2).requires_grad_()
+            for x in draw_tensors(case, (6, 2, 8))
+        ]
+        assert count_flops(case.layout, tensors) == 14 * case.layout.pairs * 6 * 8
+
+
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps the arguments of flash kernels, by their names in the operator's schema, as shapes and numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        kwargs = kwargs or {}
+        if "_flash_attention" in str(func):
+            names = [argument.name for argument in func._schema.arguments]
+            given = {**dict(zip(names, args, strict=False)), **kwargs}
+            self.calls.append((str(func), {name: describe(value) for name, value in given.items()}))
+        return func(*args, **kwargs)
+
+
+def describe(value: Any) -> Any:  # noqa: ANN401
+    return (value.shape, value.dtype) if isinstance(value, torch.Tensor) else value
+
+
+DEFAULTS = {
+    "window_size_left": -1,
+    "window_size_right": -1,
+    "seqused_k": None,
+    "block_table": None,
+    "num_splits": None,
+}
+"""What torch's own caller spells out besides."""
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_flash_kernels_are_called_as_torch_calls_them_for_sequences_of_any_length(causal: bool) -> None:
+    query, grad = (torch.empty(11, 4, 16, dtype=torch.bfloat16, device="meta") for _ in range(2))
+    key, value = (torch.empty(9, 2, 16, dtype=torch.bfloat16, device="meta") for _ in range(2))
+    cu_q, cu_k = (torch.empty(4, dtype=torch.int32, device="meta") for _ in range(2))
+    state = torch.empty(2, dtype=torch.uint64, device="meta")
+    sequences = Sequences(cu_q, cu_k, max_q=6, max_k=5, causal=causal)
+    with Recorder() as ours:
+        out, lse = FlashKernels().forward(query, key, value, sequences, 0.5)
+        grads = FlashKernels().backward(grad, query, key, value, out, lse, sequences, 0.5)
+    with Recorder() as torchs:
+        given = (cu_q, cu_k, 6, 5, causal)
+        varlen._varlen_attn._init_fn(query, key, value, *given, 0.5)
+        varlen._varlen_attn_backward._init_fn(grad, query, key, value, out, lse, *given, state, 0.5)
+    assert (out.shape, lse.shape, lse.dtype) == ((11, 4, 16), (4, 11), torch.float32)
+    assert [found.shape for found in grads] == [query.shape, key.shape, value.shape]
+    assert len(ours.calls) == len(torchs.calls) == 2
+    for (name, found), (expected_name, expected) in zip(ours.calls, torchs.calls, strict=True):
+        assert name == expected_name
+        assert found == {k: v for k, v in expected.items() if k not in DEFAULTS}
+        assert all(expected[k] == v for k, v in DEFAULTS.items() if k in expected)
+
+
+def test_every_kind_has_a_name_for_transformers() -> None:
+    register_attention()
+    for name in IMPLEMENTATIONS.values():
+        assert make_body(name).config._attn_implementation == name
