@@ -21,23 +21,16 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from harness.linear_flops import QKV, LayerCost, LoraShape, Trained, cost_of_layer, cost_of_linear
 from harness.shapes import ModelShape
+
+__all__ = ["FlopParts", "Kind", "LoraShape", "StepFlops", "count_step_flops"]
 
 Kind = Literal["flash", "flex", "sdpa", "eager"]
 
 FUSED: tuple[Kind, ...] = ("flash", "flex", "sdpa")
 """Kernels that keep no scores and compute them again in the backward pass (Dao 2023, arXiv:2307.08691, section 2.3).
 `sdpa` means torch's fused kernels; its math backend counts as `eager`."""
-
-QKV = ("q_proj", "k_proj", "v_proj")
-
-
-@dataclass(frozen=True, slots=True)
-class LoraShape:
-    """Which linear layers have an adapter, and of which rank. `lm_head` is one of the names."""
-
-    r: int
-    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,47 +88,6 @@ class Work:
     supervised: int
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What has gradients.
-
-    Attributes:
-        lora: The adapter, or None.
-        base: Whether every weight of the base trains too.
-    """
-
-    lora: LoraShape | None
-    base: bool
-
-    def has(self, *names: str) -> bool:
-        """Whether one of some linear layers trains, in itself or in its adapter."""
-        return self.base or (self.lora is not None and any(name in self.lora.targets for name in names))
-
-    def reaches(self, shape: ModelShape, *, is_first: bool) -> bool:
-        """Whether a gradient has to go back to the input of a layer: whether anything before it trains."""
-        return self.base or (not is_first and self.has(*shape.projections))
-
-
-@dataclass(frozen=True, slots=True)
-class LayerCost:
-    """FLOPs of some linear layers for each token, and whether their output has a gradient."""
-
-    forward_base: int = 0
-    forward_lora: int = 0
-    backward_base: int = 0
-    backward_lora: int = 0
-
-    def __add__(self, other: LayerCost) -> LayerCost:
-        """Sum field by field."""
-        return LayerCost(
-            *(getattr(self, field.name) + getattr(other, field.name) for field in fields(LayerCost))
-        )
-
-    def __mul__(self, count: int) -> LayerCost:
-        """So many layers or tokens of this kind."""
-        return LayerCost(*(getattr(self, field.name) * count for field in fields(LayerCost)))
-
-
 def count_step_flops(
     shape: ModelShape,
     lora: LoraShape | None,
@@ -164,7 +116,7 @@ def count_step_flops(
         slots: Tokens with padding that the hardware computes; as many as `tokens` if not given.
         computed_pairs: Pairs that the kernel computes: R T^2 under a dense mask over R rows of T slots. As many as
             `attention_pairs` if not given.
-        lora_kernel: `lean` computes again what `peft` keeps.
+        lora_kernel: The two differ in what `_never_repeated` and `backward_per_pair` say.
         train_base: Whether the base trains too (all of its weights).
         fused_head: Whether the head's gradient is computed in the forward pass; else the logits of each chunk are
             computed again in the backward pass.
@@ -173,7 +125,12 @@ def count_step_flops(
     needed = Work(tokens, attention_pairs, supervised_tokens)
     computed = Work(slots or tokens, computed_pairs or attention_pairs, supervised_tokens)
     hardware = _count_once(
-        shape, trained, computed, fused_attention=attention in FUSED, fused_head=fused_head
+        shape,
+        trained,
+        computed,
+        fused_attention=attention in FUSED,
+        fused_head=fused_head,
+        together=lora_kernel == "lean",
     )
     repeated = _count_repeated(shape, trained, computed, recompute_layers, lora_kernel)
     if not fused_head:
@@ -184,51 +141,24 @@ def count_step_flops(
     )
 
 
-def cost_of_linear(sizes: tuple[int, int], name: str, trained: Trained, *, input_gradient: bool) -> LayerCost:
-    """FLOPs of one linear layer for each token.
-
-    Args:
-        sizes: Input and output width.
-        name: As in the adapter's targets.
-        trained: What has gradients.
-        input_gradient: Whether its input has one.
-    """
-    inputs, outputs = sizes
-    rank = trained.lora.r if trained.lora is not None and name in trained.lora.targets else 0
-    base, down, up = 2 * inputs * outputs, 2 * rank * inputs, 2 * rank * outputs
-    return LayerCost(
-        forward_base=base,
-        forward_lora=down + up,
-        backward_base=base * (input_gradient + trained.base),
-        backward_lora=2 * up + down * (1 + input_gradient),
-    )
-
-
-def cost_of_layer(shape: ModelShape, trained: Trained, *, is_first: bool) -> LayerCost:
-    """FLOPs of the linear layers of one decoder layer for each token."""
-    at_input = trained.reaches(shape, is_first=is_first)
-    at_output = at_input or trained.has(*QKV)
-    at_mlp = at_output or trained.has("o_proj")
-    at_down = at_mlp or trained.has("gate_proj", "up_proj")
-    gradients = dict.fromkeys(QKV, at_input)
-    gradients |= {"o_proj": at_output, "gate_proj": at_mlp, "up_proj": at_mlp, "down_proj": at_down}
-    costs = (
-        cost_of_linear(sizes, name, trained, input_gradient=gradients[name])
-        for name, sizes in shape.projections.items()
-    )
-    return sum(costs, LayerCost())
-
-
-def backward_per_pair(shape: ModelShape, trained: Trained, *, is_first: bool, fused: bool) -> int:
+def backward_per_pair(
+    shape: ModelShape, trained: Trained, *, is_first: bool, fused: bool = False, together: bool = False
+) -> int:
     """FLOPs of attention's backward pass for each (query, key) pair and each number of a head.
 
-    The gradients of queries, keys, values and probabilities take 2 each, the scores of a fused kernel another 2. A
-    fused kernel computes all of it as soon as one of its inputs needs a gradient.
+    The gradients of queries, keys, values and probabilities take 2 each, the scores of a fused kernel another 2.
+
+    Args:
+        shape: The model's sizes.
+        trained: What has gradients.
+        is_first: Whether it is the first layer.
+        fused: A fused kernel; it computes all of it as soon as one of its inputs needs a gradient.
+        together: Whether queries, keys and values come from one function, so that all need a gradient if one does.
     """
     reached = trained.reaches(shape, is_first=is_first)
+    if fused or together:
+        return (10 if fused else 8) * (reached or trained.has(*QKV))
     queries, keys, values = (reached or trained.has(name) for name in QKV)
-    if fused:
-        return 10 * (queries or keys or values)
     return 2 * (queries + keys + values + (queries or keys))
 
 
@@ -239,11 +169,14 @@ def _count_once(
     *,
     fused_attention: bool = False,
     fused_head: bool = False,
+    together: bool = False,
 ) -> FlopParts:
     linears, per_pair = LayerCost(), 0
     for is_first, count in ((True, 1), (False, shape.num_layers - 1)):
         linears += cost_of_layer(shape, trained, is_first=is_first) * (count * work.tokens)
-        per_pair += count * backward_per_pair(shape, trained, is_first=is_first, fused=fused_attention)
+        per_pair += count * backward_per_pair(
+            shape, trained, is_first=is_first, fused=fused_attention, together=together
+        )
     # The fused head takes the gradient of its input without knowing whether anything before it trains.
     head_input = fused_head or trained.reaches(shape, is_first=False)
     sizes = (shape.hidden_size, shape.vocab_size)
@@ -273,7 +206,9 @@ def _count_repeated(
     total = 0
     for is_first, count in ((True, min(1, recompute_layers)), (False, max(0, recompute_layers - 1))):
         cost = cost_of_layer(shape, trained, is_first=is_first)
-        forward = cost.forward_base + cost.forward_lora - _never_repeated(shape, trained)
+        forward = (
+            cost.forward_base + cost.forward_lora - (lora_kernel == "peft") * _never_repeated(shape, trained)
+        )
         if trained.has(*shape.projections):
             total += count * (work.tokens * forward + per_layer)
     return total
@@ -283,7 +218,8 @@ def _never_repeated(shape: ModelShape, trained: Trained) -> int:
     """What a recomputation leaves out at a layer's end, for each token.
 
     torch.utils.checkpoint stops once everything that backward needs is there. The last product of a layer gives its
-    output alone, which nothing in it needs: the adapter's B on down_proj, or down_proj itself where it has none.
+    output alone, which nothing in it needs: the adapter's B on down_proj, or down_proj itself where it has none. The
+    lean kernels compute that layer's end as one function, which runs whole.
     """
     sizes = shape.projections["down_proj"]
     cost = cost_of_linear(sizes, "down_proj", trained, input_gradient=True)
