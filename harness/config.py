@@ -203,6 +203,10 @@ class ScheduleSettings(Settings):
     keep_checkpoints: int = Field(default=2, ge=1)
     """Newest checkpoints to keep; the best one is kept besides."""
 
+    max_skipped_steps: int = Field(default=20, ge=1)
+    """Steps in a row that may be left out because a loss or a gradient is not finite; then the run saves its state
+    and stops. In fp16 the first ones are usual: the loss scale comes down from 2^16."""
+
 
 class RunConfig(Settings):
     """A whole run."""
@@ -275,6 +279,11 @@ def load_deepspeed_config(name: str) -> dict[str, Any]:
             f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(sorted(KNOWN_DEEPSPEED_KEYS))}"
         )
     return values
+
+
+def zero_stage(name: str) -> int:
+    """The ZeRO stage of a DeepSpeed JSON; see `load_deepspeed_config`."""
+    return int(load_deepspeed_config(name).get("zero_optimization", {}).get("stage", 0))
 
 
 KNOWN_DEEPSPEED_KEYS = frozenset(
