@@ -174,6 +174,23 @@ def test_a_model_under_flash_gives_what_it_gives_under_a_dense_mask(flat: bool, 
     assert (found[0] - leaked[0]).abs().max() > 1e-3
 
 
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)  # torch's own
+def test_one_compiled_graph_serves_layers_and_layouts_of_any_size() -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    body = make_body("lyrics_forest")
+    for layer in body.layers:
+        layer.compile(backend="aot_eager", fullgraph=True, dynamic=True)
+    for seed in range(4):
+        case = make_case(draw_rows(seed), flat=True)
+        found = run_body(body, case, attention_mask=case.layout.no_mask, forest=case.layout)
+        expected = run_body(make_body("sdpa"), case, attention_mask=case.mask)
+        assert all(torch.allclose(a, b, rtol=0, atol=1e-10) for a, b in zip(found, expected, strict=True))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
 def test_with_no_mask_a_model_builds_none(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor | None] = []
 

@@ -1,4 +1,8 @@
-"""FlexAttention under the block mask of a forest. Its kernels need a GPU: here torch's dense stand-in computes."""
+"""FlexAttention under the block mask of a forest.
+
+Its kernels need a GPU. Here torch's dense stand-in computes, which reads the rule of the mask and not its blocks; these
+are held against those that torch derives from the rule. What only a GPU can show: the compiled kernels' own numbers.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ from tests.attention_cases import (
     largest_difference,
     make_case,
     make_row,
+    run,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
@@ -47,6 +52,18 @@ def test_the_output_is_that_of_the_dense_mask(seed: int) -> None:
     found = flex(case)(*tensors)
     assert largest_difference([found], [dense(case.mask)(*tensors)]) < 1e-10
     assert found.is_contiguous()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_gradients_of_torchs_dense_stand_in_are_those_of_the_dense_mask(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch refuses gradients on the CPU only because its compiled CPU kernel has none; the stand-in has."""
+    monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *_: None)
+    case = make_case(draw_rows(seed), flat=seed % 2 == 0)
+    tensors = draw_tensors(case)
+    found = run(flex(case), tensors, case.is_token)
+    assert largest_difference(found, run(dense(case.mask), tensors, case.is_token)) < 1e-10
 
 
 def test_a_mask_of_another_forest_gives_another_output() -> None:
