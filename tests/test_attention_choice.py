@@ -182,8 +182,8 @@ def test_one_compiled_graph_serves_layers_and_layouts_of_any_size() -> None:
     torch._dynamo.utils.counters.clear()
     body = make_body("lyrics_forest")
     for layer in body.layers:
-        layer.compile(backend="aot_eager", fullgraph=True, dynamic=True)
-    for seed in range(4):
+        layer.self_attn.compile(backend="aot_eager", fullgraph=True, dynamic=True)
+    for seed in range(3):
         case = make_case(draw_rows(seed), flat=True)
         found = run_body(body, case, attention_mask=case.layout.no_mask, forest=case.layout)
         expected = run_body(make_body("sdpa"), case, attention_mask=case.mask)
