@@ -1,16 +1,23 @@
-"""The DeepSpeed engine, driven so that its arithmetic is the global token mean: build, step, evaluate, gather."""
+"""The DeepSpeed engine, driven so that its arithmetic is the global token mean: build, step, evaluate, gather.
+
+Gradients stay on their rank, in float32, until a step's last backward pass; then DeepSpeed reduces them once, whatever
+the ZeRO stage. In between all ranks hear of each other's losses and gradients: where one is not finite, the gradients
+are dropped, and DeepSpeed never sees them.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import repeat
 
 import deepspeed
 import numpy as np
 import torch
 from deepspeed.accelerator import get_accelerator
+from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from peft import PeftModel
 
 from harness.config import RunConfig, deepspeed_config
@@ -19,28 +26,20 @@ from harness.dist import Engine, World, max_over_ranks, sum_over_ranks
 from harness.head import count_chunks
 from harness.lora import adapter_state, trainable_parameters
 from harness.loss import ForestLanguageModel, loss_by_task, scale_for_engine
-from harness.throughput import StepCounts
+from harness.step import (
+    Part,
+    StepResult,
+    StepSums,
+    StepTally,
+    explain_faults,
+    explain_overflow,
+    step_seed,
+)
 from preprocess.errors import ConfigError, TrainingError
 
-Part = Callable[[str], AbstractContextManager[None]]
-"""Opens a named part of a step ("forward_loss", "backward", "optimizer") for timing and memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """What one optimizer step did.
-
-    Attributes:
-        loss: Mean over the global batch's supervised tokens, in nats.
-        grad_norm: Global norm before clipping.
-        counts: Work over all ranks.
-        applied: Whether weights changed; False when fp16 overflowed and the loss scale was lowered.
-    """
-
-    loss: float
-    grad_norm: float
-    counts: StepCounts
-    applied: bool
+ADVICE = (
+    "Lower the learning rate, or look at the rows of that step; go on from the last checkpoint with --resume"
+)
 
 
 def build_engine(
@@ -58,33 +57,43 @@ def build_engine(
         ConfigError: The device does not compute in the precision asked for.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    settings = config.optimizer
+    settings, precision = config.optimizer, config.model.precision
     optimizer = torch.optim.AdamW(
         [parameter for _, parameter in trainable_parameters(model)],
         lr=settings.learning_rate,
         betas=settings.betas,
         eps=settings.eps,
         weight_decay=settings.weight_decay,
+        fused=True,  # one pass over weights and moments, which are flat tensors under ZeRO, and no wait for the device
     )
     values = deepspeed_config(config, world.size)
     values["checkpoint"] = {"use_node_local_storage": not shared_storage}
-    if config.model.precision == "fp16" and not get_accelerator().is_fp16_supported():
-        raise ConfigError("model.precision fp16: this device does not compute in fp16; use bf16 or fp32")
+    # The harness counts micro-steps and divides losses itself; DeepSpeed only wants the three to agree.
+    values |= {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1}
+    values["train_batch_size"] = world.size
+    if precision == "fp16":
+        if not get_accelerator().is_fp16_supported():
+            raise ConfigError("model.precision fp16: this device does not compute in fp16; use bf16 or fp32")
+        values.setdefault("communication_data_type", "fp32")  # a sum over ranks may not overflow
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=values)
+    _prepare_gradients(engine)
     engine.train()  # models are loaded for inference, and layers recompute in training mode alone
     return engine
 
 
-def seed_draws(seed: int, step: int, micro_step: int, rank: int) -> None:
-    """Seed torch for one forward pass, so that dropout depends on where it happens and not on what came before."""
-    state = np.random.SeedSequence([seed, step, micro_step, rank]).generate_state(1, np.uint64)
-    torch.manual_seed(int(state[0] >> np.uint64(1)))
-
-
-def step_seed(seed: int, step: int) -> int:
-    """Seed of a step's dropout masks: the same on every rank and in every micro-step."""
-    state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
+def _prepare_gradients(engine: Engine) -> None:
+    """Let gradients of half precision add up in float32; take DeepSpeed's own handling of overflow out of the way."""
+    for _, parameter in trainable_parameters(engine.module):
+        if parameter.dtype in (torch.bfloat16, torch.float16):
+            parameter.grad_dtype = torch.float32
+    if isinstance(engine.optimizer, FP16_UnfusedOptimizer):
+        # It would wait for the device once for every parameter; `train_step` has looked at all of them at once.
+        engine.optimizer.overflow_checker.check = lambda: False
+        # It has taken a step with zero gradients to make the moments, which spoils the bias correction of Adam.
+        engine.optimizer.optimizer.state.clear()
+    scaler = getattr(engine.optimizer, "loss_scaler", None)
+    if scaler is not None and scaler.dynamic:
+        scaler.raise_error_at_min_scale = False  # as ZeRO-0 does: the step is skipped, and skips are counted
 
 
 def train_step(
@@ -97,96 +106,125 @@ def train_step(
     learning_rate: float,
     seed: int,
     part: Part,
+    num_tasks: int | None = None,
+    num_chunks: Sequence[int] | None = None,
 ) -> StepResult:
-    """Run every micro-step of one optimizer step and update the weights.
+    """Run every micro-step of one optimizer step and update the weights, unless a number is not finite.
 
     Args:
         engine: From `build_engine`.
-        batches: This rank's micro-batches, as many as accumulation steps.
+        batches: This rank's micro-batches; any number from 1, the same on all ranks in the same step.
         world: This rank's place.
         step: Number of the step, from 0.
         global_valid_tokens: Supervised tokens of the step over all ranks and micro-steps.
         learning_rate: The step's rate.
         seed: The run's seed, for dropout.
         part: Opens a part of the step for timing.
-
-    Raises:
-        TrainingError: Loss or gradient is not finite; raised before the weights change in the first case.
+        num_tasks: Tasks in the data set, or None to sum all of them in one.
+        num_chunks: For each micro-step the passes through the head of the rank that needs the most, from the plan.
+            Only ZeRO-3, where each is a collective, needs it; there None asks all ranks in each micro-step.
     """
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate
-    loss_sum = torch.zeros((), dtype=torch.float64, device=world.device)
-    for micro_step, batch in enumerate(batches):
-        seed_draws(seed, step, micro_step, world.rank)
-        with part("forward_loss"):
-            micro_sum, _ = engine(batch, seed=step_seed(seed, step), num_chunks=_common_chunks(engine, batch))
-        with part("backward"):
-            engine.backward(scale_for_engine(micro_sum, world.size, global_valid_tokens), scale_wrt_gas=False)
-            loss_sum += micro_sum.detach()
-        if micro_step < len(batches) - 1:
-            engine.step()
-    counts, total = _sum_step(batches, loss_sum)
-    loss = total / max(global_valid_tokens, 1)
-    if not np.isfinite(loss):
-        raise TrainingError(f"step {step + 1}: the loss is {loss}; no weight was changed. {ADVICE}")
+    tally = StepTally(num_tasks, world.device)
+    draw = step_seed(seed, step)
+    with _gradients_kept_local(engine):
+        for batch, chunks in zip(batches, num_chunks or repeat(None), strict=num_chunks is not None):
+            with part("forward_loss"):
+                common = _common_chunks(engine, batch, chunks)
+                loss_sum, losses = engine(batch, seed=draw, num_chunks=common)
+            with part("backward"):
+                loss = scale_for_engine(loss_sum, world.size, global_valid_tokens) * _missing_scale(engine)
+                engine.backward(loss, scale_wrt_gas=False)
+                tally.add(batch, loss_sum, losses)
     with part("optimizer"):
-        own_norm = _plain_grad_norm(engine)
-        _update(engine, step)
-    return _finish_step(engine, step, loss, counts, own_norm)
+        vector = tally.to_vector(_grad_norm(engine), world.rank, world.size)
+        return _finish_step(engine, tally.read(sum_over_ranks(vector), world.size), world)
 
 
-def _common_chunks(engine: Engine, batch: MicroBatch) -> int | None:
+@contextmanager
+def _gradients_kept_local(engine: Engine) -> Iterator[None]:
+    """Let backward passes add gradients up on their rank, without any communication, at every ZeRO stage.
+
+    It is the first half of DeepSpeed's `coalesce_grad_reduction`, whose end always reduces what it has.
+    """
+    engine.set_gradient_accumulation_boundary(is_boundary=False)
+    engine.inside_no_sync_ctxt = engine.optimizer._coalesce_grad_reduction = True
+    try:
+        yield
+    finally:
+        engine.inside_no_sync_ctxt = engine.optimizer._coalesce_grad_reduction = False
+
+
+def _loss_scale(engine: Engine) -> float:
+    """What fp16 losses are multiplied by; 1 in other precisions."""
+    return float(engine.optimizer.loss_scale) if engine.fp16_enabled() else 1.0
+
+
+def _missing_scale(engine: Engine) -> float:
+    """The loss scale where `engine.backward` leaves it out, though the optimizer divides by it: ZeRO-0 in fp16."""
+    return _loss_scale(engine) if isinstance(engine.optimizer, FP16_UnfusedOptimizer) else 1.0
+
+
+def _common_chunks(engine: Engine, batch: MicroBatch, chunks: int | None) -> int | None:
     """Under ZeRO-3, where each pass through the head gathers it: the passes of the rank that needs the most."""
     if engine.zero_optimization_stage() < 3:
         return None
+    if chunks is not None:
+        return chunks
     needed = count_chunks(len(batch.targets), engine.module.loss_chunk)
     return int(max_over_ranks(torch.tensor(needed, device=batch.targets.device)).item())
 
 
-def _plain_grad_norm(engine: Engine) -> float | None:
-    """The norm of the reduced gradients where DeepSpeed computes none: float32 without ZeRO."""
+def _grad_norm(engine: Engine) -> torch.Tensor:
+    """The norm of the gradients that lie on this rank's parameters."""
+    parameters = [parameter for _, parameter in trainable_parameters(engine.module)]
+    return torch.nn.utils.get_total_norm([one.grad for one in parameters if one.grad is not None])
+
+
+def _finish_step(engine: Engine, sums: StepSums, world: World) -> StepResult:
+    """Update the weights, or leave them and the optimizer as they are."""
+    scale, norm, applied = _loss_scale(engine), float("nan"), False
+    overflowed = engine.fp16_enabled() and not sums.has_bad_loss
+    if sums.faults:
+        _drop_gradients(engine, lower_scale=overflowed)
+    else:
+        _reduce_gradients(engine, world)
+        norm = _update(engine)
+        applied = bool(engine.was_step_applied())  # fp16 gradients that float32 holds may still be too large
+    done = StepResult(sums.loss, norm, sums.counts, sums.by_task, sums.examples, applied, faults=sums.faults)
+    if applied:
+        return done
+    reason = explain_overflow(scale, _loss_scale(engine)) if overflowed else explain_faults(sums.faults)
+    return replace(done, grad_norm=float("nan"), reason=reason, overflowed=overflowed)
+
+
+def _drop_gradients(engine: Engine, *, lower_scale: bool) -> None:
+    """Forget a step's gradients, of which DeepSpeed has not seen any yet."""
+    engine.zero_grad()
     if not isinstance(engine.optimizer, torch.optim.Optimizer):
-        return None
-    gradients = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients))
+        engine.optimizer.zero_grad()  # sets ZeRO's own counters back as well
+    if lower_scale:
+        engine.optimizer._update_scale(True)
 
 
-def _update(engine: Engine, step: int) -> None:
-    try:
-        engine.step()
-    except Exception as error:
-        if "loss scale already at minimum" not in str(error):  # DeepSpeed raises a bare Exception for it
-            raise
-        message = f"step {step + 1}: gradients overflow fp16 at the lowest loss scale. {ADVICE}"
-        raise TrainingError(message) from error
+def _reduce_gradients(engine: Engine, world: World) -> None:
+    """Average the gradients over ranks (ZeRO-0) or bring them to the ranks that own them, once a step."""
+    engine.set_gradient_accumulation_boundary(is_boundary=True)
+    if engine.zero_optimization_stage() > 0:
+        with engine.coalesce_grad_reduction():
+            pass  # on its end DeepSpeed reduces the gradients that lie on the parameters
+    elif world.size > 1:
+        engine.allreduce_gradients(bucket_size=engine.zero_reduce_bucket_size())
 
 
-ADVICE = (
-    "Lower the learning rate, or look at the rows of that step; go on from the last checkpoint with --resume"
-)
-
-
-def _finish_step(
-    engine: Engine,
-    step: int,
-    loss: float,
-    counts: StepCounts,
-    own_norm: float | None,
-) -> StepResult:
-    applied = bool(engine.was_step_applied())
-    norm = engine.get_global_grad_norm() if own_norm is None else own_norm
-    grad_norm = float("nan") if norm is None else float(norm)
-    if not np.isfinite(grad_norm) and (applied or not engine.fp16_enabled()):
-        raise TrainingError(f"step {step + 1}: the gradient's norm is {grad_norm}. {ADVICE}")
-    return StepResult(loss, grad_norm, counts, applied)
-
-
-def _sum_step(batches: Sequence[MicroBatch], loss_sum: torch.Tensor) -> tuple[StepCounts, float]:
-    """Counts and loss summed over ranks, in one collective."""
-    counts = sum((batch.counts for batch in batches), StepCounts())
-    values = torch.tensor(counts.to_array(), dtype=torch.float64, device=loss_sum.device)
-    total = sum_over_ranks(torch.cat([values, loss_sum[None]])).cpu().numpy()
-    return StepCounts.from_array(total[:-1].astype(np.int64)), float(total[-1])
+def _update(engine: Engine) -> float:
+    """Clip, and let the optimizer step. Returns the norm before clipping, without any loss scale."""
+    scale = _missing_scale(engine)
+    # DeepSpeed forgets the norm that it clips by where it wraps no optimizer: float32 without ZeRO.
+    plain = _grad_norm(engine) if isinstance(engine.optimizer, torch.optim.Optimizer) else None
+    engine.step()
+    return float(engine.get_global_grad_norm() if plain is None else plain) / scale
 
 
 def evaluate_loss(
@@ -194,6 +232,7 @@ def evaluate_loss(
     batches: Iterable[MicroBatch],
     world: World,
     num_tasks: int,
+    num_chunks: Iterable[int] | None = None,
 ) -> tuple[float, list[float], int]:
     """Mean loss over an eval split, computed by all ranks together.
 
@@ -202,6 +241,7 @@ def evaluate_loss(
         batches: This rank's micro-batches; every rank must have the same number.
         world: This rank's place.
         num_tasks: Tasks in the data set.
+        num_chunks: For each micro-batch the passes through the head of the rank that needs the most; see `train_step`.
 
     Returns:
         The mean over all supervised tokens in nats, the mean by task (both NaN without tokens), supervised
@@ -214,9 +254,10 @@ def evaluate_loss(
     engine.eval()
     sums = torch.zeros(num_tasks, 2, dtype=torch.float64, device=world.device)
     with torch.no_grad():
-        for batch in batches:
+        passes: Iterable[int | None] = repeat(None) if num_chunks is None else num_chunks
+        for batch, chunks in zip(batches, passes, strict=False):
             on_device = batch.to(world.device)
-            _, losses = engine(on_device, num_chunks=_common_chunks(engine, on_device))
+            _, losses = engine(on_device, num_chunks=_common_chunks(engine, on_device, chunks))
             sums += loss_by_task(losses, on_device.target_tasks, num_tasks)
     engine.train(was_training)
     total = sum_over_ranks(sums).cpu().numpy()

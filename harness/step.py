@@ -1,0 +1,203 @@
+"""What one optimizer step adds up over micro-steps and ranks, and what it says afterwards; no DeepSpeed in here.
+
+Everything that a step has to know of all ranks travels in one vector, and is read by the host once, before the update::
+
+    counts of work | examples by task | losses and supervised tokens by task
+    | bad losses by rank and micro-step | bad gradients by rank
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from harness.data import MicroBatch
+from harness.loss import loss_by_task
+from harness.throughput import StepCounts
+from preprocess.schema import Int64Array
+
+Float64Array = npt.NDArray[np.float64]
+
+Part = Callable[[str], AbstractContextManager[None]]
+"""Opens a named part of a step ("forward_loss", "backward", "optimizer") for timing and memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Where a step met a number that is not finite.
+
+    Attributes:
+        rank: On which rank.
+        micro_step: In the loss of which micro-step, from 0; None where it was the rank's gradient.
+    """
+
+    rank: int
+    micro_step: int | None
+
+    def __str__(self) -> str:
+        if self.micro_step is None:
+            return f"the gradient on rank {self.rank}"
+        return f"the loss of micro-step {self.micro_step + 1} on rank {self.rank}"
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one optimizer step did.
+
+    Attributes:
+        loss: Mean over the step's supervised tokens, in nats; not finite where a loss was not.
+        grad_norm: Global norm before clipping, without any loss scale; NaN where the step was not applied.
+        counts: Work over all ranks.
+        by_task: float64[num_tasks, 2], the sum of losses in nats and the supervised tokens of each task, all ranks.
+        examples: int64[num_tasks], questions with their answers of each task, all ranks.
+        applied: Whether weights changed. Otherwise they and the optimizer's state are what they were before.
+        reason: Why not, or None.
+        overflowed: Whether the reason is that fp16 gradients overflowed, for which the loss scale is lowered.
+        faults: Where the numbers were that are not finite.
+    """
+
+    loss: float
+    grad_norm: float
+    counts: StepCounts
+    by_task: Float64Array
+    examples: Int64Array
+    applied: bool
+    reason: str | None = None
+    overflowed: bool = False
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepSums:
+    """What all ranks did in the forward and backward passes of a step.
+
+    Attributes:
+        counts: Work.
+        by_task: float64[num_tasks, 2], the sum of losses in nats and the supervised tokens of each task.
+        examples: int64[num_tasks].
+        faults: Losses and gradients that are not finite, losses first.
+    """
+
+    counts: StepCounts
+    by_task: Float64Array
+    examples: Int64Array
+    faults: tuple[Fault, ...]
+
+    @property
+    def loss(self) -> float:
+        """Mean over the supervised tokens, in nats; 0 without any."""
+        loss, tokens = self.by_task.sum(axis=0)
+        return float(loss / max(tokens, 1.0))
+
+    @property
+    def has_bad_loss(self) -> bool:
+        """Whether a loss is not finite."""
+        return any(fault.micro_step is not None for fault in self.faults)
+
+
+@dataclass(slots=True)
+class StepTally:
+    """One rank's sums of a step; they stay on the device until `read`.
+
+    Attributes:
+        num_tasks: Tasks in the data set; None counts all tokens as one task's.
+        device: Where the losses are.
+        counts: Work so far.
+        by_task: float64[num_tasks, 2].
+        examples: int64[num_tasks].
+        bad_losses: For each micro-step float64[], 1 where its loss is not finite.
+    """
+
+    num_tasks: int | None
+    device: torch.device
+    counts: StepCounts = field(default_factory=StepCounts)
+    by_task: torch.Tensor = field(init=False)
+    examples: Int64Array = field(init=False)
+    bad_losses: list[torch.Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.by_task = torch.zeros(self.num_tasks or 1, 2, dtype=torch.float64, device=self.device)
+        self.examples = np.zeros(self.num_tasks or 1, dtype=np.int64)
+
+    def add(self, batch: MicroBatch, loss_sum: torch.Tensor, losses: torch.Tensor) -> None:
+        """Count a micro-step: its batch, the sum that goes into backward, float[N] losses of its tokens."""
+        tasks = batch.target_tasks if self.num_tasks else torch.zeros_like(batch.target_tasks)
+        self.by_task += loss_by_task(losses, tasks, len(self.by_task))
+        self.bad_losses.append((~torch.isfinite(loss_sum.detach())).double())
+        self.examples += batch.examples_by_task(self.num_tasks) if self.num_tasks else batch.counts.examples
+        self.counts += batch.counts
+
+    def to_vector(self, grad_norm: torch.Tensor, rank: int, world_size: int) -> torch.Tensor:
+        """float64[...]: this rank's part of the step, to be added up over ranks.
+
+        Args:
+            grad_norm: Scalar, the norm of this rank's own gradients: finite when all of them are.
+            rank: This rank.
+            world_size: Ranks.
+        """
+        counts = torch.from_numpy(np.concatenate([self.counts.to_array(), self.examples]).astype(np.float64))
+        losses = torch.zeros(world_size, len(self.bad_losses), dtype=torch.float64, device=self.device)
+        losses[rank] = torch.stack(self.bad_losses)
+        gradients = torch.zeros(world_size, dtype=torch.float64, device=self.device)
+        gradients[rank] = (~torch.isfinite(grad_norm)).double()
+        moved = counts.to(self.device, non_blocking=True)
+        return torch.cat([moved, self.by_task.flatten(), losses.flatten(), gradients])
+
+    def read(self, total: torch.Tensor, world_size: int) -> StepSums:
+        """The sums over all ranks, on the host: the one place where it waits for the device.
+
+        Args:
+            total: What `to_vector` gives, added up over ranks.
+            world_size: Ranks.
+        """
+        values = total.cpu().numpy()
+        num_counts, num_tasks = len(self.counts.to_array()), len(self.examples)
+        sizes = (num_counts, num_tasks, 2 * num_tasks, world_size * len(self.bad_losses))
+        counts, examples, by_task, losses, gradients = np.split(values, np.cumsum(sizes))
+        return StepSums(
+            StepCounts.from_array(counts.astype(np.int64)),
+            by_task.reshape(-1, 2),
+            examples.astype(np.int64),
+            find_faults(losses.reshape(world_size, -1), gradients),
+        )
+
+
+def find_faults(losses: Float64Array, gradients: Float64Array) -> tuple[Fault, ...]:
+    """The faults that flags tell of.
+
+    Args:
+        losses: float64[ranks, micro-steps], above 0 where a loss is not finite.
+        gradients: float64[ranks], above 0 where a gradient is not finite.
+    """
+    bad_losses = [Fault(int(rank), int(micro_step)) for rank, micro_step in np.argwhere(losses > 0)]
+    return (*bad_losses, *(Fault(int(rank), None) for rank in np.flatnonzero(gradients > 0)))
+
+
+def explain_faults(faults: Sequence[Fault]) -> str:
+    """Why a step is not applied: which numbers are not finite. A gradient is not named where a loss is to blame."""
+    losses = [fault for fault in faults if fault.micro_step is not None]
+    named = losses or faults
+    return f"{join_some(named)} {'is' if len(named) == 1 else 'are'} not finite"
+
+
+def explain_overflow(before: float, after: float) -> str:
+    """Why a step in fp16 is not applied: its gradients were too large, with these loss scales then and from now on."""
+    change = f"lowered to {after:g}" if after < before else "kept"
+    return f"gradients overflow fp16 at loss scale {before:g}, which is {change}"
+
+
+def join_some(faults: Sequence[Fault], at_most: int = 4) -> str:
+    """The first faults in words, and how many more there are."""
+    named = ", ".join(str(fault) for fault in faults[:at_most])
+    return named if len(faults) <= at_most else f"{named} and {len(faults) - at_most} more"
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of a step's dropout masks: the same on every rank and in every micro-step."""
+    state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))

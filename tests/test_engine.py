@@ -1,0 +1,201 @@
+"""The engine on two ranks: exact over any number of micro-steps, unharmed by what is not finite, and frugal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.config import Precision
+from harness.step import Fault, explain_faults, find_faults
+from tests.dist_ranks import run_ranks
+from tests.engine_ranks import (
+    Case,
+    Outcome,
+    Poison,
+    make_root,
+    run_cases,
+    run_reference,
+    without_poison,
+)
+
+RANKS = 2
+STAGES = range(4)
+INFINITE = float("inf")
+TRAINED = 8192
+"""Numbers in the toy's adapter."""
+
+
+def spoiled(stage: int, precision: Precision) -> Case:
+    """A loss that is not finite in step 1 on one rank, a gradient in step 2 on the other."""
+    poison = (Poison(1, 1, "loss"), Poison(2, 0, "gradient", INFINITE))
+    return Case(stage, precision, (1, 3, 1, 2), poison=poison)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_root(tmp_path_factory.mktemp("engine"))
+
+
+class Runs:
+    """What cases did, by case; each is run once."""
+
+    def __init__(self, root: Path, cases: list[Case], ranks: int = RANKS) -> None:
+        self.cases = cases
+        self.of_ranks = run_ranks(run_cases, ranks, root, cases, timeout_s=400)
+
+    def of(self, case: Case, rank: int = 0) -> Outcome:
+        return self.of_ranks[rank][self.cases.index(case)]
+
+
+@pytest.fixture(scope="module")
+def runs(root: Path) -> Runs:
+    cases = [case for stage in STAGES for case in (Case(stage), spoiled(stage, "fp32"))]
+    return Runs(root, [*cases, *(without_poison(case) for case in cases if case.poison)])
+
+
+@pytest.fixture(scope="module")
+def half_runs(root: Path) -> Runs:
+    cases = [case for stage in STAGES for case in (Case(stage, "bf16"), spoiled(stage, "bf16"))]
+    return Runs(root, [*cases, *(without_poison(case) for case in cases if case.poison)])
+
+
+@pytest.fixture(scope="module")
+def reference(root: Path) -> Outcome:
+    return run_reference(root, Case(0), RANKS)
+
+
+def losses(outcome: Outcome) -> list[float]:
+    return [result.loss for result in outcome.results]
+
+
+def norms(outcome: Outcome) -> list[float]:
+    return [result.grad_norm for result in outcome.results]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_steps_of_one_three_and_two_micro_steps_are_those_of_torch_alone(
+    runs: Runs, reference: Outcome, stage: int
+) -> None:
+    outcome = runs.of(Case(stage))
+    assert losses(outcome) == pytest.approx(losses(reference), rel=1e-5)
+    assert norms(outcome) == pytest.approx(norms(reference), rel=1e-4)
+    np.testing.assert_allclose(outcome.weights, reference.weights, rtol=0, atol=1e-4)
+    assert np.array_equal(outcome.weights, runs.of(Case(stage), rank=1).weights)
+
+
+def test_a_mean_of_means_would_not_pass_as_the_same(root: Path, reference: Outcome) -> None:
+    wrong = run_reference(root, Case(0), RANKS, means_of_means=True)
+    assert norms(wrong) != pytest.approx(norms(reference), rel=1e-2)
+    assert not np.allclose(wrong.weights, reference.weights, rtol=0, atol=1e-3)
+
+
+def test_losses_by_task_add_up_to_the_loss_of_all_ranks(runs: Runs) -> None:
+    for result in runs.of(Case(1)).results:
+        loss, tokens = result.by_task.sum(axis=0)
+        assert result.by_task.shape == (4, 2)
+        assert (result.by_task > 0).all()
+        assert result.examples.sum() == result.counts.examples > 0
+        assert tokens == result.counts.supervised_tokens
+        assert loss / tokens == result.loss
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_spoiled_step_leaves_every_bit_as_if_it_had_not_been(runs: Runs, stage: int) -> None:
+    check_spoiled(runs, spoiled(stage, "fp32"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_spoiled_step_in_bf16_leaves_every_bit_as_if_it_had_not_been(half_runs: Runs, stage: int) -> None:
+    check_spoiled(half_runs, spoiled(stage, "bf16"))
+
+
+def check_spoiled(runs: Runs, case: Case) -> None:
+    for rank in range(RANKS):
+        outcome, expected = runs.of(case, rank), runs.of(without_poison(case), rank)
+        assert [result.applied for result in outcome.results] == [True, False, False, True]
+        assert outcome.results[-1].loss == expected.results[-1].loss
+        assert outcome.results[-1].grad_norm == expected.results[-1].grad_norm
+        assert outcome.state == expected.state
+        assert outcome.state != runs.of(Case(case.stage, case.precision), rank).state
+        _, loss, gradient, _ = outcome.results
+        assert loss.faults == (*(Fault(1, micro) for micro in range(3)), Fault(1, None))
+        assert gradient.reason == "the gradient on rank 0 is not finite"
+        assert np.isnan(loss.loss)
+        assert np.isfinite(gradient.loss)
+        assert not any(result.overflowed for result in outcome.results)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_gradients_are_reduced_once_a_step_and_frozen_weights_never_gathered(runs: Runs, stage: int) -> None:
+    collectives = runs.of(Case(stage)).watched.collectives  # of a step of two micro-steps
+    large = [(name, numel) for name, numel in collectives if numel > 100]
+    gathered = [("_allgather_base_", TRAINED)] if stage else []
+    assert large == [("allreduce_", TRAINED), *gathered]
+    assert len(collectives) <= 4
+
+
+def test_under_zero3_gradients_are_reduced_once_a_step(runs: Runs) -> None:
+    collectives = runs.of(Case(3)).watched.collectives
+    assert [numel for name, numel in collectives if name == "_reduce_scatter_base_"] == [TRAINED]
+    small = [name for name, numel in collectives if numel <= 100]
+    assert small == ["allreduce_"] * 2  # the step's sums and the gradient's norm; none for a micro-step
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_host_waits_for_the_device_three_times_a_step_at_most(runs: Runs, stage: int) -> None:
+    assert runs.of(Case(stage)).watched.reads <= 3
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_optimizer_holds_twelve_bytes_for_each_trained_weight_and_none_for_a_frozen_one(
+    runs: Runs, stage: int
+) -> None:
+    own = TRAINED // (RANKS if stage else 1)
+    padding = 1024  # ZeRO's alignment, and Adam's counts of steps
+    assert 12 * own <= runs.of(Case(stage)).held_bytes <= 12 * own + padding
+
+
+@pytest.mark.slow
+def test_zero0_in_bf16_takes_the_same_steps_as_zero1(half_runs: Runs) -> None:
+    one, other = half_runs.of(Case(0, "bf16")), half_runs.of(Case(1, "bf16"))
+    assert losses(one) == pytest.approx(losses(other), rel=1e-5)
+    assert norms(one) == pytest.approx(norms(other), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_fp16_lowers_its_scale_until_gradients_fit_and_then_trains_as_float32(
+    root: Path, reference: Outcome
+) -> None:
+    """The first scales are far too high: gradients overflow, and only then the steps are those of float32."""
+    wait = (1,) * 6
+    cases = [Case(stage, "fp16", (*wait, 1, 3, 2), first_scale_power=28) for stage in STAGES]
+    fitting = [Case(stage, "fp16") for stage in STAGES]
+    runs = Runs(root, [*cases, *fitting])
+    for case in cases:
+        applied = [result.applied for result in runs.of(case).results]
+        skips = applied.index(True)
+        assert 1 <= skips <= len(wait)
+        assert all(applied[skips:])
+        first = runs.of(case).results[0]
+        assert first.overflowed
+        assert first.reason is not None
+        assert first.reason.startswith("gradients overflow fp16 at loss scale 268435456")
+    for case in fitting:
+        assert losses(runs.of(case)) == pytest.approx(losses(reference), rel=1e-3)
+        assert norms(runs.of(case)) == pytest.approx(norms(reference), rel=1e-2)
+
+
+def test_faults_are_found_by_rank_and_micro_step() -> None:
+    found = find_faults(np.array([[0.0, 0.0], [0.0, 1.0]]), np.array([1.0, 0.0]))
+    assert found == (Fault(1, 1), Fault(0, None))
+    assert explain_faults(found) == "the loss of micro-step 2 on rank 1 is not finite"
+    assert explain_faults(found[1:]) == "the gradient on rank 0 is not finite"
+    assert find_faults(np.zeros((2, 2)), np.zeros(2)) == ()
+
+
+def test_many_faults_are_named_in_part() -> None:
+    many = tuple(Fault(rank, 0) for rank in range(9))
+    assert explain_faults(many).endswith("on rank 3 and 5 more are not finite")
