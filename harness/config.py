@@ -89,7 +89,8 @@ class LoraSettings(Settings):
     """Dropout on the adapter's input."""
 
     targets: tuple[str, ...] = ATTENTION_AND_MLP
-    """Names of the linear layers that get an adapter. With `lm_head` most servers refuse the adapter unmerged."""
+    """Names of the linear layers that get an adapter. With `lm_head` TGI and Ollama refuse the adapter unmerged,
+    and llama.cpp where the head is tied; see `python -m harness export --check`."""
 
 
 class DataSettings(Settings):
