@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from peft import PeftModel
 from torch import nn
 
+from harness.attention.choice import IMPLEMENTATIONS, choose_attention, register_attention
 from harness.config import ModelSettings
 from harness.lora import load_adapter
 from harness.model import check_vocabulary, load_base_model
@@ -82,5 +83,9 @@ def load_tuned_model(settings: ModelSettings, manifest: Manifest, adapter: Path 
     tuned = None if adapter is None else load_adapter(base, adapter)
     check_vocabulary(base, manifest)  # with the tokens that the adapter brings
     causal = base if tuned is None else cast("nn.Module", tuned.get_base_model())
-    causal.eval().to(find_device())
+    device = find_device()
+    register_attention()
+    kind = choose_attention(settings.attention, device, next(causal.parameters()).dtype)
+    cast("Any", causal).set_attn_implementation(IMPLEMENTATIONS[kind])
+    causal.eval().to(device)
     return TunedModel(causal, tuned, settings.attention)

@@ -37,7 +37,6 @@ def logits_of(model: nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("targets", [ATTENTION_AND_MLP, WITH_HEAD])
-@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
 def test_a_saved_adapter_on_a_fresh_base_gives_the_trained_logits(
     model_dir: Path, tmp_path: Path, targets: tuple[str, ...]
 ) -> None:
@@ -56,7 +55,6 @@ def test_a_saved_adapter_on_a_fresh_base_gives_the_trained_logits(
     torch.testing.assert_close(logits_of(loaded), trained, rtol=0, atol=0)
 
 
-@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
 def test_the_adapter_holds_no_matrix_of_the_base(model_dir: Path, tmp_path: Path) -> None:
     tuned = add_lora(load(model_dir), LoraSettings(r=4, alpha=8, targets=WITH_HEAD), seed=1)
     save_adapter(tmp_path, tuned, adapter_state(tuned))
