@@ -207,6 +207,18 @@ def test_the_output_needs_no_copy_to_become_hidden_states() -> None:
     assert out.is_contiguous()
 
 
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("path", ["flash", "varlen"])
+def test_inputs_laid_out_by_head_give_the_same_in_the_same_layout(path: str, flat: bool) -> None:
+    case = make_case(draw_rows(2), flat=flat)
+    tensors = draw_tensors(case)
+    by_head = run(PATHS[path](case.layout), [tensor.contiguous() for tensor in tensors], case.is_token)
+    by_slot = run(PATHS[path](case.layout), tensors, case.is_token)
+    assert all(torch.equal(a, b) for a, b in zip(by_head, by_slot, strict=True))
+    out = PATHS[path](case.layout)(*[tensor.contiguous() for tensor in tensors])
+    assert out.is_contiguous()
+
+
 def test_a_checkpoint_gives_the_same_gradients() -> None:
     case = make_case(draw_rows(6), flat=True)
     tensors = draw_tensors(case)

@@ -310,6 +310,15 @@ def test_the_flash_kernels_are_called_as_torch_calls_them_for_sequences_of_any_l
         assert all(expected[k] == v for k, v in DEFAULTS.items() if k in expected)
 
 
+def test_single_queries_do_not_take_the_path_meant_for_decoding() -> None:
+    query, key = (torch.empty(3, heads, 16, dtype=torch.bfloat16, device="meta") for heads in (4, 2))
+    cu = torch.empty(4, dtype=torch.int32, device="meta")
+    with Recorder() as recorder:
+        FlashKernels().forward(query, key, key, Sequences(cu, cu, max_q=1, max_k=1, causal=True), 0.5)
+    ((_, found),) = recorder.calls
+    assert (found["max_q"], found["max_k"]) == (2, 1)
+
+
 def test_every_kind_has_a_name_for_transformers() -> None:
     register_attention()
     for name in IMPLEMENTATIONS.values():

@@ -121,7 +121,7 @@ def attend_on_gpu(
     rows, heads, slots, width = query.shape
     q, k, v = (_by_slot(tensor) for tensor in (query, key, value))
     out, lse = attend_varlen(q, k, v, *restore_layout(indices, sizes), scale, kernels)
-    return out.view(rows, slots, heads, width), lse
+    return out.contiguous().view(rows, slots, heads, width), lse
 
 
 def attend_on_gpu_backward(
@@ -141,7 +141,7 @@ def attend_on_gpu_backward(
     grad, o = grad_out.flatten(0, 1), out.flatten(0, 1)
     grads = attend_varlen_backward(grad, q, k, v, o, lse, *restore_layout(indices, sizes), scale, kernels)
     grad_q, grad_k, grad_v = (
-        found.view(given.transpose(1, 2).shape).transpose(1, 2)
+        found.contiguous().view(given.transpose(1, 2).shape).transpose(1, 2)
         for found, given in zip(grads, (query, key, value), strict=True)
     )
     return grad_q, grad_k, grad_v

@@ -5,7 +5,8 @@ which a mask hides the triangle above the diagonal. So each query's softmax is c
 need merging. The kernel's own causal mode would compute most of the hidden half: it skips keys 512 at a time.
 
 Half precision is computed in float32: without matrix units the kernel is as fast in it, and it is more exact. Query
-heads that share a key head are one run of queries, so that keys are never repeated and their gradients come summed.
+heads that share a key head are one run of queries, so that keys are never repeated and their gradients come summed. The
+price: the kernel's backward pass, which divides its work by heads, keeps Hkv threads busy at most.
 """
 
 from __future__ import annotations

@@ -66,8 +66,11 @@ class FlashKernels:
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sequences: Sequences, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Kernels`."""
+        # Where no sequence has a second query, torch takes another path (meant for decoding), whose lse is laid out
+        # otherwise; the bound need not be tight.
+        max_q = max(sequences.max_q, 2)
         out, lse, *_ = torch.ops.aten._flash_attention_forward(
-            *(query, key, value, sequences.cu_q, sequences.cu_k, sequences.max_q, sequences.max_k),
+            *(query, key, value, sequences.cu_q, sequences.cu_k, max_q, sequences.max_k),
             dropout_p=0.0,
             is_causal=sequences.causal,
             return_debug_mask=False,
