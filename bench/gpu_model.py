@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, cast
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -16,11 +17,15 @@ from torch import nn
 from bench.cards import supports_fp8
 from bench.gpu_jobs import Job, Setting
 from harness.assembly import assemble
-from harness.config import ATTENTION_AND_MLP, LoraSettings, ModelSettings, Precision
 from harness.data import MicroBatch, collate
 from harness.loss import ForestLanguageModel
 from harness.shapes import ModelShape, find_shape
 from preprocess.errors import ConfigError
+
+if TYPE_CHECKING:
+    from harness.config import LoraSettings, ModelSettings
+
+LOSS_CHUNK = 1024
 
 Part = Callable[[str], AbstractContextManager[None]]
 """Opens a part of a step ("forward_loss", "backward", "optimizer")."""
@@ -59,8 +64,9 @@ class Built:
 
 
 def targets_of(job: Job) -> tuple[str, ...]:
-    """The layers with an adapter."""
-    return (*ATTENTION_AND_MLP, "lm_head") if job.head_lora else ATTENTION_AND_MLP
+    """The layers with an adapter: all projections of a decoder layer, and the head where the job says so."""
+    projections = tuple(find_shape("toy").projections)
+    return (*projections, "lm_head") if job.head_lora else projections
 
 
 def build_base(shape: ModelShape, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -103,6 +109,8 @@ def build(job: Job, setting: Setting, device: torch.device, dtype: torch.dtype) 
         raise NotSupportedError(str(error)) from error
     if ready.notes:
         raise NotSupportedError("; ".join(ready.notes))
+    if job.fp8:
+        check_float8(ready.model)
     for name, parameter in ready.adapter.named_parameters():
         if "lora_B" in name:  # at zero, as training starts, A would have no gradient to speak of
             nn.init.normal_(parameter, std=0.02)
@@ -114,19 +122,28 @@ def build(job: Job, setting: Setting, device: torch.device, dtype: torch.dtype) 
 def make_settings(
     job: Job, setting: Setting, recompute_layers: int, dtype: torch.dtype
 ) -> tuple[ModelSettings, LoraSettings]:
-    """A configuration as a run's settings."""
-    precisions: dict[torch.dtype, Precision] = {torch.bfloat16: "bf16", torch.float32: "fp32"}
-    model = ModelSettings(
-        path=setting.shape,
-        precision=precisions[dtype],
-        attention=job.attention,
-        recompute_layers=recompute_layers,
-        lora_kernel=job.lora_kernel,
-        compile=job.compile,
-        fp8=job.fp8,
-    )
-    lora = LoraSettings(r=setting.r, alpha=2 * setting.r, dropout=job.dropout, targets=targets_of(job))
-    return model, lora
+    """A configuration as a run's settings; where pydantic is missing, the same values unchecked."""
+    model: dict[str, Any] = {
+        "path": setting.shape,
+        "precision": {torch.bfloat16: "bf16", torch.float32: "fp32"}[dtype],
+        "attention": job.attention,
+        "recompute_layers": recompute_layers,
+        "lora_kernel": job.lora_kernel,
+        "compile": job.compile,
+        "fp8": job.fp8,
+        "loss_chunk": LOSS_CHUNK,
+    }
+    lora: dict[str, Any] = {
+        "r": setting.r,
+        "alpha": 2.0 * setting.r,
+        "dropout": job.dropout,
+        "targets": targets_of(job),
+    }
+    try:
+        from harness.config import LoraSettings, ModelSettings
+    except ModuleNotFoundError:
+        return cast("Any", SimpleNamespace(**model)), cast("Any", SimpleNamespace(**lora))
+    return ModelSettings(**model), LoraSettings(**lora)
 
 
 def check_support(job: Job, device: torch.device) -> None:
@@ -143,6 +160,16 @@ def check_support(job: Job, device: torch.device) -> None:
         raise NotSupportedError("Liger's kernels need a GPU")
 
 
+def check_float8(model: nn.Module) -> None:
+    """Refuse to call a model float8 that has no float8 weight.
+
+    Raises:
+        NotSupportedError: It has none.
+    """
+    if not any(getattr(module, "quantized", None) for module in model.modules()):
+        raise NotSupportedError("no projection was turned into float8")
+
+
 def apply_liger(base: nn.Module) -> None:
     """Liger's norms, rotary embeddings and gated MLP; the head stays the harness's."""
     import_module("liger_kernel.transformers").apply_liger_kernel_to_llama(
@@ -157,7 +184,7 @@ def apply_liger(base: nn.Module) -> None:
 
 def make_stepper(model: ForestLanguageModel, device: torch.device, settings: ModelSettings) -> Stepper:
     """DeepSpeed's engine where it is installed, else plain AdamW over float32 masters."""
-    if find_spec("deepspeed") is not None:
+    if find_spec("deepspeed") is not None and find_spec("pydantic") is not None:
         return DeepSpeedStepper(model, settings)
     return PlainStepper(model, device)
 

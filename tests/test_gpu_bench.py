@@ -20,7 +20,7 @@ from rich.console import Console
 from bench import gpu, gpu_worker
 from bench.cards import PhaseMemory, cap_memory, describe_card, find_peak, is_poisoned, supports_fp8
 from bench.gpu_jobs import PLAN, QUICK_PLAN, Job, Result, Setting, choose_jobs
-from bench.gpu_model import Built, NotSupportedError, PlainStepper, build, lay_out, no_part
+from bench.gpu_model import Built, NotSupportedError, PlainStepper, build, check_float8, lay_out, no_part
 from bench.gpu_process import Worker, run_jobs, with_hint
 from bench.gpu_report import make_outcome, print_results, rates_of
 from bench.gpu_rows import draw_rows, make_rows_for
@@ -251,6 +251,15 @@ def test_the_plain_step_moves_its_float32_masters_and_the_model_follows() -> Non
         assert not torch.equal(old, master)
         assert torch.equal(parameter, master.bfloat16())
         assert parameter.grad is None
+
+
+def test_a_model_without_a_float8_weight_is_not_measured_as_float8() -> None:
+    projection: Any = torch.nn.Linear(4, 4)
+    model = torch.nn.Sequential(projection)
+    with pytest.raises(NotSupportedError, match="float8"):
+        check_float8(model)
+    projection.quantized = (torch.ones(1), torch.ones(1), torch.ones(1))
+    check_float8(model)
 
 
 def test_utilization_is_the_flops_over_time_and_peak() -> None:
