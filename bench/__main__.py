@@ -25,6 +25,10 @@ PROGRAMS = {
     "prefix": "What does sharing the lyrics' prefix save, against separate examples?",
     "pack": "How fast and how full does packing by counts pack, against packing item by item?",
     "loader": "What does reading a packed row and laying out a micro-batch cost, against datasets?",
+    "trl": "How many examples a second does a step take in, against TRL's SFTTrainer at its best, on a small Llama?",
+    "trl_smollm2": "How many examples a second does a step take in, against TRL's SFTTrainer, on SmolLM2-135M?",
+    "bare": "What does a whole step cost beside a bare DeepSpeed engine that is fed the same ready tensors?",
+    "growth": "How does the cost grow with row length, tasks a song, ranks, and memory with the micro-batch?",
     "quickstart": "What did the last `make quickstart` reach: speed, and accuracy before and after?",
 }
 """Names and questions. Program NAME is the module `bench.NAME`, which is imported only when it runs."""
@@ -62,7 +66,7 @@ def list_programs(*, as_json: bool) -> None:
         print(json.dumps(PROGRAMS))
         return
     for name, question in PROGRAMS.items():
-        print(f"{name:10} {question}")
+        print(f"{name:11} {question}")
 
 
 def run_program(name: str, *, quick: bool) -> dict[str, Any]:

@@ -1,0 +1,247 @@
+"""How many examples a second does a training step take in, against TRL's SFTTrainer at its best, on a small Llama?
+
+The harness builds the shards and takes its steps as it does for a user; the baselines get the finished examples of the
+very same steps. Model, adapters (rank, scale, targets, start), AdamW, schedule, clipping, precision and the examples of
+each optimizer step are the same, and so must the losses be. First every layout of the baselines is tried for a few
+steps; then the best of each trainer and the harness take turns, step by step, in one training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from bench.material import FIVE_TASKS
+from bench.record import Figure, Outcome, WrongResultError, compare, summarize
+from bench.training import (
+    TINY,
+    VOCAB_SIZE,
+    Scale,
+    Steps,
+    build_data,
+    make_config,
+    open_folder,
+    open_run,
+    write_model,
+)
+from preprocess.errors import ConfigError
+from preprocess.forest import PackedRow
+from preprocess.tasks.load import DEFAULT_TASKS
+
+if TYPE_CHECKING:
+    from bench.baselines import Batching, Library
+    from harness.config import RunConfig
+
+T = TypeVar("T")
+
+HARNESS, DEEPSPEED = "harness", "trainer_deepspeed"
+WORKLOADS: dict[str, tuple[str, ...]] = {
+    "one_task": ("artist",),
+    "five_tasks": FIVE_TASKS,
+    "eight_tasks": DEFAULT_TASKS,
+}
+"""Tasks of each song."""
+
+LAYOUTS = (
+    "padded 1",
+    "padded 2",
+    "padded 4",
+    "padded 8",
+    "packed 512",
+    "packed 1024",
+    "packed 2048",
+    "packed 4096",
+)
+"""What is tried of each trainer. "padded 1" pads nothing, and its attention needs no mask."""
+
+TOLERANCE = {"bf16": 2e-2, "fp32": 2e-5}
+"""How far the mean token loss of a step may be from the baseline's, in nats. In bfloat16 two layouts of one trainer
+differ by about a tenth of it in the first step, and weights part from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is measured.
+
+    Attributes:
+        scale: Model, songs, rows.
+        workloads: Which of `WORKLOADS`.
+        layouts: Which of `LAYOUTS`.
+        num_search_steps: Steps that each layout is tried for.
+        num_steps: Steps in turns, of which the first is a warm-up.
+    """
+
+    scale: Scale = Scale()  # noqa: RUF009 - frozen
+    workloads: tuple[str, ...] = tuple(WORKLOADS)
+    layouts: tuple[str, ...] = LAYOUTS
+    num_search_steps: int = 2
+    num_steps: int = 6
+
+
+FULL = Trial()
+QUICK = Trial(TINY, ("five_tasks",), ("padded 1", "packed 1024"), 1, 3)
+
+
+@dataclass(slots=True)
+class Found:
+    """What one workload gave.
+
+    Attributes:
+        best: Of each trainer its best layout.
+        seconds: Of each trainer: the seconds of its steps, and the harness's in the same turns.
+        figures: By name.
+        facts: By name.
+    """
+
+    best: dict[Library, Batching] = field(default_factory=dict)
+    seconds: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
+    figures: dict[str, Figure] = field(default_factory=dict)
+    facts: dict[str, float | int | str] = field(default_factory=dict)
+
+
+def measure(*, quick: bool) -> Outcome:
+    """Time the step on a small random Llama.
+
+    Raises:
+        ConfigError: TRL is not installed.
+        WrongResultError: The losses of a step differ by more than `TOLERANCE`.
+    """
+    return measure_trial(QUICK if quick else FULL)
+
+
+def measure_trial(trial: Trial) -> Outcome:
+    """Time each workload; see `measure`."""
+    if find_spec("trl") is None:
+        raise ConfigError("TRL is the baseline and is not installed: pip install -e '.[bench]'")
+    found: dict[str, Found] = {}
+    with open_folder() as folder:
+        model = write_model(folder / "model", trial.scale)
+        for name in trial.workloads:
+            found[name] = measure_workload(folder / name, model, WORKLOADS[name], trial)
+    return Outcome(
+        baseline="best_of_trl",
+        figures=_prefix({name: part.figures for name, part in found.items()}),
+        ratios={name: compare(*part.seconds["trl"]) for name, part in found.items()},
+        facts=describe_trial(trial) | _prefix({name: part.facts for name, part in found.items()}),
+    )
+
+
+def measure_workload(folder: Path, model: Path, tasks: Sequence[str], trial: Trial) -> Found:
+    """Build one data set, find the best layout of each trainer, and take turns with it."""
+    data = build_data(folder / "data", str(model), tasks, trial.scale)
+    config = make_config(folder / "look", data, model, trial.scale, trial.num_steps)
+    look = Steps(open_run(config))
+    steps = [look.examples(step) for step in range(trial.num_steps)]
+    rows = [look.rows(step) for step in range(trial.num_steps)]
+    found = Found(facts=describe_steps(steps, rows))
+    search(config, steps[: trial.num_search_steps], trial, found)
+    for library in found.best:
+        take_turns(library, config, steps, found)
+    return found
+
+
+def search(config: RunConfig, steps: Sequence[Sequence[PackedRow]], trial: Trial, found: Found) -> None:
+    """Try every layout of every trainer for a few steps; the fastest step counts. The best goes into `found`."""
+    from bench.baselines import LIBRARIES, Batching, train_baseline
+
+    first_losses = []
+    for library in LIBRARIES:
+        speeds: dict[Batching, float] = {}
+        layouts = [Batching.parse(layout) for layout in trial.layouts]
+        while layouts:
+            layout = layouts.pop(0)
+            trained = train_baseline(library, config, steps, layout)
+            speeds[layout] = max(len(step) / s for step, s in zip(steps, trained.seconds, strict=True))
+            first_losses.append(trained.losses[0])
+            found.figures[f"tried: {library} {layout}"] = summarize([speeds[layout]], "examples/s")
+            if not layouts and layout.adapter == "bf16" and library != DEEPSPEED:
+                layouts.append(replace(max(speeds, key=speeds.__getitem__), adapter="fp32"))
+        found.best[library] = max(speeds, key=speeds.__getitem__)
+        found.facts[f"{library} best_layout"] = str(found.best[library])
+    found.facts["loss_spread_over_layouts"] = max(first_losses) - min(first_losses)
+
+
+def take_turns(
+    library: Library, config: RunConfig, steps: Sequence[Sequence[PackedRow]], found: Found
+) -> None:
+    """Train with one trainer and the harness at once: a step of the one, the same step of the other, and so on.
+
+    Raises:
+        WrongResultError: Their losses differ.
+    """
+    from bench.baselines import train_baseline
+
+    own = Steps(open_run(config.model_copy(update={"output_dir": config.output_dir.with_name(library)})))
+    theirs = train_baseline(library, config, steps, found.best[library], own.take)
+    tolerance = TOLERANCE[config.model.precision]
+    found.facts[f"{library} largest_loss_difference"] = check_losses(own.losses(), theirs.losses, tolerance)
+    found.facts["first_loss"], found.facts["last_loss"] = theirs.losses[0], theirs.losses[-1]
+    counts = [len(step) for step in steps]
+    seconds = found.seconds[library] = (theirs.seconds[1:], own.seconds[1:])
+    for name, part in zip((library, f"{HARNESS} beside {library}"), seconds, strict=True):
+        values = [count / s for count, s in zip(counts[1:], part, strict=True)]
+        found.figures[f"{name} examples_per_s"] = summarize(values, "examples/s")
+    found.figures[f"{HARNESS} / {library}"] = compare(*seconds)
+
+
+def check_losses(own: Sequence[float], theirs: Sequence[float], tolerance: float) -> float:
+    """The largest difference of two loss curves, step by step.
+
+    Raises:
+        WrongResultError: It is above the tolerance, or a loss is no number: the times would mean nothing.
+    """
+    differences = [abs(a - b) for a, b in zip(own, theirs, strict=True)]
+    if not all(difference <= tolerance for difference in differences):
+        raise WrongResultError(
+            f"losses of the harness {_join(own)}, of the baseline {_join(theirs)}; expected differences of at most "
+            f"{tolerance:g}"
+        )
+    return max(differences)
+
+
+def _join(losses: Sequence[float]) -> str:
+    return ", ".join(f"{loss:.5f}" for loss in losses)
+
+
+def describe_steps(
+    steps: Sequence[Sequence[PackedRow]], rows: Sequence[Sequence[PackedRow]]
+) -> dict[str, float | int | str]:
+    """What the steps hold, as separate examples and as packed rows."""
+    lengths = [len(example.input_ids) for step in steps for example in step]
+    packed = sum(len(row.input_ids) for step in rows for row in step)
+    supervised = sum(int(example.label_mask.sum()) for step in steps for example in step)
+    return {
+        "examples_per_step": len(lengths) / len(steps),
+        "tokens_per_example_alone": sum(lengths) / len(lengths),
+        "longest_example": max(lengths),
+        "supervised_tokens_per_example": supervised / len(lengths),
+        "tokens_per_example_computed_by_the_harness": packed / len(lengths),
+    }
+
+
+def describe_trial(trial: Trial) -> dict[str, float | int | str]:
+    """Model, settings and versions."""
+    scale = trial.scale
+    model = f"random Llama, hidden {scale.hidden_size}, {scale.num_layers} layers, {VOCAB_SIZE} ids"
+    return {
+        "model": model if scale.hidden_size else "SmolLM2-135M-Instruct",
+        "precision": scale.precision,
+        "lora": f"r={scale.rank}, seven projections, no dropout",
+        "songs": f"made-up, {scale.length} length",
+        "seq_len": scale.seq_len,
+        "torch_threads": torch.get_num_threads(),
+        "trl": version("trl"),
+        "accelerate": version("accelerate"),
+        "peft": version("peft"),
+        "padding_free": "with packing; without packing it is the same rows in another order",
+    }
+
+
+def _prefix(parts: Mapping[str, Mapping[str, T]]) -> dict[str, T]:
+    return {f"{part}: {name}": value for part, values in parts.items() for name, value in values.items()}
