@@ -268,15 +268,16 @@ def test_zero_1_and_3_on_two_ranks_train_the_same_rows_as_one_rank(
 ) -> None:
     make_music_data(tmp_path / "data")
     splitting = str(write_zero3_that_splits_everything(tmp_path))
-    adapters, losses = [], []
-    for world_size, deepspeed in ((1, "zero1"), (2, "zero1"), (2, splitting)):
-        out = tmp_path / f"{Path(deepspeed).stem}-{world_size}"
-        overrides = [f"deepspeed={deepspeed}", "schedule.max_steps=3", "batch.global_batch_size=2"]
-        overrides += ["lora.targets=[q_proj,v_proj,down_proj,lm_head]", "schedule.save_every_steps=1"]
-        path = make_config(tmp_path, out, tmp_path / "data", models[tie, 0], overrides)
-        train_on_ranks(world_size, [path])
-        adapters.append(read_adapter(out))
-        losses.append(read_losses(out))
+    outs = []
+    for world_size, configs in ((1, ["zero1"]), (2, ["zero1", splitting])):
+        paths = []
+        for deepspeed in configs:
+            outs.append(tmp_path / f"{Path(deepspeed).stem}-{world_size}")
+            overrides = [f"deepspeed={deepspeed}", "schedule.max_steps=3", "batch.global_batch_size=2"]
+            overrides += ["lora.targets=[q_proj,v_proj,down_proj,lm_head]", "schedule.save_every_steps=1"]
+            paths.append(make_config(tmp_path, outs[-1], tmp_path / "data", models[tie, 0], overrides))
+        train_on_ranks(world_size, paths)
+    adapters, losses = [read_adapter(out) for out in outs], [read_losses(out) for out in outs]
     with safe_open(str(tmp_path / "zero1-1" / "adapter" / ADAPTER_WEIGHTS), "pt") as weights:
         assert "[VERSE]" in weights.metadata()["new_tokens"]
     for other, curve in zip(adapters[1:], losses[1:], strict=True):
