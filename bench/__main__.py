@@ -22,6 +22,7 @@ PROGRAMS = {
     "stream": "Does the memory of a build stay flat while its input grows?",
     "tokenizer": "How fast are lyrics tokenized, against the tokenizer's own batch encoding?",
     "themes": "Are the themes found in hymns those that people found in them?",
+    "exactness": "Do packed, shared, accumulated, multi-rank steps compute what every example alone computes?",
     "prefix": "What does sharing the lyrics' prefix save, against separate examples?",
     "pack": "How fast and how full does packing by counts pack, against packing item by item?",
     "loader": "What does reading a packed row and laying out a micro-batch cost, against datasets?",
