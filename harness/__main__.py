@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import webbrowser
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -186,7 +187,8 @@ def export(
     from harness.export.command import print_exported, print_verdicts, run_export
 
     console = make_console(error=json_)
-    verdicts, exported = run_export(run, adapter, model, output, form, dtype, check=check)
+    with redirect_stdout(sys.stderr):  # a library that warns there, as DeepSpeed does, would spoil the JSON
+        verdicts, exported = run_export(run, adapter, model, output, form, dtype, check=check)
     if json_:
         print_json(
             {

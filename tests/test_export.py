@@ -306,7 +306,21 @@ def test_a_fresh_process_without_the_harness_gives_the_trained_logits(
     trained = train_adapter(models[True], tmp_path / "adapter", WITH_HEAD).float()
     what = ("--adapter", tmp_path / "adapter", "--model", models[True], "--dtype", "fp32")
     assert run_export(*what, "--output", tmp_path / "merged", "--format", "merged")[0] == 0
-    assert run_export(*what, "--output", tmp_path / "plain")[0] == 0
+    command = [
+        sys.executable,
+        "-m",
+        "harness",
+        "export",
+        *map(str, what),
+        "--output",
+        str(tmp_path / "plain"),
+        "--json",
+    ]
+    alone = subprocess.run(
+        command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False
+    )
+    assert alone.returncode == 0, alone.stderr
+    assert json.loads(alone.stdout)["exported"]["form"] == "adapter"  # nothing else is on its output
     (tmp_path / "load.py").write_text(LOAD)
     paths = [tmp_path / "merged", models[True], tmp_path / "plain", tmp_path / "logits.pt"]
     done = subprocess.run(
