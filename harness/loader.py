@@ -41,6 +41,15 @@ class LoadedStep(NamedTuple):
     batches: list[MicroBatch]
 
 
+def load_step(
+    rows: Sequence[PackedRow], plan: BatchPlan, rank: int, step: int, *, flat: bool, pin: bool
+) -> LoadedStep:
+    """Read and lay out one step of one rank; see `StepLoader` for the arguments."""
+    parts = plan.rows_of_rank(step, rank)
+    batches = [collate([rows[int(index)] for index in part], flat=flat) for part in parts]
+    return LoadedStep(step, plan.rows_of_step(step), [batch.pin() if pin else batch for batch in batches])
+
+
 class StepLoader:
     """An iterator over steps that is one or two ahead; a context manager, whose end ends its thread.
 
@@ -122,20 +131,13 @@ class StepLoader:
             except Empty:
                 self._thread.join()
 
-    def load(self, step: int) -> LoadedStep:
-        """Read and lay out one step, in the calling thread."""
-        batches = []
-        for indices in self._plan.rows_of_rank(step, self._rank):
-            batch = collate([self._rows[int(index)] for index in indices], flat=self._flat)
-            batches.append(batch if self._gpu is None else batch.pin())
-        return LoadedStep(step, self._plan.rows_of_step(step), batches)
-
     def _work(self) -> None:
         try:
             if self._gpu is not None:
                 torch.accelerator.set_device_index(self._gpu)
             for step in self._steps:
-                loaded = self.load(step)
+                pin = self._gpu is not None
+                loaded = load_step(self._rows, self._plan, self._rank, step, flat=self._flat, pin=pin)
                 self._ready.put(loaded)
                 if self._stop.is_set():
                     return
