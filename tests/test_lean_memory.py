@@ -1,0 +1,38 @@
+"""Lean layers keep no more for the backward pass than they say, counted at Llama-3.2-3B's true shape."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.activations import LLAMA_3_2_3B, NUM_LAYERS, RANK, Way, kept_bytes_per_token
+
+TARGET = 2.6e6
+
+
+LENGTH = 256
+
+
+def expected_bytes() -> int:
+    """What a token keeps.
+
+    bfloat16: two norms' inputs, q, k, v (which SDPA repeats for every query head here), attention's output, gate and
+    up, h of seven adapters, SDPA's mask. float32: two rms, attention's log-sum-exp. int64: an offset of four inputs.
+    """
+    hidden, inner, heads, dim = (
+        int(LLAMA_3_2_3B[name])
+        for name in ("hidden_size", "intermediate_size", "num_attention_heads", "head_dim")
+    )
+    values = 2 * hidden + 4 * heads * dim + 2 * inner + 7 * RANK + LENGTH
+    return NUM_LAYERS * (2 * values + 4 * (2 + heads) + 4 * 8)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.05])
+def test_what_lean_layers_keep_is_the_sum_of_what_they_name_and_within_the_target(dropout: float) -> None:
+    kept = kept_bytes_per_token("lean", dropout=dropout, length=LENGTH)
+    assert kept < TARGET
+    assert expected_bytes() < kept < expected_bytes() * 1.02  # and the last norm
+
+
+@pytest.mark.parametrize(("way", "dropout", "least"), [("peft", 0.0, 3.5e6), ("peft", 0.05, 5.5e6)])
+def test_the_count_sees_what_peft_keeps(way: Way, dropout: float, least: float) -> None:
+    assert kept_bytes_per_token(way, dropout=dropout, length=LENGTH) > least
