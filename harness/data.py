@@ -1,14 +1,9 @@
-"""Which rows a step takes on which rank, as pure arithmetic, and how rows become a micro-batch of tensors.
+"""How rows become a micro-batch of tensors: flat, one after another without padding, or padded beside each other.
 
-The order of rows depends on the seed and the epoch alone, and a step takes the same rows on any number of ranks::
+::
 
-    permutation of an epoch   7 2 9 4 | 1 8 0 3 | 5 6          global_batch_size 4
-                              step 0    step 1    step 2 (two rows: the rest of the ranks compute an empty one)
-
-    step 0 on 2 ranks, micro_batch_size 1:      rank 0: 7, 9     rank 1: 2, 4     (2 micro-steps)
-    step 0 on 1 rank:                           rank 0: 7, 2, 9, 4                (4 micro-steps)
-
-So resuming needs the step's number and nothing else.
+    rows       A A a a b | C c c            flat       A A a a b C c c        padded     A A a a b
+    segments   A: a, b     C: c                                                          C c c . .
 """
 
 from __future__ import annotations
@@ -37,54 +32,6 @@ from preprocess.schema import ROOT, Int32Array, Int64Array
 
 UInt64Array = npt.NDArray[np.uint64]
 Values = TypeVar("Values", Int32Array, Int64Array)
-
-
-@dataclass(frozen=True, slots=True)
-class BatchPlan:
-    """Assigns rows to steps, micro-steps and ranks.
-
-    Attributes:
-        num_rows: Rows in the split.
-        micro_batch_size: Rows of one forward pass on one rank.
-        accumulation_steps: Micro-steps of one optimizer step.
-        world_size: Ranks.
-        seed: Seed of the order; None keeps the stored order (evaluation).
-    """
-
-    num_rows: int
-    micro_batch_size: int
-    accumulation_steps: int
-    world_size: int
-    seed: int | None
-
-    @property
-    def global_batch_size(self) -> int:
-        """Rows of one optimizer step."""
-        return self.micro_batch_size * self.accumulation_steps * self.world_size
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps in a pass over all rows; the last may hold fewer rows."""
-        return -(-self.num_rows // self.global_batch_size)
-
-    def rows_of_step(self, step: int) -> Int64Array:
-        """int64[≤ global_batch_size]: the rows of a step (counted from 0 over all epochs)."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        start = within * self.global_batch_size
-        return self._order(epoch)[start : start + self.global_batch_size]
-
-    def rows_of_rank(self, step: int, rank: int) -> list[Int64Array]:
-        """The rows of a step that a rank computes, one array a micro-step; an array may be empty."""
-        rows = self.rows_of_step(step)
-        at_once = self.micro_batch_size * self.world_size
-        first = [micro * at_once + rank * self.micro_batch_size for micro in range(self.accumulation_steps)]
-        return [rows[start : start + self.micro_batch_size] for start in first]
-
-    def _order(self, epoch: int) -> Int64Array:
-        if self.seed is None:
-            return np.arange(self.num_rows, dtype=np.int64)
-        key = np.array([self.seed, epoch], dtype=np.uint64)
-        return np.random.Generator(np.random.Philox(key=key)).permutation(self.num_rows)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

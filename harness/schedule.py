@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import math
 
-from harness.config import OptimizerSettings, ScheduleSettings
-
-
-def count_steps(settings: ScheduleSettings, steps_per_epoch: int) -> int:
-    """Optimizer steps of the whole run, at least one."""
-    steps = max(1, round(settings.epochs * steps_per_epoch))
-    return steps if settings.max_steps is None else min(steps, settings.max_steps)
+from harness.config import OptimizerSettings
 
 
 def learning_rate(step: int, num_steps: int, settings: OptimizerSettings) -> float:

@@ -15,7 +15,7 @@ from harness.config import (
     load_deepspeed_config,
     load_run_config,
 )
-from harness.schedule import count_steps, learning_rate
+from harness.schedule import learning_rate
 from preprocess.errors import ConfigError
 from preprocess.settings import dump_settings, load_settings
 
@@ -177,10 +177,3 @@ def test_the_rate_rises_falls_and_is_never_zero() -> None:
 @pytest.mark.parametrize("warmup", [0.0, 0.5])
 def test_a_run_of_one_step_has_a_rate(warmup: float) -> None:
     assert learning_rate(0, 1, OptimizerSettings(learning_rate=1.0, warmup_fraction=warmup)) > 0
-
-
-def test_the_number_of_steps_follows_epochs_and_is_capped(minimal: Path) -> None:
-    schedule = load_run_config(minimal, ["schedule.epochs=2.5"]).schedule
-    assert count_steps(schedule, 10) == 25
-    assert count_steps(load_run_config(minimal, ["schedule.max_steps=7"]).schedule, 10) == 7
-    assert count_steps(load_run_config(minimal, ["schedule.epochs=0.001"]).schedule, 10) == 1
