@@ -5,31 +5,17 @@ The labels are shifted once, in `harness.data.collate`: a supervised token is pr
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, cast
+from contextlib import nullcontext
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from harness.attention.choice import IMPLEMENTATIONS
+from harness.attention.flex import build_block_mask
 from harness.data import MicroBatch
+from harness.dropout import DropoutDraw
 from harness.head import sum_losses, token_losses
-
-FOREST_KERNELS = ("lyrics_flash", "lyrics_flex")
-
-
-class DropoutDraw(Protocol):
-    """What the adapter's dropout masks are drawn from."""
-
-    def start(self, token_keys: torch.Tensor, seed: int) -> None:
-        """Draw anew."""
-
-    def at(self, positions: torch.Tensor) -> AbstractContextManager[None]:
-        """Masks of some slots alone."""
-
-
-def no_mask(batch: MicroBatch) -> torch.Tensor:
-    """bool[1, 1, 1, 1]: given to transformers so that it makes no mask of its own; the kernel takes the layout."""
-    return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch.input_ids.device)
 
 
 def forest_mask(entry: torch.Tensor, exit_: torch.Tensor) -> torch.Tensor:
@@ -51,6 +37,25 @@ def to_additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(
         ~mask, torch.finfo(dtype).min
     )
+
+
+def describe_forest(batch: MicroBatch, kernel: str, dtype: torch.dtype) -> dict[str, Any]:
+    """What tells a transformers body who sees whom, in the form that its attention kernel takes.
+
+    Args:
+        batch: The micro-batch.
+        kernel: The body's `attn_implementation`.
+        dtype: The body's precision.
+    """
+    if kernel == IMPLEMENTATIONS["flash"]:
+        return {"attention_mask": batch.layout.no_mask, "forest": batch.layout}
+    if kernel == IMPLEMENTATIONS["flex"]:
+        return {
+            "attention_mask": batch.layout.no_mask,
+            "forest": build_block_mask(batch.entry, batch.exit),
+        }
+    mask = forest_mask(batch.entry, batch.exit)
+    return {"attention_mask": to_additive(mask, dtype) if kernel == IMPLEMENTATIONS["eager"] else mask}
 
 
 class ForestLanguageModel(nn.Module):
@@ -75,17 +80,13 @@ class ForestLanguageModel(nn.Module):
     def hidden_states(self, batch: MicroBatch) -> torch.Tensor:
         """[R, T, H]: the body's output, each slot seeing its own segment and its ancestors."""
         body = cast("nn.Module", self.causal.model)
-        kind = cast("Any", self.causal).config._attn_implementation
-        if kind in FOREST_KERNELS:
-            inputs: dict[str, Any] = {"attention_mask": no_mask(batch), "forest": cast("Any", batch).layout}
-        else:
-            mask = forest_mask(batch.entry, batch.exit)
-            inputs = {
-                "attention_mask": to_additive(mask, next(body.parameters()).dtype)
-                if kind == "eager"
-                else mask
-            }
-        output = body(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **inputs)
+        kernel = cast("Any", self.causal).config._attn_implementation
+        output = body(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            use_cache=False,
+            **describe_forest(batch, kernel, next(body.parameters()).dtype),
+        )
         return cast("torch.Tensor", output.last_hidden_state)
 
     def forward(
@@ -104,7 +105,7 @@ class ForestLanguageModel(nn.Module):
         """
         if self.draw is not None and self.training:
             assert seed is not None, "dropout needs a seed"
-            self.draw.start(cast("Any", batch).token_keys, seed)
+            self.draw.start(batch.token_keys, seed)
         hidden = self.hidden_states(batch).flatten(0, 1)[batch.sources]
         module = cast("nn.Module", self.causal.lm_head)
 

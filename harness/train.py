@@ -23,27 +23,29 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from harness.assembly import assemble
+from harness.batch_plan import BatchPlan
 from harness.checkpoint import CheckpointFolder, RunState, publish_adapter
-from harness.config import RunConfig, load_run_config
-from harness.data import BatchPlan, MicroBatch, collate
+from harness.config import RunConfig, load_run_config, zero_stage
 from harness.dist import World, gather_objects, join_world, leave_world, run_together
 from harness.engine import ADVICE, build_engine, evaluate_loss, gather_adapter, train_step
+from harness.head import count_chunks
 from harness.launch_outcome import launch_dir_from_environment, record_exit
-from harness.lora import add_lora, save_adapter
-from harness.loss import ForestLanguageModel
+from harness.loader import LoadedStep, StepLoader
+from harness.lora import save_adapter
 from harness.memory_profile import MEMORY_FILE, MemoryProfile, Phase, print_memory, write_memory
 from harness.meters import MetricsWriter, Part, ThroughputMeter, print_throughput
 from harness.model import check_vocabulary, load_base_model
 from harness.progress import StepProgress
-from harness.recompute import enable_recompute
 from harness.run_folder import as_user_error, explain_error, fingerprint, open_run_folder, start_logging
-from harness.schedule import count_steps, learning_rate
-from preprocess.errors import DataError, TrainingError
-from preprocess.manifest import Manifest, check_hashes, read_manifest
-from preprocess.shards import ShardedRows, open_split
-
-MAX_SKIPS_IN_A_ROW = 20
-"""Steps in a row that fp16 may overflow while the loss scale comes down (from 2^16 to 1 takes 16)."""
+from harness.schedule import learning_rate
+from harness.splits import PlannedSplit, open_data
+from harness.step import StepResult
+from harness.throughput import name_tasks
+from harness.vocabulary import find_new_tokens
+from preprocess.errors import TrainingError
+from preprocess.manifest import Manifest
+from preprocess.schema import Int64Array
 
 
 def train(config: RunConfig, console: Console) -> None:
@@ -53,39 +55,13 @@ def train(config: RunConfig, console: Console) -> None:
         UserError: What went wrong, with its exit code.
     """
     world = join_world(config.world_size)
-    manifest, train_rows, eval_rows = run_together(lambda: open_data(config, world))
-    plan = BatchPlan(
-        num_rows=len(train_rows),
-        micro_batch_size=config.batch.micro_batch_size,
-        accumulation_steps=config.batch.accumulation_steps(world.size),
-        world_size=world.size,
-        seed=config.seed,
-    )
+    manifest, train_split, eval_split = run_together(lambda: open_data(config, world))
     checkpoints = CheckpointFolder(
         config.output_dir, world, fingerprint(config, manifest, world.size), config.schedule.keep_checkpoints
     )
     run_together(lambda: open_run_folder(config, manifest, checkpoints.commits))
     start_logging(config.output_dir, world.rank)
-    Run(config, console, world, manifest, train_rows, eval_rows, plan, checkpoints).go()
-
-
-def open_data(config: RunConfig, world: World) -> tuple[Manifest, ShardedRows, ShardedRows | None]:
-    """Open the shards; the first rank of each host hashes them.
-
-    Raises:
-        DataError: They are missing or damaged, or there are fewer rows than ranks.
-    """
-    folder = config.data.path
-    manifest = read_manifest(folder)
-    if config.data.verify_hashes and world.local_rank == 0:
-        check_hashes(folder, manifest)
-    rows = open_split(folder, "train", manifest)
-    if len(rows) < world.size:
-        raise DataError(
-            f"{folder}: {world.size} ranks, but only {len(rows)} training rows; use fewer ranks or more songs"
-        )
-    has_eval = "eval" in manifest.splits and manifest.splits["eval"].num_rows > 0
-    return manifest, rows, open_split(folder, "eval", manifest) if has_eval else None
+    Run(config, console, world, manifest, train_split, eval_split, checkpoints).go()
 
 
 class Run:
@@ -97,21 +73,19 @@ class Run:
         console: Console,
         world: World,
         manifest: Manifest,
-        train_rows: ShardedRows,
-        eval_rows: ShardedRows | None,
-        plan: BatchPlan,
+        train_split: PlannedSplit,
+        eval_split: PlannedSplit | None,
         checkpoints: CheckpointFolder,
     ) -> None:
         self.config = config
         self.console = console
         self.world = world
         self.manifest = manifest
-        self.train_rows = train_rows
-        self.eval_rows = eval_rows
-        self.plan = plan
+        self.train_split = train_split
+        self.eval_split = eval_split
+        self.plan = train_split.plan
         self.checkpoints = checkpoints
-        self.num_steps = count_steps(config.schedule, plan.steps_per_epoch)
-        self.num_supervised = train_rows.num_supervised()
+        self.num_steps = self.plan.num_steps(config.schedule.epochs, config.schedule.max_steps)
         self.memory = MemoryProfile(world.rank, world.device)
         self.meter = ThroughputMeter(synchronize=synchronizer(world.device))
         self.metrics = MetricsWriter(config.output_dir, config.tensorboard) if world.is_main else None
@@ -124,12 +98,15 @@ class Run:
         if self.config.resume and not self.resume():
             return
         schedule = self.config.schedule
-        with StepProgress(
-            self.console, self.num_steps, self.state.step, enabled=self.world.is_main
-        ) as progress:
-            for step in range(self.state.step, self.num_steps):
-                self.take_step(step, progress)
-                done = step + 1
+        with (
+            StepProgress(
+                self.console, self.num_steps, self.state.step, enabled=self.world.is_main
+            ) as progress,
+            self.load_steps(self.train_split, self.state.step, self.num_steps) as steps,
+        ):
+            while self.state.step < self.num_steps:
+                self.take_step(steps, progress)
+                done = self.state.step
                 is_last = done == self.num_steps
                 saves = is_last or (schedule.save_every_steps and done % schedule.save_every_steps == 0)
                 if saves or (schedule.eval_every_steps and done % schedule.eval_every_steps == 0):
@@ -161,53 +138,89 @@ class Run:
         with self.memory.phase("load"):
             base = run_together(self.load_base)
         with self.memory.phase("lora"):
-            self.adapter = add_lora(base, config.lora, config.seed)
-            enable_recompute(base, config.model.recompute_layers)
-            model = ForestLanguageModel(
-                self.adapter.get_base_model(), config.model.attention, config.model.loss_chunk
+            tokens = find_new_tokens(base, config.model.path, config.data.path, self.manifest)
+            assembly = assemble(
+                base,
+                config.model,
+                config.lora,
+                seed=config.seed,
+                device=self.world.device,
+                zero_stage=zero_stage(config.deepspeed),
+                new_tokens=tokens,
             )
+            self.adapter, self.flat = assembly.adapter, assembly.attention != "eager"
+            for note in assembly.notes:
+                self.say(note)
         with self.memory.phase("engine_init"):
             self.engine = build_engine(
-                model, config, self.world, shared_storage=self.checkpoints.shared_storage
+                assembly.model, config, self.world, shared_storage=self.checkpoints.shared_storage
             )
 
-    def take_step(self, step: int, progress: StepProgress) -> None:
+    def load_steps(self, split: PlannedSplit, start: int, end: int) -> StepLoader:
+        """This rank's micro-batches of the steps from `start` to before `end`, laid out one step ahead."""
+        pin = self.world.device.type == "cuda"
+        return StepLoader(split.rows, split.plan, self.world.rank, start, end, flat=self.flat, pin=pin)
+
+    def take_step(self, steps: Iterator[LoadedStep], progress: StepProgress) -> None:
         """One optimizer step."""
         self.meter.start_step()
         with self.part("data"):
-            rows = self.plan.rows_of_step(step)
-            batches = [
-                self.load(self.train_rows, rows) for rows in self.plan.rows_of_rank(step, self.world.rank)
-            ]
+            loaded = next(steps)
+            batches = [batch.to(self.world.device) for batch in loaded.batches]
+        step = loaded.step
         rate = learning_rate(step - self.state.skipped_steps, self.num_steps, self.config.optimizer)
         result = train_step(
             self.engine,
             batches,
             self.world,
             step=step,
-            global_valid_tokens=int(self.num_supervised[rows].sum()),
+            global_valid_tokens=self.plan.supervised_of_step(step),
             learning_rate=rate,
             seed=self.config.seed,
             part=self.part,
+            num_tasks=len(self.manifest.tasks),
+            num_chunks=self.passes_through_head(self.plan, step),
         )
         rates = self.meter.end_step(result.counts)
-        self.skips_in_a_row = 0 if result.applied else self.skips_in_a_row + 1
-        if self.skips_in_a_row > MAX_SKIPS_IN_A_ROW:
-            raise TrainingError(
-                f"step {step + 1}: fp16 overflowed {self.skips_in_a_row} times in a row. {ADVICE}"
-            )
         skipped = self.state.skipped_steps + (not result.applied)
         self.state = replace(self.state, step=step + 1, eval_loss=None, skipped_steps=skipped)
-        progress.advance(step + 1, result.loss, rates)
+        progress.advance(self.state.step, result.loss, rates)
         if self.metrics:
-            epoch = (step + 1) / self.plan.steps_per_epoch
+            by_task = name_tasks(self.manifest.tasks, result.by_task, result.examples)
             self.metrics.write_train(
-                step + 1, epoch, result.loss, rate, result.grad_norm, result.counts, rates
+                self.state.step,
+                self.plan.epoch_of(self.state.step),
+                result.loss,
+                rate,
+                result.grad_norm,
+                result.counts,
+                rates,
+                by_task,
             )
+        self.skips_in_a_row = 0 if result.applied else self.skips_in_a_row + 1
+        if not result.applied:
+            self.skip(result, loaded.rows)
 
-    def load(self, split: ShardedRows, rows: Sequence[int] | np.ndarray) -> MicroBatch:
-        """A micro-batch on this rank's device."""
-        return collate([split[int(row)] for row in rows]).to(self.world.device)
+    def passes_through_head(self, plan: BatchPlan, step: int) -> list[int]:
+        """For each micro-step, how often the rank with the most supervised tokens goes through the head."""
+        return [count_chunks(most, self.config.model.loss_chunk) for most in plan.most_supervised(step)]
+
+    def skip(self, result: StepResult, rows: Int64Array) -> None:
+        """Say that a step was left out, and stop when too many in a row were.
+
+        Raises:
+            TrainingError: They were; the state is saved.
+        """
+        step, limit = self.state.step, self.config.schedule.max_skipped_steps
+        shown = ", ".join(map(str, rows[:8])) + (" …" if len(rows) > 8 else "")
+        self.say(f"step {step} left out: {result.reason} (rows {shown})")
+        if self.skips_in_a_row < limit:
+            return
+        self.save()
+        raise TrainingError(
+            f"step {step}: {limit} steps in a row were left out, the last one because {result.reason}. The state is "
+            f"saved in {self.checkpoints.path_of(step)}. {ADVICE}"
+        )
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -221,15 +234,19 @@ class Run:
 
     def evaluate(self, progress: StepProgress) -> None:
         """Loss on the eval split."""
-        if self.eval_rows is None:
+        if self.eval_split is None:
             return
-        tasks = self.manifest.tasks
-        plan = BatchPlan(len(self.eval_rows), self.config.batch.micro_batch_size, 1, self.world.size, None)
-        parts = (plan.rows_of_rank(step, self.world.rank)[0] for step in range(plan.steps_per_epoch))
+        tasks, plan = self.manifest.tasks, self.eval_split.plan
+        num_steps = plan.num_steps(1)
         started_s = time.perf_counter()
-        with self.part("eval"):
-            batches = (self.load(self.eval_rows, rows) for rows in parts)
-            loss, by_task, supervised = evaluate_loss(self.engine, batches, self.world, len(tasks))
+        with self.part("eval"), self.load_steps(self.eval_split, 0, num_steps) as steps:
+            loss, by_task, supervised = evaluate_loss(
+                self.engine,
+                (batch for step in steps for batch in step.batches),
+                self.world,
+                len(tasks),
+                [self.passes_through_head(plan, step)[0] for step in range(num_steps)],
+            )
         if not supervised:
             return
         self.state = self.state.with_eval(loss)

@@ -1,0 +1,95 @@
+"""Put a model together for training: adapters, dropout, attention, recomputation, compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from torch import nn
+
+from harness.attention.choice import IMPLEMENTATIONS, Kind, choose_attention, register_attention
+from harness.config import Attention, LoraSettings, ModelSettings
+from harness.dropout import install_dropout
+from harness.lean import make_lean
+from harness.lora import add_lora
+from harness.loss import ForestLanguageModel
+from harness.recompute import decoder_layers, enable_recompute
+from harness.vocabulary import NewTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """A model that is ready for the engine.
+
+    Attributes:
+        model: Takes micro-batches, returns losses.
+        adapter: The peft wrapper around the same weights.
+        attention: The kernel.
+        notes: What is not as the settings ask, in a line each, for the user.
+    """
+
+    model: ForestLanguageModel
+    adapter: PeftModel
+    attention: Kind
+    notes: tuple[str, ...]
+
+
+def assemble(
+    base: nn.Module,
+    settings: ModelSettings,
+    lora: LoraSettings,
+    *,
+    seed: int,
+    device: torch.device,
+    zero_stage: int = 0,
+    new_tokens: NewTokens | None = None,
+) -> Assembly:
+    """Put a frozen base together for training; nothing is moved to the device.
+
+    Args:
+        base: A causal model of transformers, changed in place.
+        settings: How its forward pass runs.
+        lora: The adapters.
+        seed: Of the adapters' start.
+        device: Where it will compute.
+        zero_stage: Of DeepSpeed.
+        new_tokens: Tokens whose rows are trained too.
+
+    Raises:
+        ConfigError: A setting does not fit the model, the device, or another setting.
+    """
+    attention = set_attention(base, settings.attention, device)
+    adapter = add_lora(base, lora, seed, new_tokens)
+    draw = install_dropout(adapter)
+    causal = cast("nn.Module", adapter.get_base_model())
+    notes = list(_lighten(causal, settings, zero_stage))
+    enable_recompute(causal, settings.recompute_layers)
+    if settings.compile:
+        for layer in decoder_layers(causal):
+            layer.compile(dynamic=True)  # in place: names and parameters stay
+    model = ForestLanguageModel(causal, attention, settings.loss_chunk, draw=draw if lora.dropout else None)
+    return Assembly(model, adapter, attention, tuple(notes))
+
+
+def _lighten(causal: nn.Module, settings: ModelSettings, zero_stage: int) -> Iterator[str]:
+    """Take the lean kernel where it can be taken, and say where not."""
+    if settings.lora_kernel == "peft":
+        return
+    reason = make_lean(causal)
+    if reason is not None:
+        yield f"model.lora_kernel: peft instead of lean, for {reason}"
+
+
+def set_attention(causal: nn.Module, setting: Attention, device: torch.device) -> Kind:
+    """Let a model attend by the kernel that a setting asks for, or the best for a device.
+
+    Raises:
+        ConfigError: The device does not have it.
+    """
+    register_attention()
+    kind = choose_attention(setting, device, next(causal.parameters()).dtype)
+    cast("Any", causal).set_attn_implementation(IMPLEMENTATIONS[kind])
+    return kind
