@@ -13,7 +13,6 @@ from typing import Annotated
 import typer
 
 from harness.config import ModelSettings, load_run_config
-from harness.hostfile import parse_hostfile
 from harness.launch import launch as launch_ranks
 from preprocess.durable import write_text_durably
 from preprocess.errors import ConfigError
@@ -50,7 +49,6 @@ def launch(
     """Train on every slot of a hostfile through DeepSpeed's launcher, and end with a true exit code."""
     overrides = [*(set_ or ()), *(["resume=true"] if resume else [])]
     settings = load_run_config(config, overrides)
-    settings.batch.accumulation_steps(parse_hostfile(hostfile).world_size)
     launches = settings.output_dir / "launch"
     launches.mkdir(parents=True, exist_ok=True)
     resolved = launches / "run.yaml"

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft import PeftModel
 from torch import nn
 
 from harness.attention.choice import IMPLEMENTATIONS, Kind, choose_attention, register_attention
-from harness.config import Attention, LoraSettings, ModelSettings
 from harness.dropout import install_dropout
 from harness.lean import make_lean
 from harness.lora import add_lora
 from harness.loss import ForestLanguageModel
 from harness.recompute import decoder_layers, enable_recompute
 from harness.vocabulary import NewTokens
+
+if TYPE_CHECKING:
+    from harness.config import Attention, LoraSettings, ModelSettings
 
 
 @dataclass(frozen=True, slots=True)

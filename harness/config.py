@@ -142,24 +142,6 @@ class BatchSettings(Settings):
         name = next(name for name in TARGETS if getattr(self, name) is not None)
         return StepTarget(TARGETS[name], getattr(self, name))
 
-    def accumulation_steps(self, world_size: int) -> int:
-        """Micro-steps in one optimizer step.
-
-        Raises:
-            ConfigError: The global batch does not divide evenly.
-        """
-        if self.global_batch_size is None:
-            raise ConfigError("batch.global_batch_size is needed")
-        rows_at_once = self.micro_batch_size * world_size
-        if self.global_batch_size % rows_at_once:
-            below = self.global_batch_size // rows_at_once * rows_at_once
-            choices = [str(n) for n in (below, below + rows_at_once) if n > 0]
-            raise ConfigError(
-                f"batch.global_batch_size {self.global_batch_size} is no multiple of micro_batch_size "
-                f"{self.micro_batch_size} x {world_size} ranks = {rows_at_once}; use {' or '.join(choices)}"
-            )
-        return self.global_batch_size // rows_at_once
-
 
 class OptimizerSettings(Settings):
     """AdamW (Loshchilov & Hutter 2019), cosine schedule with linear warm-up, clipping."""

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
@@ -26,9 +26,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from harness.base_identity import find_difference, sample_weights
-from harness.config import LoraSettings
 from harness.vocabulary import PARAMETER, NewRows, NewTokens, grow_embeddings, new_rows_of, read_tokens
 from preprocess.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from harness.config import LoraSettings
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"

@@ -148,7 +148,7 @@ class Run:
                 zero_stage=zero_stage(config.deepspeed),
                 new_tokens=tokens,
             )
-            self.adapter, self.flat = assembly.adapter, assembly.attention != "eager"
+            self.adapter, self.flat = assembly.adapter, assembly.attention in ("flash", "flex")
             for note in assembly.notes:
                 self.say(note)
         with self.memory.phase("engine_init"):

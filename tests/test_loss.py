@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, cast
@@ -119,30 +120,12 @@ def largest_difference(model: ForestLanguageModel, row: PackedRow, packed: torch
 def with_wrong_mask(batch: MicroBatch, length: int) -> MicroBatch:
     """Every slot of a row in one segment: neighbours leak, as with a plain causal mask."""
     entry, exit_ = torch.zeros_like(batch.entry), torch.full_like(batch.exit, length)
-    return MicroBatch(
-        batch.input_ids,
-        batch.position_ids,
-        entry,
-        exit_,
-        batch.sources,
-        batch.targets,
-        batch.target_tasks,
-        batch.counts,
-    )
+    return replace(batch, entry=entry, exit=exit_)
 
 
 def with_run_packed(batch: MicroBatch) -> MicroBatch:
     positions = torch.arange(batch.input_ids.shape[1]).expand_as(batch.position_ids)
-    return MicroBatch(
-        batch.input_ids,
-        positions,
-        batch.entry,
-        batch.exit,
-        batch.sources,
-        batch.targets,
-        batch.target_tasks,
-        batch.counts,
-    )
+    return replace(batch, position_ids=positions)
 
 
 def test_with_a_leaking_mask_or_run_on_positions_the_comparison_fails(
@@ -248,7 +231,7 @@ def test_the_loss_by_task_adds_up_to_the_whole(model_dir: Path, rows: list[Packe
 
 def test_padding_is_never_counted_as_tokens(rows: list[PackedRow]) -> None:
     pair = [concatenate(rows[:2]), rows[0]]
-    counts = collate(pair).counts
+    counts = collate(pair, flat=False).counts
     assert counts.tokens == sum(len(row.input_ids) for row in pair)
     assert counts.slots == 2 * len(pair[0].input_ids)
     assert counts.supervised_tokens == sum(int(row.label_mask.sum()) for row in pair)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.nn.attention.flex_attention import BlockMask
@@ -13,8 +13,10 @@ from transformers.masking_utils import sdpa_mask
 from harness.attention.flash import attend_forest
 from harness.attention.flex import attend_blocks
 from harness.attention.layout import ForestLayout
-from harness.config import Attention
 from preprocess.errors import ConfigError
+
+if TYPE_CHECKING:
+    from harness.config import Attention
 
 Kind = Literal["flash", "flex", "sdpa", "eager"]
 
