@@ -37,7 +37,9 @@ class RunState:
         eval_loss: Eval loss at that step, or None.
         best_step: Step of the checkpoint with the lowest eval loss so far, or None.
         best_eval_loss: That loss, or None.
-        skipped_steps: Steps that fp16 overflow left without an update.
+        skipped_steps: Steps left without an update, because a loss or a gradient was not finite; they do not count in
+            the learning rate's schedule.
+        overflowed_steps: Those of them where fp16 gradients overflowed, for which the loss scale was lowered.
     """
 
     step: int = 0
@@ -45,10 +47,21 @@ class RunState:
     best_step: int | None = None
     best_eval_loss: float | None = None
     skipped_steps: int = 0
+    overflowed_steps: int = 0
 
     def with_eval(self, loss: float) -> RunState:
         """This state after an evaluation."""
         return replace(self, eval_loss=loss)
+
+    def with_step(self, *, applied: bool, overflowed: bool) -> RunState:
+        """This state after one more step."""
+        return replace(
+            self,
+            step=self.step + 1,
+            eval_loss=None,
+            skipped_steps=self.skipped_steps + (not applied),
+            overflowed_steps=self.overflowed_steps + overflowed,
+        )
 
     def with_best(self) -> RunState:
         """This state with its own step as the best one, if its eval loss is the lowest of all checkpoints."""

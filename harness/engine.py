@@ -12,18 +12,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import repeat
+from typing import cast
 
 import deepspeed
 import numpy as np
 import torch
 from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
+from deepspeed.utils import set_z3_leaf_modules
 from peft import PeftModel
+from transformers import PreTrainedModel
 
-from harness.config import RunConfig, deepspeed_config
+from harness.config import RunConfig, deepspeed_config, zero_stage
 from harness.data import MicroBatch
 from harness.dist import Engine, World, max_over_ranks, sum_over_ranks
 from harness.head import count_chunks
+from harness.lean.layer import LeanLayer
 from harness.lora import adapter_state, trainable_parameters
 from harness.loss import ForestLanguageModel, loss_by_task, scale_for_engine
 from harness.step import (
@@ -68,17 +72,28 @@ def build_engine(
     )
     values = deepspeed_config(config, world.size)
     values["checkpoint"] = {"use_node_local_storage": not shared_storage}
-    # The harness counts micro-steps and divides losses itself; DeepSpeed only wants the three to agree.
-    values |= {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1}
-    values["train_batch_size"] = world.size
     if precision == "fp16":
         if not get_accelerator().is_fp16_supported():
             raise ConfigError("model.precision fp16: this device does not compute in fp16; use bf16 or fp32")
         values.setdefault("communication_data_type", "fp32")  # a sum over ranks may not overflow
+    if zero_stage(config.deepspeed) == 3:
+        _gather_lean_layers_whole(model)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=values)
     _prepare_gradients(engine)
     engine.train()  # models are loaded for inference, and layers recompute in training mode alone
     return engine
+
+
+def _gather_lean_layers_whole(model: ForestLanguageModel) -> None:
+    """Let ZeRO-3 gather all weights of a lean layer at once: it reads them without calling the modules they are in."""
+    if not any(isinstance(module, LeanLayer) for module in model.modules()):
+        return
+    set_z3_leaf_modules(model, [LeanLayer])
+    embedding = cast("PreTrainedModel", model.causal).get_input_embeddings()
+    # Where no input of the first layer wants a gradient, ZeRO-3 takes its weights away before the end of backward.
+    embedding.register_forward_hook(
+        lambda module, inputs, output: output.requires_grad_() if torch.is_grad_enabled() else output
+    )
 
 
 def _prepare_gradients(engine: Engine) -> None:
@@ -122,7 +137,8 @@ def train_step(
         part: Opens a part of the step for timing.
         num_tasks: Tasks in the data set, or None to sum all of them in one.
         num_chunks: For each micro-step the passes through the head of the rank that needs the most, from the plan.
-            Only ZeRO-3, where each is a collective, needs it; there None asks all ranks in each micro-step.
+            Only ZeRO-3, where each is a collective, needs it; there None asks all ranks in each micro-step. The same
+            number in every step lets ZeRO-3 keep its record of what it gathers when, and so its prefetch.
     """
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate

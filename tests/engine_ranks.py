@@ -27,6 +27,8 @@ from harness.config import (
 from harness.data import MicroBatch, collate
 from harness.dist import Engine, World, join_world
 from harness.engine import build_engine, train_step
+from harness.head import count_chunks
+from harness.lean import make_lean
 from harness.lora import add_lora, trainable_parameters
 from harness.loss import ForestLanguageModel
 from harness.step import Float64Array, StepResult
@@ -37,6 +39,7 @@ from tests.toys import TASKS, encode_songs, make_model_dir, make_songs, make_tok
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LEARNING_RATE = 1e-2
+LOSS_CHUNK = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Case:
         left_out: Steps that are not taken at all; the others keep their rows.
         poison: What goes wrong.
         first_scale_power: log2 of the first fp16 loss scale.
+        lean: Whether the layers compute LoRA their own way.
     """
 
     stage: int
@@ -75,6 +79,7 @@ class Case:
     left_out: tuple[int, ...] = ()
     poison: tuple[Poison, ...] = ()
     first_scale_power: int = 16
+    lean: bool = False
 
 
 @dataclass(slots=True)
@@ -128,7 +133,7 @@ def largest_numel(values: Any) -> int:  # noqa: ANN401
     return 0
 
 
-def make_model(root: Path, precision: Precision, r: int = 4) -> ForestLanguageModel:
+def make_model(root: Path, precision: Precision, *, lean: bool = False) -> ForestLanguageModel:
     """A tiny Llama with an adapter whose halves are both nonzero."""
     from transformers import AutoModelForCausalLM
 
@@ -136,12 +141,13 @@ def make_model(root: Path, precision: Precision, r: int = 4) -> ForestLanguageMo
         root / "model", dtype=DTYPES[precision], attn_implementation="sdpa"
     )
     causal.requires_grad_(requires_grad=False)
-    adapter = add_lora(causal, LoraSettings(r=r, alpha=8), seed=1)
+    adapter = add_lora(causal, LoraSettings(r=4, alpha=8), seed=1)
     torch.manual_seed(2)
     for name, parameter in trainable_parameters(adapter):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    return ForestLanguageModel(adapter.get_base_model(), "sdpa", loss_chunk=8)
+    assert not lean or make_lean(adapter) is None
+    return ForestLanguageModel(adapter.get_base_model(), "sdpa", loss_chunk=LOSS_CHUNK)
 
 
 def write_deepspeed(root: Path, case: Case, rank: int) -> Path:
@@ -164,7 +170,8 @@ def make_engine(root: Path, case: Case, world: World) -> Engine:
         optimizer=OptimizerSettings(learning_rate=LEARNING_RATE),
         deepspeed=str(write_deepspeed(root, case, world.rank)),
     )
-    return build_engine(make_model(root, case.precision), config, world, shared_storage=True)
+    model = make_model(root, case.precision, lean=case.lean)
+    return build_engine(model, config, world, shared_storage=True)
 
 
 def rows_of(rows: Sequence[PackedRow], case: Case, step: int, world_size: int) -> list[list[list[PackedRow]]]:
@@ -181,7 +188,12 @@ def rows_of(rows: Sequence[PackedRow], case: Case, step: int, world_size: int) -
 
 def make_rows() -> list[PackedRow]:
     """Rows with unequal numbers of supervised tokens."""
-    return encode_songs(make_songs(24), make_tokenizer(), 256)
+    return encode_songs(make_songs(24, num_lines=2), make_tokenizer(), 160)
+
+
+def most_chunks(rows: Sequence[PackedRow]) -> int:
+    """Passes through the head that any micro-step of one row needs at most."""
+    return count_chunks(max(int(row.label_mask.sum()) for row in rows), LOSS_CHUNK)
 
 
 def take_step(engine: Engine, case: Case, step: int, world: World, rows: Sequence[PackedRow]) -> StepResult:
@@ -200,10 +212,7 @@ def take_step(engine: Engine, case: Case, step: int, world: World, rows: Sequenc
             seed=0,
             part=lambda name: nullcontext(),
             num_tasks=len(TASKS),
-            num_chunks=[
-                max(-(-sum(int(row.label_mask.sum()) for row in of_rank) // 8) or 1 for of_rank in of_ranks)
-                for of_ranks in dealt
-            ],
+            num_chunks=[most_chunks(rows)] * len(batches),
         )
 
 

@@ -77,17 +77,17 @@ def train_on_own_disks(config: Path, folders: Path, overrides: Sequence[str]) ->
     train(load_run_config(config, overrides), Console(quiet=True))
 
 
-def train_with_bad_gradient(config: Path, bad_step: int) -> None:
-    """Train, but poison the gradient of one adapter matrix in one step (one micro-step a step)."""
+def train_with_bad_gradients(config: Path, bad_steps: Sequence[int], overrides: Sequence[str] = ()) -> None:
+    """Train, but poison the gradient of one adapter matrix in some steps (one micro-step a step)."""
     calls = iter(range(1, 10_000))
 
     def build_poisoned(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         engine = build_engine(*args, **kwargs)
         parameter = next(parameter for parameter in engine.module.parameters() if parameter.requires_grad)
-        parameter.register_hook(lambda grad: grad * float("nan") if next(calls) == bad_step else grad)
+        parameter.register_hook(lambda grad: grad * float("nan") if next(calls) in bad_steps else grad)
         return engine
 
-    values = ["batch.global_batch_size=1", "batch.micro_batch_size=1"]
+    values = ["batch.global_batch_size=1", "batch.micro_batch_size=1", *overrides]
     with patch("harness.train.build_engine", build_poisoned):
         train(load_run_config(config, values), Console(quiet=True))
 

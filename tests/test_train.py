@@ -25,7 +25,7 @@ from tests.runs import (
     start_train,
     train_on_own_disks,
     train_on_ranks,
-    train_with_bad_gradient,
+    train_with_bad_gradients,
     write_zero3_that_splits_everything,
 )
 from tests.toys import make_dataset, make_model_dir, make_tokenizer
@@ -232,16 +232,31 @@ def test_a_damaged_newest_checkpoint_is_passed_over(root: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_one_bad_step_is_left_out_and_the_run_goes_on(root: Path, precision: str) -> None:
+    path = config_of(root, f"one-bad-{precision}", f"model.precision={precision}")
+    run_ranks(train_with_bad_gradients, 1, path, [2])
+    run_dir = root / f"one-bad-{precision}"
+    lines = [line for line in read_metrics(run_dir) if line["kind"] == "train"]
+    rates = [line["learning_rate"] for line in lines]
+    assert len(lines) == 6
+    assert rates[2] == rates[1]  # the schedule waits for the step that was left out
+    assert all(bool(weight.any()) for weight in read_adapter(run_dir).values())
+    assert json.loads((run_dir / "checkpoint-6" / "state.json").read_text())["state"]["skipped_steps"] == 1
+
+
 @pytest.mark.parametrize("stage", [0, 1])
-def test_a_gradient_that_is_not_finite_stops_the_run_and_names_the_step(
-    root: Path, stage: int, precision: str
+def test_a_run_whose_gradients_stay_bad_stops_with_its_state_saved_and_can_be_resumed(
+    root: Path, stage: int
 ) -> None:
-    path = config_of(
-        root, f"nan-{stage}-{precision}", f"deepspeed=zero{stage}", f"model.precision={precision}"
-    )
-    with pytest.raises(RuntimeError, match=r"TrainingError: step 2: the gradient's norm is (nan|inf)"):
-        run_ranks(train_with_bad_gradient, 1, path, 2)
-    assert not (root / f"nan-{stage}-{precision}" / "adapter").exists()
+    limit = ["schedule.max_skipped_steps=2"]
+    path, run_dir = config_of(root, f"bad-{stage}", f"deepspeed=zero{stage}"), root / f"bad-{stage}"
+    with pytest.raises(RuntimeError, match=r"TrainingError: step 3: 2 steps in a row were left out"):
+        run_ranks(train_with_bad_gradients, 1, path, [2, 3, 4], limit)
+    assert not (run_dir / "adapter").exists()
+    assert find_damage(run_dir / "checkpoint-3") is None
+    run_ranks(train_with_bad_gradients, 1, path, [], [*limit, "resume=true"])
+    assert len(read_losses(run_dir)) == 6
+    assert json.loads((run_dir / "checkpoint-6" / "state.json").read_text())["state"]["skipped_steps"] == 2
 
 
 def test_a_finished_run_has_nothing_to_resume_and_keeps_its_summary(
@@ -288,7 +303,7 @@ def test_a_checkpoint_leaves_the_frozen_base_out(
     [
         (["data.path=/nowhere"], 4, ["/nowhere", "no such folder"]),
         (["model.path=/nowhere"], 2, ["model.path", "/nowhere"]),
-        (["batch.global_batch_size=5", "batch.micro_batch_size=2"], 2, ["use 4 or 6"]),
+        (["batch.tokens_per_step=500"], 2, ["global_batch_size and tokens_per_step", "give one"]),
         (["lora.targets=[q_proj, nothing_proj]"], 2, ["nothing_proj", "q_proj"]),
         (["world_size=3"], 3, ["1 ranks were started", "3"]),
         (["resume=true"], 5, ["no whole checkpoint"]),
