@@ -10,14 +10,16 @@ from peft.tuners.lora import Linear
 from torch import nn
 
 from harness.dropout import WindowDropout
+from harness.lean.fp8 import Float8Linear, fp8_supported, why_not_float8
 from harness.lean.layer import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LeanLayer, lean_class
+from preprocess.errors import ConfigError
 
 KNOWN_LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")
 
-__all__ = ["KNOWN_LAYERS", "make_lean"]
+__all__ = ["KNOWN_LAYERS", "fp8_supported", "make_lean"]
 
 
-def make_lean(model: nn.Module) -> str | None:
+def make_lean(model: nn.Module, *, fp8: bool = False) -> str | None:
     """Replace the forward pass of a causal model's decoder layers by one that keeps little for backward.
 
     Parameters stay where peft put them, so saving, loading and merging don't change. Where a layer is given a key-value
@@ -25,16 +27,25 @@ def make_lean(model: nn.Module) -> str | None:
 
     Args:
         model: A causal model of transformers, or a `PeftModel` around one; changed in place, or left alone whole.
+        fp8: Quantize the frozen projections to float8 and multiply in it, forward and for the gradient of the input.
+            There is no way back: merge into a base that is loaded anew.
 
     Returns:
         None when done; else why not, as half a sentence.
+
+    Raises:
+        ConfigError: The device does not multiply in float8.
     """
     causal = cast("Any", model.get_base_model() if isinstance(model, PeftModel) else model)
     layers = list(causal.model.layers)
     for index, layer in enumerate(layers):
-        if reason := _why_not(layer):
+        if reason := _why_not(layer) or (_why_not_float8(layer) if fp8 else None):
             return f"layer {index}: {reason}"
+    if fp8 and layers and (reason := fp8_supported(layers[0].self_attn.q_proj.weight.device)):
+        raise ConfigError(f"model.fp8: {reason}. Leave it false")
     for layer in layers:
+        if fp8:
+            _quantize(layer)
         if not isinstance(layer, LeanLayer):
             layer.__class__ = lean_class(cast("Any", type(layer)))
     return None
@@ -55,6 +66,24 @@ def _why_not(layer: Any) -> str | None:  # noqa: ANN401
     named = dict(_projections(layer))
     reasons = (f"{name} {reason}" for name, module in named.items() if (reason := _why_not_linear(module)))
     return next(reasons, None) or _why_not_dropout(named)
+
+
+def _why_not_float8(layer: Any) -> str | None:  # noqa: ANN401
+    for name, module in _projections(layer):
+        base = getattr(module, "base_layer", module)
+        if type(base) is nn.Linear and (reason := why_not_float8(base)):
+            return f"{name} {reason}"
+    return None
+
+
+def _quantize(layer: Any) -> None:  # noqa: ANN401
+    """Put float8 weights in the place of a layer's frozen projections."""
+    for parent in (layer.self_attn, layer.mlp):
+        for name, module in list(parent.named_children()):
+            if isinstance(module, Linear):
+                module.base_layer = Float8Linear(module.base_layer)
+            elif type(module) is nn.Linear:
+                setattr(parent, name, Float8Linear(module))
 
 
 def _projections(layer: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
