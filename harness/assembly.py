@@ -12,11 +12,12 @@ from torch import nn
 
 from harness.attention.choice import IMPLEMENTATIONS, Kind, choose_attention, register_attention
 from harness.dropout import install_dropout
-from harness.lean import make_lean
+from harness.lean import fp8_supported, make_lean
 from harness.lora import add_lora
 from harness.loss import ForestLanguageModel
 from harness.recompute import decoder_layers, enable_recompute
 from harness.vocabulary import NewTokens
+from preprocess.errors import ConfigError
 
 if TYPE_CHECKING:
     from harness.config import Attention, LoraSettings, ModelSettings
@@ -63,6 +64,7 @@ def assemble(
     Raises:
         ConfigError: A setting does not fit the model, the device, or another setting.
     """
+    check_float8(settings, device, zero_stage)
     attention = set_attention(base, settings.attention, device)
     adapter = add_lora(base, lora, seed, new_tokens)
     draw = install_dropout(adapter)
@@ -77,12 +79,35 @@ def assemble(
 
 
 def _lighten(causal: nn.Module, settings: ModelSettings, zero_stage: int) -> Iterator[str]:
-    """Take the lean kernel where it can be taken, and say where not."""
+    """Take the lean kernel, in float8 where that is asked for, and say where it cannot be taken.
+
+    Raises:
+        ConfigError: float8 is asked for and cannot be had.
+    """
     if settings.lora_kernel == "peft":
         return
-    reason = make_lean(causal)
-    if reason is not None:
-        yield f"model.lora_kernel: peft instead of lean, for {reason}"
+    reason = make_lean(causal, fp8=settings.fp8)
+    if reason is None:
+        return
+    if settings.fp8:
+        raise ConfigError(f"model.fp8: {reason}. Set it to false")
+    yield f"model.lora_kernel: peft instead of lean, for {reason}"
+
+
+def check_float8(settings: ModelSettings, device: torch.device, zero_stage: int) -> None:
+    """Refuse float8 where it cannot be had.
+
+    Raises:
+        ConfigError: The device does not multiply in it, or another setting excludes it.
+    """
+    if not settings.fp8:
+        return
+    if settings.lora_kernel == "peft":
+        raise ConfigError("model.fp8 needs model.lora_kernel lean; set one of them otherwise")
+    if zero_stage == 3:
+        raise ConfigError("model.fp8: ZeRO-3 would not split the float8 weights; use zero0, zero1 or zero2")
+    if reason := fp8_supported(device):
+        raise ConfigError(f"model.fp8: {reason}. Set it to false")
 
 
 def set_attention(causal: nn.Module, setting: Attention, device: torch.device) -> Kind:

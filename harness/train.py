@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -182,8 +181,7 @@ class Run:
             num_chunks=self.passes_through_head(self.plan, step),
         )
         rates = self.meter.end_step(result.counts)
-        skipped = self.state.skipped_steps + (not result.applied)
-        self.state = replace(self.state, step=step + 1, eval_loss=None, skipped_steps=skipped)
+        self.state = self.state.with_step(applied=result.applied, overflowed=result.overflowed)
         progress.advance(self.state.step, result.loss, rates)
         if self.metrics:
             by_task = name_tasks(self.manifest.tasks, result.by_task, result.examples)
@@ -276,6 +274,7 @@ class Run:
             extra = {
                 "best_step": best,
                 "skipped_steps": self.state.skipped_steps,
+                "overflowed_steps": self.state.overflowed_steps,
                 "world_size": self.world.size,
             }
             self.metrics.write_summary(self.state.step, summary, extra)
