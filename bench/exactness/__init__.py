@@ -94,16 +94,21 @@ def check_results(results: Sequence[Result]) -> None:
     for case, errors in results:
         if is_control(case) and not errors.matrix > CONTROL_FLOOR:
             raise WrongResultError(f"not found out: {case}: {errors}")
-        if not is_control(case) and not errors.within_bounds(case.precision):
+        if not is_control(case) and not errors.within_bounds(case):
             raise WrongResultError(f"not the same as every example alone: {case}: {errors}")
 
 
 def summarize_results(results: Sequence[Result]) -> ExactnessOutcome:
     """The worst errors as facts, their spread as figures, every run in a list."""
-    exact = [errors for case, errors in results if not is_control(case) and case.precision == "float64"]
-    rough = [errors for case, errors in results if not is_control(case) and case.precision == "bf16"]
-    controls = [(case, errors) for case, errors in results if is_control(case)]
     right = [case for case, _ in results if not is_control(case)]
+    controls = [(case, errors) for case, errors in results if is_control(case)]
+    rough = [errors for case, errors in results if not is_control(case) and case.precision == "bf16"]
+    clipped = [errors for case, errors in results if case.optimizer == "adamw"]
+    exact = [
+        errors
+        for case, errors in results
+        if not is_control(case) and case.precision == "float64" and case.optimizer == "descent"
+    ]
     return ExactnessOutcome(
         baseline="every example alone, one process, float64",
         figures={
@@ -126,7 +131,11 @@ def summarize_results(results: Sequence[Result]) -> ExactnessOutcome:
             "float64: largest error of an eval loss": max(errors.evaluation for errors in exact),
             "float64: largest error of a gradient norm": max(errors.grad_norm for errors in exact),
             "float64: allowed": TOLERANCE,
-            "float64: allowed of a gradient norm": NORM_TOLERANCE,
+            "AdamW, clipped by the norm: runs in float64": len(clipped),
+            "AdamW, clipped by the norm: largest error of a matrix's way": max(
+                errors.matrix for errors in clipped
+            ),
+            "float64: allowed of a gradient norm, and of what is clipped by it": NORM_TOLERANCE,
             "bf16: largest error / that of examples alone": max(
                 errors.gradient / errors.alone for errors in rough
             ),
@@ -158,6 +167,7 @@ def describe_choices(case: Case) -> str:
     words = [case.precision, case.data, case.attention, case.lora_kernel, "flat" if case.flat else "padded"]
     words += [f"dropout {case.dropout}"] if case.dropout else []
     words += [f"recompute {case.recompute}"] if case.recompute else []
+    words += [case.optimizer] if case.optimizer != "descent" else []
     return ", ".join(words).replace("_", " ")
 
 
@@ -165,4 +175,4 @@ def describe_verdict(case: Case, errors: Errors) -> str:
     """Equal or not; for a control, what is wrong with it and whether that shows."""
     if case.sabotage is not None:
         return f"{case.sabotage}: {'found' if errors.matrix > CONTROL_FLOOR else 'NOT FOUND'}"
-    return "equal" if errors.within_bounds(case.precision) else "NOT EQUAL"
+    return "equal" if errors.within_bounds(case) else "NOT EQUAL"

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.batch_plan import BatchPlan, StepTarget
+from harness.config import OptimizerSettings
 from harness.row_sizes import RowSizes
 from preprocess.forest import PackedRow
 
@@ -32,8 +33,11 @@ Sabotage = Literal[
     "float32",
 ]
 
-LEARNING_RATE = 0.25
-"""Of plain gradient descent, which makes steps that later steps notice."""
+DESCENT = OptimizerSettings(learning_rate=0.25, max_grad_norm=1e9)
+"""Of plain gradient descent without clipping, whose steps are large enough that later steps notice."""
+
+ADAMW = OptimizerSettings(learning_rate=0.02, max_grad_norm=0.5, weight_decay=0.1)
+"""Of the harness's own optimizer, with gradients that are clipped."""
 
 SEED = 5
 """Of dropout."""
@@ -72,6 +76,8 @@ class Case:
         dropout: On the adapters' inputs.
         flat: Whether a micro-batch is one long row, without padding.
         recompute: Layers that recompute their activations.
+        optimizer: `descent`: weights move against their gradient, which can then be read from them; `adamw`: the
+            harness's own, with clipping and decay.
         precision: Of model and engine.
         sabotage: What is done wrong on purpose, in a negative control.
     """
@@ -85,8 +91,14 @@ class Case:
     dropout: float = 0.0
     recompute: int | Literal["all"] = 0
     flat: bool = True
+    optimizer: Literal["descent", "adamw"] = "descent"
     precision: Precision = "float64"
     sabotage: Sabotage | None = None
+
+    @property
+    def settings(self) -> OptimizerSettings:
+        """Of the optimizer."""
+        return DESCENT if self.optimizer == "descent" else ADAMW
 
     @property
     def micro_batch_size(self) -> int:
@@ -126,7 +138,7 @@ class Step:
         grad_norm: Of the whole gradient.
         eval_losses: Mean over the same rows' supervised tokens, evaluated before the step: of all, and of each task
             (NaN for one without tokens).
-        gradients: What moved the weights, by parameter name.
+        gradients: What moved the weights, by parameter name: how far they went, over the learning rate.
     """
 
     loss: float
@@ -136,7 +148,7 @@ class Step:
 
 
 def make_matrix() -> list[Case]:
-    """The runs in float64, and one in bf16 for each number of ranks and stage."""
+    """The runs in float64, one in bf16 for each number of ranks and stage, and one with AdamW for each stage."""
     whole = [
         Case(ranks, stage, micro_steps) for ranks, stage, micro_steps in product(RANKS, STAGES, MICRO_STEPS)
     ]
@@ -144,14 +156,19 @@ def make_matrix() -> list[Case]:
         Case(ranks, stage, 1 + (ranks + stage) % 4, precision="bf16")
         for ranks, stage in product(RANKS, STAGES)
     ]
-    return [*spread(whole, CHOICES), *spread(lower, CHOICES)]
+    return [*spread(whole, CHOICES), *spread(lower, CHOICES), *make_adamw()]
+
+
+def make_adamw() -> list[Case]:
+    """A run with the harness's own optimizer for each stage."""
+    return [Case(2, stage, 1 + stage, "last_partial", optimizer="adamw") for stage in STAGES]
 
 
 def make_quick_matrix() -> list[Case]:
     """Each stage and accumulation once, on two ranks."""
     whole = [Case(2, stage, micro_steps) for stage, micro_steps in zip(STAGES, MICRO_STEPS, strict=True)]
     whole += [Case(2, stage, micro_steps) for stage, micro_steps in zip(STAGES, (3, 4, 1, 2), strict=True)]
-    return [*spread(whole, CHOICES), *spread([Case(2, 2, 2, precision="bf16")], CHOICES)]
+    return [*spread(whole, CHOICES), *spread([Case(2, 2, 2, precision="bf16")], CHOICES), make_adamw()[1]]
 
 
 def make_controls() -> list[Case]:

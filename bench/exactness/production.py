@@ -1,8 +1,9 @@
 """The way that is checked: harness.data, harness.loss, harness.engine and DeepSpeed, on one of several ranks.
 
-Only two things differ from a training run. The optimizer's `step` moves each weight against its gradient, so that the
-gradient which reached the optimizer can be read from the weights afterwards. And for float64, which DeepSpeed does not
-know, the name float32 means float64 in its modules: buckets, reductions, partitions and masters, all by its own code.
+Only two things differ from a training run. The optimizer's `step` moves each weight against its gradient (but in the
+runs with AdamW), so that the gradient which reached the optimizer can be read from the weights afterwards. And for
+float64, which DeepSpeed does not know, the name float32 means float64 in its modules: buckets, reductions, partitions
+and masters, all by its own code.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 import torch
 from deepspeed.utils import safe_get_full_fp32_param
 
-from bench.exactness.cases import LEARNING_RATE, NUM_TASKS, SEED, Case, Step
+from bench.exactness.cases import NUM_TASKS, SEED, Case, Step
 from bench.exactness.toys import (
     exact_transformers,
     fill_adapter,
@@ -30,7 +31,7 @@ from bench.exactness.toys import (
 from bench.exactness.wrong import draw_by_place, spoil_batches, spoil_scale
 from harness.assembly import assemble
 from harness.batch_plan import BatchPlan
-from harness.config import BatchSettings, DataSettings, ModelSettings, OptimizerSettings, RunConfig
+from harness.config import BatchSettings, DataSettings, ModelSettings, RunConfig
 from harness.data import MicroBatch
 from harness.dist import Engine, World, join_world
 from harness.engine import build_engine, evaluate_loss, train_step
@@ -38,8 +39,6 @@ from harness.lora import trainable_parameters
 from harness.loss import ForestLanguageModel
 from harness.step import StepResult
 from preprocess.settings import find_shipped
-
-NO_CLIPPING = 1e9
 
 MODULES_OF_DEEPSPEED = (
     "deepspeed.accelerator.cpu_accelerator",
@@ -81,25 +80,26 @@ def run_case(case: Case, world: World, deepspeed: Path) -> list[Step]:
     """The steps of one case, each from the weights that the one before left."""
     config = make_config(case, deepspeed)
     engine = build_engine(make_model(case, config, world), config, world, shared_storage=True)
-    descend_in_place_of_adam(engine)
+    if case.optimizer == "descent":
+        descend_in_place_of_adam(engine)
     rows = make_rows(case.data, case.num_rows)
-    plan = case.plan(rows)
+    plan, rate = case.plan(rows), case.settings.learning_rate
     result = []
     for step in case.steps:
         parts = [[rows[row] for row in part] for part in plan.rows_of_rank(step, world.rank)]
         mean, by_task, _ = evaluate_loss(engine, spoil_batches(case, parts, world.rank), world, NUM_TASKS)
         before = read_weights(engine)
         with spoil_scale(case, parts):
-            done = take_step(engine, spoil_batches(case, parts, world.rank), plan, world, step)
+            done = take_step(engine, spoil_batches(case, parts, world.rank), plan, world, step, rate)
         after = read_weights(engine)
-        moved = {name: ((before[name] - after[name]) / LEARNING_RATE).double().numpy() for name in before}
+        moved = {name: ((before[name] - after[name]) / rate).double().numpy() for name in before}
         result.append(Step(done.loss, done.grad_norm, [mean, *by_task], moved))
     engine.destroy()
     return result
 
 
 def take_step(
-    engine: Engine, batches: Sequence[MicroBatch], plan: BatchPlan, world: World, step: int
+    engine: Engine, batches: Sequence[MicroBatch], plan: BatchPlan, world: World, step: int, rate: float
 ) -> StepResult:
     """One step of the harness, as `harness.train` takes it."""
     return train_step(
@@ -108,7 +108,7 @@ def take_step(
         world,
         step=step,
         global_valid_tokens=plan.supervised_of_step(step),
-        learning_rate=LEARNING_RATE,
+        learning_rate=rate,
         seed=SEED,
         part=lambda name: nullcontext(),
         num_tasks=NUM_TASKS,
@@ -146,7 +146,7 @@ def make_config(case: Case, deepspeed: Path) -> RunConfig:
         data=DataSettings(path=Path("unused")),
         lora=make_lora(case.dropout),
         batch=BatchSettings(micro_batch_size=case.micro_batch_size, global_batch_size=case.rows_per_step),
-        optimizer=OptimizerSettings(max_grad_norm=NO_CLIPPING),
+        optimizer=case.settings,
         deepspeed=str(deepspeed),
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.exactness.cases import LEARNING_RATE, NUM_TASKS, SEED, Case, Precision, Step
+from bench.exactness.cases import NUM_TASKS, SEED, Case, Precision, Step
 from bench.exactness.toys import (
     exact_transformers,
     fill_adapter,
@@ -62,9 +62,11 @@ class SlowModel:
         self.draw = install_dropout(adapter)
         self.causal = cast("Any", adapter.get_base_model().train())
         self.weights = trainable_parameters(self.causal)
+        self.case = case
+        self.optimizer = make_optimizer(case, [weight for _, weight in self.weights])
 
     def take_step(self, rows: Sequence[PackedRow], seed: int) -> Step:
-        """The mean token loss of some rows and its gradient; moves the adapter's weights against it."""
+        """The mean token loss of some rows, and how its gradient moves the adapter's weights."""
         examples = [example for row in rows for example in unpack_examples(row)]
         count = sum(int(example.label_mask.sum()) for example in examples)
         loss, eval_losses = 0.0, self.evaluate(examples)
@@ -77,12 +79,24 @@ class SlowModel:
             loss += float(part.detach())
             for name, weight in self.weights:
                 gradients[name] += cast("torch.Tensor", weight.grad)
-        with torch.no_grad():
-            for name, weight in self.weights:
-                weight.sub_(gradients[name].to(weight.dtype), alpha=LEARNING_RATE)
-        norm = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
-        arrays = {name: gradient.numpy() for name, gradient in gradients.items()}
-        return Step(loss, float(norm), eval_losses, arrays)
+        norm = float(torch.stack([gradient.norm() for gradient in gradients.values()]).norm())
+        moved = self.move(gradients, norm)
+        # In bf16 a weight cannot tell by what it moved; descent moves it by the gradient.
+        result = gradients if self.case.optimizer == "descent" else moved
+        return Step(loss, norm, eval_losses, {name: change.numpy() for name, change in result.items()})
+
+    def move(self, gradients: dict[str, torch.Tensor], norm: float) -> dict[str, torch.Tensor]:
+        """Let the optimizer step with the clipped gradients; how far each weight went, over the learning rate."""
+        settings = self.case.settings
+        before = {name: weight.detach().clone() for name, weight in self.weights}
+        for name, weight in self.weights:
+            weight.grad = (gradients[name] * min(1.0, settings.max_grad_norm / (norm + 1e-6))).to(
+                weight.dtype
+            )
+        self.optimizer.step()
+        return {
+            name: (before[name] - weight.detach()) / settings.learning_rate for name, weight in self.weights
+        }
 
     @torch.no_grad()
     def evaluate(self, examples: Sequence[PackedRow]) -> list[float]:
@@ -104,3 +118,17 @@ class SlowModel:
         return nn.functional.cross_entropy(
             precise[:-1], targets[1:], ignore_index=IGNORE_INDEX, reduction="sum"
         )
+
+
+def make_optimizer(case: Case, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Torch's own, as the case's settings say."""
+    settings = case.settings
+    if case.optimizer == "descent":
+        return torch.optim.SGD(weights, lr=settings.learning_rate)
+    return torch.optim.AdamW(
+        weights,
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+    )
