@@ -43,7 +43,7 @@ class NormProject(torch.autograd.Function):
         normal, rstd = normalize(rows, norm_weight, eps)
         results, low_rank = project(normal, join_group(offsets, table, scales, tensors))
         ctx.save_for_backward(values, norm_weight, rstd, low_rank, offsets, table, *tensors)
-        ctx.scales = scales
+        ctx.scales, ctx.eps = scales, eps
         return tuple(_unflatten(result, values) for result in results)
 
     @staticmethod
@@ -51,7 +51,7 @@ class NormProject(torch.autograd.Function):
         """The gradients of `values` and of the adapters."""
         values, norm_weight, rstd, low_rank, offsets, table, *tensors = ctx.saved_tensors
         rows = values.reshape(-1, values.shape[-1])
-        normal = normalize_again(rows, rstd, norm_weight) if _adapters_learn(ctx, 6) else None
+        normal = normalize_again(rows, rstd, norm_weight, ctx.eps) if _adapters_learn(ctx, 6) else None
         group = join_group(offsets, table, ctx.scales, tensors)
         needs_input = ctx.needs_input_grad[0]
         total, flat = project_back(_flatten(grads), normal, low_rank, group, needs_input=needs_input)

@@ -16,8 +16,7 @@ def normalize(values: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[t
     Returns:
         [N, H] in the type of `values`, and 1 / rms [N, 1] in the type of the computation.
     """
-    if values.is_cuda and not torch.compiler.is_compiling():
-        # One kernel for six. It rounds once, at the end; a compiled graph is fused in any case.
+    if _has_kernel(values):
         result: tuple[torch.Tensor, torch.Tensor] = torch.ops.aten._fused_rms_norm(
             values, [values.shape[-1]], weight, eps
         )
@@ -27,8 +26,12 @@ def normalize(values: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[t
     return weight * (precise * rstd).to(values.dtype), rstd
 
 
-def normalize_again(values: torch.Tensor, rstd: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The first result of `normalize`, from its second one: [N, H]."""
+def normalize_again(
+    values: torch.Tensor, rstd: torch.Tensor, weight: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """The first result of `normalize` to the bit, from its second one: [N, H]."""
+    if _has_kernel(values):
+        return normalize(values, weight, eps)[0]
     return weight * (_to_precise(values) * rstd).to(values.dtype)
 
 
@@ -39,7 +42,7 @@ def normalize_back(
 
     With v the values over their rms and g the gradient times the weight: (g - v mean(g v)) / rms.
     """
-    if values.is_cuda and not torch.compiler.is_compiling():
+    if _has_kernel(values):
         back = torch.ops.aten._fused_rms_norm_backward
         fused: torch.Tensor = back(grad, values, [values.shape[-1]], rstd, weight, [True, False])[0]
         return fused
@@ -47,6 +50,11 @@ def normalize_back(
     normal = _to_precise(values) * rstd
     shared = (scaled * normal).mean(-1, keepdim=True)
     return (scaled - normal * shared).mul_(rstd).to(values.dtype)
+
+
+def _has_kernel(values: torch.Tensor) -> bool:
+    """Whether one kernel does it. It rounds once, at the end, and is for GPUs; a compiled graph is fused anyway."""
+    return values.is_cuda and not torch.compiler.is_compiling()
 
 
 def _to_precise(values: torch.Tensor) -> torch.Tensor:
