@@ -364,8 +364,13 @@ def test_a_gguf_base_is_exported_as_a_plain_model(smollm2_gguf: Path, tmp_path: 
         False,
         False,
     )
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    torch.testing.assert_close(logits_of(loaded), logits_of(adapted), rtol=0, atol=1e-3)
+    # In float64: float32's own error through 30 layers is larger than that of rounding the merged weights once.
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float64)
+    adapted.double()
+    with adapted.disable_adapter():
+        base = logits_of(adapted)
+    torch.testing.assert_close(logits_of(loaded), logits_of(adapted), rtol=0, atol=0.01)
+    assert float((logits_of(adapted) - base).abs().max()) > 1.0
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     own = load_tokenizer(smollm2_gguf)
     for text in ("Sing of the 雨の夜 😀\n\n'twas 1000", "été   twice"):
