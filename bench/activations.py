@@ -16,9 +16,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.record import Outcome, WrongResultError, summarize
+from harness.attention.choice import IMPLEMENTATIONS, register_attention
+from harness.attention.layout import assemble_layout, find_blocks
 from harness.config import ATTENTION_AND_MLP
 from harness.dropout import DropoutDraw, install_dropout
 from harness.lean import make_lean
+from preprocess.schema import ROOT
 
 LLAMA_3_2_3B: dict[str, Any] = {
     "vocab_size": 128_256,
@@ -36,7 +39,7 @@ Way = Literal["peft", "lean"]
 
 
 def measure(*, quick: bool) -> Outcome:
-    """Count the body of Llama-3.2-3B's shape in bfloat16, r = 128 on seven projections, SDPA, one row.
+    """Count the body of Llama-3.2-3B's shape in bfloat16, r = 128 on seven projections, one row, forest kernel.
 
     Raises:
         WrongResultError: Lean layers keep no less than peft's.
@@ -68,7 +71,9 @@ def measure(*, quick: bool) -> Outcome:
     )
 
 
-def kept_bytes_per_token(way: Way, *, dropout: float, length: int, whole: bool = False) -> float:
+def kept_bytes_per_token(
+    way: Way, *, dropout: float, length: int, forest: bool = True, whole: bool = False
+) -> float:
     """Bytes that a training pass through all `NUM_LAYERS` layers keeps for backward, for each token of a row.
 
     Weights, and what is one for all layers (the rotary angles, the table of the dropout), don't count.
@@ -76,23 +81,29 @@ def kept_bytes_per_token(way: Way, *, dropout: float, length: int, whole: bool =
     Args:
         way: "peft" with its own nn.Dropout, or "lean".
         dropout: On the adapters' inputs.
-        length: Tokens of the row.
+        length: Tokens of the row, a multiple of 4.
+        forest: Attend by the forest kernel (half of the row is a prefix of two branches), else by SDPA.
         whole: Count every layer, not two of them to add up the rest.
     """
+    layout = assemble_layout(find_blocks([length // 2, length // 4, length // 4], [ROOT, 0, 0]))
+    options = {"forest": layout, "attention_mask": layout.no_mask} if forest else {}
     if whole:
-        return _count_model(way, dropout, NUM_LAYERS, length) / length
-    one, two = (_count_model(way, dropout, num_layers, length) for num_layers in (1, 2))
+        return _count_model(way, dropout, NUM_LAYERS, length, options) / length
+    one, two = (_count_model(way, dropout, num_layers, length, options) for num_layers in (1, 2))
     return (one + (NUM_LAYERS - 1) * (two - one)) / length
 
 
-def _count_model(way: Way, dropout: float, num_layers: int, length: int) -> int:
+def _count_model(way: Way, dropout: float, num_layers: int, length: int, options: dict[str, Any]) -> int:
     with _fake_model(num_layers, dropout) as model:
         draw = None
         if way == "lean":
             draw = install_dropout(model)
             if reason := make_lean(model):
                 raise WrongResultError(f"lean layers were refused: {reason}")
-        return _count_kept(model, draw, length)
+        if options:
+            register_attention()
+            model.get_base_model().set_attn_implementation(IMPLEMENTATIONS["flash"])
+        return _count_kept(model, draw, length, options)
 
 
 @contextmanager
@@ -117,7 +128,7 @@ def _fake_model(num_layers: int, dropout: float) -> Iterator[PeftModel]:
         torch.__future__.set_swap_module_params_on_conversion(swap)
 
 
-def _count_kept(model: PeftModel, draw: DropoutDraw | None, length: int) -> int:
+def _count_kept(model: PeftModel, draw: DropoutDraw | None, length: int, options: dict[str, Any]) -> int:
     """Bytes of the storages that autograd holds after a forward pass, each counted once."""
     body = cast("Any", model.get_base_model()).model
     kept: dict[int, torch.UntypedStorage] = {}
@@ -131,7 +142,7 @@ def _count_kept(model: PeftModel, draw: DropoutDraw | None, length: int) -> int:
         draw.start(torch.zeros(1, length, dtype=torch.int64), seed=0)
     inputs = torch.empty(1, length, LLAMA_3_2_3B["hidden_size"], dtype=torch.bfloat16, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = body(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        output = body(inputs_embeds=inputs, use_cache=False, **options).last_hidden_state
     assert output.requires_grad
     return sum(storage.nbytes() for key, storage in kept.items() if key not in _shared(model, draw))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -11,6 +12,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from harness.attention.choice import IMPLEMENTATIONS, register_attention
+from harness.attention.layout import assemble_layout, find_blocks
 from harness.config import ATTENTION_AND_MLP
 from harness.dropout import DropoutDraw, keep_windows
 from harness.lean import make_lean, projection
@@ -19,6 +22,7 @@ from harness.lean.layer import LeanLayer
 from harness.lean.projection import Group, join_group
 from harness.lora import adapter_state
 from harness.recompute import enable_recompute
+from preprocess.schema import ROOT
 from tests.lean_models import SHAPE, embed, exact_norms, largest_error, make_model, run_backward
 
 EXACT = 1e-10
@@ -69,6 +73,23 @@ def test_eager_attention_and_options_of_rope_are_passed_through() -> None:
         model.get_base_model().set_attn_implementation("eager")
         eager = run_backward(model, draw, embed())
         assert largest_error(eager, reference) < 1e-5  # its softmax is in float32
+
+
+def test_the_layout_of_a_forest_reaches_the_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    register_attention()
+    layout = assemble_layout(find_blocks([9, 5, 4], [ROOT, 0, 0]))
+    with exact_norms():
+        model, draw = make_model()
+        apart = run_backward(model, draw, embed(rows=1, length=18))
+        causal = model.get_base_model()
+        causal.set_attn_implementation(IMPLEMENTATIONS["flash"])
+        run_body = partial(causal.model.forward, forest=layout, attention_mask=layout.no_mask)
+        monkeypatch.setattr(causal.model, "forward", run_body)
+        reference = run_backward(model, draw, embed(rows=1, length=18))
+        assert make_lean(model) is None
+        results = run_backward(model, draw, embed(rows=1, length=18))
+    assert largest_error(results, reference) < EXACT
+    assert largest_error(results, apart) > 1e-2
 
 
 def test_another_mask_in_the_backward_pass_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
