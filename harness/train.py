@@ -128,7 +128,8 @@ class Run:
     def load_base(self) -> nn.Module:
         """The base model, checked against the data set."""
         base = load_base_model(self.config.model)
-        check_vocabulary(base, self.manifest)
+        self.new_tokens = find_new_tokens(base, self.config.model.path, self.config.data.path, self.manifest)
+        check_vocabulary(base, self.manifest, self.new_tokens)
         return base
 
     def build(self) -> None:
@@ -137,7 +138,6 @@ class Run:
         with self.memory.phase("load"):
             base = run_together(self.load_base)
         with self.memory.phase("lora"):
-            tokens = find_new_tokens(base, config.model.path, config.data.path, self.manifest)
             assembly = assemble(
                 base,
                 config.model,
@@ -145,7 +145,7 @@ class Run:
                 seed=config.seed,
                 device=self.world.device,
                 zero_stage=zero_stage(config.deepspeed),
-                new_tokens=tokens,
+                new_tokens=self.new_tokens,
             )
             self.adapter, self.flat = assembly.adapter, assembly.attention in ("flash", "flex")
             for note in assembly.notes:
