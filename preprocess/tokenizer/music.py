@@ -16,7 +16,7 @@ def add_music_tokens(tokenizer: TextTokenizer) -> TextTokenizer:
     """A tokenizer with the music tokens, their ids after the last of its vocabulary.
 
     What they cost: the model's embedding and head must grow by seven rows, and those rows must be trained, so an
-    adapter carries whole embedding matrices. vLLM and llama.cpp refuse such an adapter; only a merged model serves.
+    adapter carries their rows. vLLM and llama.cpp refuse such an adapter; only a merged model serves.
     As text each heading takes two to four tokens, so what they save is little.
 
     Args:
