@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from unittest.mock import patch
 
 import deepspeed
 import numpy as np
 import torch
 from deepspeed.accelerator import get_accelerator
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.config import (
     DataSettings,
@@ -34,6 +33,7 @@ from harness.loss import ForestLanguageModel
 from harness.step import Float64Array, StepResult
 from harness.throughput import StepCounts
 from preprocess.forest import PackedRow
+from tests.device_watch import Watch, Watched
 from tests.runs import REPOSITORY
 from tests.toys import TASKS, encode_songs, make_model_dir, make_songs, make_tokenizer
 
@@ -99,38 +99,6 @@ class Outcome:
     weights: Float64Array = field(default_factory=lambda: np.zeros(0))
     held_bytes: int = 0
     watched: Watched = field(default_factory=lambda: Watched([], 0))
-
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """Collectives (name and numel of the largest tensor) and reads of the device by the host."""
-
-    collectives: list[tuple[str, int]]
-    reads: int
-
-
-class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes every collective, and every time that the host waits for a number of the device."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.collectives: list[tuple[str, int]] = []
-        self.reads = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
-        if func.namespace == "c10d":
-            self.collectives.append((func._schema.name.removeprefix("c10d::"), largest_numel(args)))
-        self.reads += func._schema.name in ("aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal")
-        return func(*args, **(kwargs or {}))
-
-
-def largest_numel(values: Any) -> int:  # noqa: ANN401
-    """Elements of the largest tensor in nested sequences."""
-    if isinstance(values, torch.Tensor):
-        return values.numel()
-    if isinstance(values, list | tuple):
-        return max((largest_numel(value) for value in values), default=0)
-    return 0
 
 
 def make_model(root: Path, precision: Precision, *, lean: bool = False) -> ForestLanguageModel:
@@ -200,14 +168,14 @@ def take_step(engine: Engine, case: Case, step: int, world: World, rows: Sequenc
     """One step of a case."""
     dealt = rows_of(rows, case, step, world.size)
     batches: list[MicroBatch] = [collate(of_ranks[world.rank]) for of_ranks in dealt]
-    flat = [row for of_ranks in dealt for of_rank in of_ranks for row in of_rank]
+    tokens = sum(int(row.label_mask.sum()) for of_ranks in dealt for of_rank in of_ranks for row in of_rank)
     with spoil(engine, case, step, world.rank):
         return train_step(
             engine,
             batches,
             world,
             step=step,
-            global_valid_tokens=sum(int(row.label_mask.sum()) for row in flat),
+            global_valid_tokens=tokens,
             learning_rate=LEARNING_RATE,
             seed=0,
             part=lambda name: nullcontext(),
@@ -241,8 +209,8 @@ def add_poison(engine: Engine, poison: Poison) -> Callable[[], None]:
 def held_tensors(engine: Engine) -> list[torch.Tensor]:
     """Masters and optimizer state: this rank's part of them."""
     optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
-    masters = [weight for group in optimizer.param_groups for weight in group["params"]]
-    masters = getattr(engine.optimizer, "fp32_partitioned_groups_flat", masters)  # ZeRO-3 empties the groups
+    groups = [weight for group in optimizer.param_groups for weight in group["params"]]
+    masters = getattr(engine.optimizer, "fp32_partitioned_groups_flat", groups)  # ZeRO-3 empties the groups
     return [*masters, *(value for weight in masters for value in optimizer.state[weight].values())]
 
 
@@ -264,8 +232,7 @@ def read_weights(engine: Engine) -> Float64Array:
 def run_case(root: Path, case: Case, world: World, rows: Sequence[PackedRow]) -> Outcome:
     """Take the steps of a case, the last one watched."""
     engine = make_engine(root, case, world)
-    steps = [step for step in range(len(case.micro_steps)) if step not in case.left_out]
-    outcome = Outcome()
+    outcome, steps = Outcome(), [step for step in range(len(case.micro_steps)) if step not in case.left_out]
     for step in steps[:-1]:
         outcome.results.append(take_step(engine, case, step, world, rows))
     with Watch() as watch:
@@ -289,6 +256,7 @@ def run_reference(root: Path, case: Case, world_size: int, *, means_of_means: bo
     model, rows, outcome = make_model(root, case.precision).train(), make_rows(), Outcome()
     parameters = [parameter for _, parameter in trainable_parameters(model)]
     optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
+    nothing = StepCounts(), np.zeros((1, 2)), np.zeros(1, dtype=np.int64)
     for step in range(len(case.micro_steps)):
         dealt = [of_rank for of_ranks in rows_of(rows, case, step, world_size) for of_rank in of_ranks]
         tokens = [sum(int(row.label_mask.sum()) for row in of_rank) for of_rank in dealt]
@@ -301,7 +269,6 @@ def run_reference(root: Path, case: Case, world_size: int, *, means_of_means: bo
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
         optimizer.step()
         optimizer.zero_grad()
-        nothing = StepCounts(), np.zeros((1, 2)), np.zeros(1, dtype=np.int64)
         outcome.results.append(StepResult(total, norm, *nothing, applied=True))
     outcome.weights = torch.cat([parameter.detach().double().flatten() for parameter in parameters]).numpy()
     return outcome
@@ -319,8 +286,7 @@ def run_cases(root: Path, cases: Sequence[Case]) -> list[Outcome]:
 @contextmanager
 def fp16_on_cpu() -> Iterator[None]:
     """Let DeepSpeed compute in fp16 on a CPU, which torch can do and DeepSpeed takes to be too slow."""
-    accelerator = get_accelerator()
-    with patch.object(type(accelerator), "is_fp16_supported", lambda self: True):
+    with patch.object(type(get_accelerator()), "is_fp16_supported", lambda self: True):
         yield
 
 

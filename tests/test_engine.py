@@ -19,6 +19,7 @@ from tests.engine_ranks import (
     run_reference,
     without_poison,
 )
+from tests.engine_sums import measure_sums
 
 RANKS = 2
 STAGES = range(4)
@@ -168,6 +169,25 @@ def test_the_optimizer_holds_twelve_bytes_for_each_trained_weight_and_none_for_a
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_one_and_three_ranks_take_the_steps_of_torch_alone(root: Path, ranks: int) -> None:
+    reference = run_reference(root, Case(0), ranks)
+    cases = [Case(stage) for stage in STAGES]
+    runs = Runs(root, cases, ranks)
+    for case in cases:
+        assert losses(runs.of(case)) == pytest.approx(losses(reference), rel=1e-5)
+        np.testing.assert_allclose(runs.of(case).weights, reference.weights, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_bf16_gradients_add_up_over_micro_steps_without_rounding(root: Path) -> None:
+    cases = [Case(stage, "bf16", (16,)) for stage in STAGES]
+    for error, error_in_bf16 in run_ranks(measure_sums, 1, root, cases)[0]:
+        assert error < 1e-6
+        assert error_in_bf16 > 1e-3  # what adding up in bf16 would have done to the same gradients
+
+
+@pytest.mark.slow
 def test_zero0_in_bf16_takes_the_same_steps_as_zero1(half_runs: Runs) -> None:
     one, other = half_runs.of(Case(0, "bf16")), half_runs.of(Case(1, "bf16"))
     assert losses(one) == pytest.approx(losses(other), rel=1e-5)
@@ -194,7 +214,8 @@ def test_fp16_lowers_its_scale_until_gradients_fit_and_then_trains_as_float32(
         assert first.reason.startswith("gradients overflow fp16 at loss scale 4.1943e+06")
     for case in fitting:
         assert losses(runs.of(case)) == pytest.approx(losses(reference), rel=1e-3)
-        assert norms(runs.of(case)) == pytest.approx(norms(reference), rel=1e-2)
+        assert norms(runs.of(case))[0] == pytest.approx(norms(reference)[0], rel=1e-3)
+        assert norms(runs.of(case)) == pytest.approx(norms(reference), rel=5e-2)
 
 
 def test_faults_are_found_by_rank_and_micro_step() -> None:
