@@ -124,8 +124,7 @@ def write_deepspeed(root: Path, case: Case, rank: int) -> Path:
     values["fp16"]["initial_scale_power"] = case.first_scale_power
     if case.stage == 3:
         values["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-    path = root / f"zero{case.stage}-{case.first_scale_power}-{rank}.json"
-    path.write_text(json.dumps(values))
+    (path := root / f"zero{case.stage}-{case.first_scale_power}-{rank}.json").write_text(json.dumps(values))
     return path
 
 
@@ -133,8 +132,8 @@ def make_engine(root: Path, case: Case, world: World) -> Engine:
     """The engine of a case, as a run builds it."""
     config = RunConfig(
         output_dir=root,
-        model=ModelSettings(path="unused", precision=case.precision),
         data=DataSettings(path=root),
+        model=ModelSettings(path="unused", precision=case.precision),
         optimizer=OptimizerSettings(learning_rate=LEARNING_RATE),
         deepspeed=str(write_deepspeed(root, case, world.rank)),
     )
@@ -188,9 +187,8 @@ def take_step(engine: Engine, case: Case, step: int, world: World, rows: Sequenc
 def spoil(engine: Engine, case: Case, step: int, rank: int) -> Iterator[None]:
     """Put the poison of a step into this rank's loss or gradient."""
     with ExitStack() as stack:
-        for poison in case.poison:
-            if (poison.step, poison.rank) == (step, rank):
-                stack.callback(add_poison(engine, poison))
+        for poison in (one for one in case.poison if (one.step, one.rank) == (step, rank)):
+            stack.callback(add_poison(engine, poison))
         yield
 
 
