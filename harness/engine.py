@@ -58,10 +58,17 @@ def build_engine(
         shared_storage: Whether all hosts write into the same run folder.
 
     Raises:
-        ConfigError: The device does not compute in the precision asked for.
+        ConfigError: The device does not compute in the precision asked for, or DeepSpeed's file asks for another sum of
+            gradients than the harness takes.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     settings, precision = config.optimizer, config.model.precision
+    values = deepspeed_config(config, world.size)
+    if "grad_accum_dtype" in values.get("data_types", {}):
+        raise ConfigError(
+            f"deepspeed {config.deepspeed}: data_types.grad_accum_dtype has no effect here, for gradients add up in "
+            "float32 before DeepSpeed gets them; remove it"
+        )
     optimizer = torch.optim.AdamW(
         [parameter for _, parameter in trainable_parameters(model)],
         lr=settings.learning_rate,
@@ -70,7 +77,6 @@ def build_engine(
         weight_decay=settings.weight_decay,
         fused=True,  # one pass over weights and moments, which are flat tensors under ZeRO, and no wait for the device
     )
-    values = deepspeed_config(config, world.size)
     values["checkpoint"] = {"use_node_local_storage": not shared_storage}
     if precision == "fp16":
         if not get_accelerator().is_fp16_supported():

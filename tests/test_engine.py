@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from harness.config import Precision
+from harness.config import DataSettings, ModelSettings, Precision, RunConfig
+from harness.dist import World
+from harness.engine import build_engine
 from harness.step import Fault, explain_faults, find_faults
+from preprocess.errors import ConfigError
 from tests.dist_ranks import run_ranks
 from tests.engine_ranks import (
     Case,
     Outcome,
     Poison,
+    make_model,
     make_root,
     run_cases,
     run_reference,
@@ -216,6 +222,20 @@ def test_fp16_lowers_its_scale_until_gradients_fit_and_then_trains_as_float32(
         assert losses(runs.of(case)) == pytest.approx(losses(reference), rel=1e-3)
         assert norms(runs.of(case))[0] == pytest.approx(norms(reference)[0], rel=1e-3)
         assert norms(runs.of(case)) == pytest.approx(norms(reference), rel=5e-2)
+
+
+def test_a_second_place_that_sums_gradients_is_refused(root: Path) -> None:
+    path = root / "sums.json"
+    path.write_text(json.dumps({"data_types": {"grad_accum_dtype": "fp32"}}))
+    config = RunConfig(
+        output_dir=root,
+        model=ModelSettings(path="unused"),
+        data=DataSettings(path=root),
+        deepspeed=str(path),
+    )
+    world = World(0, 1, 0, torch.device("cpu"))
+    with pytest.raises(ConfigError, match="grad_accum_dtype has no effect"):
+        build_engine(make_model(root, "fp32"), config, world, shared_storage=True)
 
 
 def test_faults_are_found_by_rank_and_micro_step() -> None:
