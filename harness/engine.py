@@ -65,10 +65,8 @@ def build_engine(
     settings, precision = config.optimizer, config.model.precision
     values = deepspeed_config(config, world.size)
     if "grad_accum_dtype" in values.get("data_types", {}):
-        raise ConfigError(
-            f"deepspeed {config.deepspeed}: data_types.grad_accum_dtype has no effect here, for gradients add up in "
-            "float32 before DeepSpeed gets them; remove it"
-        )
+        why = "has no effect here, for gradients add up in float32 before DeepSpeed gets them; remove it"
+        raise ConfigError(f"deepspeed {config.deepspeed}: data_types.grad_accum_dtype {why}")
     optimizer = torch.optim.AdamW(
         [parameter for _, parameter in trainable_parameters(model)],
         lr=settings.learning_rate,
