@@ -2,8 +2,8 @@
 
 The harness builds the shards and takes its steps as it does for a user; the baselines get the finished examples of the
 very same steps. Model, adapters (rank, scale, targets, start), AdamW, schedule, clipping, precision and the examples of
-each optimizer step are the same, and so must the losses be. First every layout of the baselines is tried for a few
-steps; then the best of each trainer and the harness take turns, step by step, in one training.
+each optimizer step are the same, and so must the losses be. First the layouts of the baselines are tried for a step;
+then the best of each trainer and the harness take turns, step by step, in one training.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ LAYOUTS = (
 )
 """What is tried of each trainer. "padded 1" pads nothing, and its attention needs no mask."""
 
-TOLERANCE = {"bf16": 2e-2, "fp32": 2e-5}
-"""How far the mean token loss of a step may be from the baseline's, in nats. In bfloat16 two layouts of one trainer
-differ by about a tenth of it in the first step, and weights part from there."""
+TOLERANCE = {"bf16": 1e-2, "fp32": 2e-5}
+"""How far the mean token loss of a step may be from the baseline's, in nats. In bfloat16 the small model's curves were
+1e-4 apart; deeper models round more often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +74,22 @@ class Trial:
         workloads: Which of `WORKLOADS`.
         layouts: Which of `LAYOUTS`.
         num_search_steps: Steps that each layout is tried for.
+        num_again: Best layouts that are tried a second time.
+        num_passed_on: TRL's best layouts, which the other trainers try.
         num_steps: Steps in turns, of which the first is a warm-up.
     """
 
-    scale: Scale = Scale()  # noqa: RUF009 - frozen
+    scale: Scale = Scale(rows_per_step=2, micro_batch_size=2)  # noqa: RUF009 - frozen
     workloads: tuple[str, ...] = tuple(WORKLOADS)
     layouts: tuple[str, ...] = LAYOUTS
-    num_search_steps: int = 2
-    num_steps: int = 6
+    num_search_steps: int = 1
+    num_again: int = 2
+    num_passed_on: int = 3
+    num_steps: int = 5
 
 
 FULL = Trial()
-QUICK = Trial(TINY, ("five_tasks",), ("padded 1", "packed 1024"), 1, 3)
+QUICK = Trial(TINY, ("five_tasks",), ("padded 1", "packed 1024"), num_again=0, num_passed_on=1, num_steps=3)
 
 
 @dataclass(slots=True)
@@ -125,9 +129,13 @@ def measure_trial(trial: Trial) -> Outcome:
         for name in trial.workloads:
             found[name] = measure_workload(folder / name, model, WORKLOADS[name], trial)
     return Outcome(
-        baseline="best_of_trl",
+        baseline="its best layout",
         figures=_prefix({name: part.figures for name, part in found.items()}),
-        ratios={name: compare(*part.seconds["trl"]) for name, part in found.items()},
+        ratios={
+            f"{name} against {library}": compare(*seconds)
+            for name, part in found.items()
+            for library, seconds in part.seconds.items()
+        },
         facts=describe_trial(trial) | _prefix({name: part.facts for name, part in found.items()}),
     )
 
@@ -147,24 +155,45 @@ def measure_workload(folder: Path, model: Path, tasks: Sequence[str], trial: Tri
 
 
 def search(config: RunConfig, steps: Sequence[Sequence[PackedRow]], trial: Trial, found: Found) -> None:
-    """Try every layout of every trainer for a few steps; the fastest step counts. The best goes into `found`."""
-    from bench.baselines import LIBRARIES, Batching, train_baseline
+    """Find the best layout of every trainer; it goes into `found`.
 
-    first_losses = []
+    TRL tries them all, the others its best few. The best ones are tried again, so that a moment's luck does not
+    choose; then the best with adapters in float32, which is peft's own default.
+    """
+    from bench.baselines import LIBRARIES, Batching
+
+    layouts = [Batching.parse(layout) for layout in trial.layouts]
     for library in LIBRARIES:
         speeds: dict[Batching, float] = {}
-        layouts = [Batching.parse(layout) for layout in trial.layouts]
-        while layouts:
-            layout = layouts.pop(0)
-            trained = train_baseline(library, config, steps, layout)
-            speeds[layout] = max(len(step) / s for step, s in zip(steps, trained.seconds, strict=True))
-            first_losses.append(trained.losses[0])
-            found.figures[f"tried: {library} {layout}"] = summarize([speeds[layout]], "examples/s")
-            if not layouts and layout.adapter == "bf16" and library != DEEPSPEED:
-                layouts.append(replace(max(speeds, key=speeds.__getitem__), adapter="fp32"))
-        found.best[library] = max(speeds, key=speeds.__getitem__)
+        _try(library, layouts, config, steps, speeds, found)
+        _try(library, _best(speeds, trial.num_again), config, steps, speeds, found)
+        layouts = _best(speeds, trial.num_passed_on)
+        if library != DEEPSPEED:  # which keeps float32 masters by itself
+            _try(library, [replace(layouts[0], adapter="fp32")], config, steps, speeds, found)
+        found.best[library] = _best(speeds, 1)[0]
         found.facts[f"{library} best_layout"] = str(found.best[library])
-    found.facts["loss_spread_over_layouts"] = max(first_losses) - min(first_losses)
+
+
+def _best(speeds: Mapping[Batching, float], count: int) -> list[Batching]:
+    return sorted(speeds, key=speeds.__getitem__, reverse=True)[:count]
+
+
+def _try(
+    library: Library,
+    layouts: Sequence[Batching],
+    config: RunConfig,
+    steps: Sequence[Sequence[PackedRow]],
+    speeds: dict[Batching, float],
+    found: Found,
+) -> None:
+    """Train for a few steps in each layout; the fastest step it ever had counts."""
+    from bench.baselines import train_baseline
+
+    for layout in layouts:
+        seconds = train_baseline(library, config, steps, layout).seconds
+        speed = max(len(step) / s for step, s in zip(steps, seconds, strict=True))
+        speeds[layout] = max(speed, speeds.get(layout, 0.0))
+        found.figures[f"tried: {library} {layout}"] = summarize([speeds[layout]], "examples/s")
 
 
 def take_turns(
@@ -187,7 +216,6 @@ def take_turns(
     for name, part in zip((library, f"{HARNESS} beside {library}"), seconds, strict=True):
         values = [count / s for count, s in zip(counts[1:], part, strict=True)]
         found.figures[f"{name} examples_per_s"] = summarize(values, "examples/s")
-    found.figures[f"{HARNESS} / {library}"] = compare(*seconds)
 
 
 def check_losses(own: Sequence[float], theirs: Sequence[float], tolerance: float) -> float:

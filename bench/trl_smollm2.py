@@ -13,14 +13,16 @@ from bench.trl import Trial, measure_trial
 FULL = Trial(
     Scale(songs=24, hidden_size=0, seq_len=1024, rows_per_step=1, micro_batch_size=1),
     layouts=("padded 1", "padded 2", "packed 1024"),
-    num_search_steps=1,
-    num_steps=4,
+    num_again=0,
+    num_passed_on=1,
+    num_steps=3,
 )
 QUICK = Trial(
     Scale(songs=8, length="short", hidden_size=0, seq_len=512, rows_per_step=1, micro_batch_size=1),
     workloads=("five_tasks",),
     layouts=("padded 1",),
-    num_search_steps=1,
+    num_again=0,
+    num_passed_on=1,
     num_steps=2,
 )
 

@@ -158,10 +158,9 @@ def run_quick(name: str) -> dict[str, Any]:
 def test_a_quick_run_against_trl_has_one_loss_curve_and_a_ratio() -> None:
     pytest.importorskip("trl")
     record = run_quick("trl")
-    assert record["ratios"]["five_tasks"]["n"] == trl.QUICK.num_steps - 1
     for library in ("trl", "trl_patched", "trainer_deepspeed"):
         assert record["facts"][f"five_tasks: {library} largest_loss_difference"] < 1e-3
-        assert record["figures"][f"five_tasks: harness / {library}"]["median"] > 0
+        assert record["ratios"][f"five_tasks against {library}"]["n"] == trl.QUICK.num_steps - 1
     shared, alone = "tokens_per_example_computed_by_the_harness", "tokens_per_example_alone"
     assert record["facts"][f"five_tasks: {shared}"] < 0.6 * record["facts"][f"five_tasks: {alone}"]
 
