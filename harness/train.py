@@ -39,12 +39,11 @@ from harness.progress import StepProgress
 from harness.run_folder import as_user_error, explain_error, fingerprint, open_run_folder, start_logging
 from harness.schedule import learning_rate
 from harness.splits import PlannedSplit, open_data
-from harness.step import StepResult
+from harness.step import Fault, StepResult
 from harness.throughput import name_tasks
 from harness.vocabulary import find_new_tokens
 from preprocess.errors import TrainingError
 from preprocess.manifest import Manifest
-from preprocess.schema import Int64Array
 
 
 def train(config: RunConfig, console: Console) -> None:
@@ -197,28 +196,39 @@ class Run:
             )
         self.skips_in_a_row = 0 if result.applied else self.skips_in_a_row + 1
         if not result.applied:
-            self.skip(result, loaded.rows)
+            self.skip(step, result)
 
     def passes_through_head(self, plan: BatchPlan, step: int) -> list[int]:
-        """For each micro-step, how often the rank with the most supervised tokens goes through the head."""
-        return [count_chunks(most, self.config.model.loss_chunk) for most in plan.most_supervised(step)]
+        """For each micro-step, how often all ranks go through the head: as often as any rank ever needs to.
 
-    def skip(self, result: StepResult, rows: Int64Array) -> None:
+        Constant, for ZeRO-3 plans its gathers anew (and waits for the device) whenever the order of modules changes.
+        """
+        most = plan.micro_batch_size * int(plan.sizes.supervised.max())
+        return [count_chunks(most, self.config.model.loss_chunk)] * plan.micro_steps(step)
+
+    def skip(self, step: int, result: StepResult) -> None:
         """Say that a step was left out, and stop when too many in a row were.
 
         Raises:
             TrainingError: They were; the state is saved.
         """
-        step, limit = self.state.step, self.config.schedule.max_skipped_steps
+        limit = self.config.schedule.max_skipped_steps
+        rows = sorted({row for fault in result.faults for row in self.rows_of_fault(step, fault)})
         shown = ", ".join(map(str, rows[:8])) + (" …" if len(rows) > 8 else "")
-        self.say(f"step {step} left out: {result.reason} (rows {shown})")
+        self.say(f"step {step + 1} left out: {result.reason}" + (f" (rows {shown})" if rows else ""))
         if self.skips_in_a_row < limit:
             return
         self.save()
         raise TrainingError(
-            f"step {step}: {limit} steps in a row were left out, the last one because {result.reason}. The state is "
-            f"saved in {self.checkpoints.path_of(step)}. {ADVICE}"
+            f"step {step + 1}: {limit} steps in a row were left out, the last one because {result.reason}. The state is "
+            f"saved in {self.checkpoints.path_of(step + 1)}. {ADVICE}"
         )
+
+    def rows_of_fault(self, step: int, fault: Fault) -> list[int]:
+        """The rows among which a number that is not finite arose."""
+        parts = self.plan.rows_of_rank(step, fault.rank)
+        chosen = parts if fault.micro_step is None else [parts[fault.micro_step]]
+        return [int(row) for part in chosen for row in part]
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
