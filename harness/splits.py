@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from harness.batch_plan import BatchPlan, StepTarget
 from harness.config import RunConfig
 from harness.dist import World
+from harness.head import count_chunks
 from harness.row_sizes import read_row_sizes
 from preprocess.errors import DataError
 from preprocess.manifest import Manifest, check_hashes, read_manifest
@@ -19,6 +20,18 @@ class PlannedSplit:
 
     rows: ShardedRows
     plan: BatchPlan
+
+    def passes_through_head(self, step: int, chunk: int) -> list[int]:
+        """For each micro-step of a step, how often all ranks go through the head: as often as any rank ever needs to.
+
+        Always the same, for ZeRO-3 plans its gathers anew (and waits for the device) when the order of modules changes.
+
+        Args:
+            step: Whose micro-steps.
+            chunk: Supervised tokens of a pass.
+        """
+        most = self.plan.micro_batch_size * int(self.plan.sizes.supervised.max())
+        return [count_chunks(most, chunk)] * self.plan.micro_steps(step)
 
 
 def open_data(config: RunConfig, world: World) -> tuple[Manifest, PlannedSplit, PlannedSplit | None]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from harness.batch_plan import BatchPlan
 from harness.data import MicroBatch
 from harness.loss import loss_by_task
 from harness.throughput import StepCounts
@@ -189,6 +190,17 @@ def explain_overflow(before: float, after: float) -> str:
     """Why a step in fp16 is not applied: its gradients were too large, with these loss scales then and from now on."""
     change = f"lowered to {after:g}" if after < before else "kept"
     return f"gradients overflow fp16 at loss scale {before:g}, which is {change}"
+
+
+def name_rows(plan: BatchPlan, step: int, faults: Sequence[Fault], at_most: int = 8) -> str:
+    """The rows among which numbers arose that are not finite, in brackets for a message; nothing without a fault."""
+    rows: set[int] = set()
+    for fault in faults:
+        parts = plan.rows_of_rank(step, fault.rank)
+        chosen = parts if fault.micro_step is None else [parts[fault.micro_step]]
+        rows.update(int(row) for part in chosen for row in part)
+    shown = ", ".join(map(str, sorted(rows)[:at_most])) + (" …" if len(rows) > at_most else "")
+    return f" (rows {shown})" if rows else ""
 
 
 def join_some(faults: Sequence[Fault], at_most: int = 4) -> str:

@@ -23,12 +23,10 @@ from rich.console import Console
 from torch import nn
 
 from harness.assembly import assemble
-from harness.batch_plan import BatchPlan
 from harness.checkpoint import CheckpointFolder, RunState, publish_adapter
 from harness.config import RunConfig, load_run_config, zero_stage
 from harness.dist import World, gather_objects, join_world, leave_world, run_together
 from harness.engine import ADVICE, build_engine, evaluate_loss, gather_adapter, train_step
-from harness.head import count_chunks
 from harness.launch_outcome import launch_dir_from_environment, record_exit
 from harness.loader import LoadedStep, StepLoader
 from harness.lora import save_adapter
@@ -39,7 +37,7 @@ from harness.progress import StepProgress
 from harness.run_folder import as_user_error, explain_error, fingerprint, open_run_folder, start_logging
 from harness.schedule import learning_rate
 from harness.splits import PlannedSplit, open_data
-from harness.step import Fault, StepResult
+from harness.step import StepResult, name_rows
 from harness.throughput import name_tasks
 from harness.vocabulary import find_new_tokens
 from preprocess.errors import TrainingError
@@ -177,7 +175,7 @@ class Run:
             seed=self.config.seed,
             part=self.part,
             num_tasks=len(self.manifest.tasks),
-            num_chunks=self.passes_through_head(self.plan, step),
+            num_chunks=self.train_split.passes_through_head(step, self.config.model.loss_chunk),
         )
         rates = self.meter.end_step(result.counts)
         self.state = self.state.with_step(applied=result.applied, overflowed=result.overflowed)
@@ -198,14 +196,6 @@ class Run:
         if not result.applied:
             self.skip(step, result)
 
-    def passes_through_head(self, plan: BatchPlan, step: int) -> list[int]:
-        """For each micro-step, how often all ranks go through the head: as often as any rank ever needs to.
-
-        Constant, for ZeRO-3 plans its gathers anew (and waits for the device) whenever the order of modules changes.
-        """
-        most = plan.micro_batch_size * int(plan.sizes.supervised.max())
-        return [count_chunks(most, self.config.model.loss_chunk)] * plan.micro_steps(step)
-
     def skip(self, step: int, result: StepResult) -> None:
         """Say that a step was left out, and stop when too many in a row were.
 
@@ -213,22 +203,14 @@ class Run:
             TrainingError: They were; the state is saved.
         """
         limit = self.config.schedule.max_skipped_steps
-        rows = sorted({row for fault in result.faults for row in self.rows_of_fault(step, fault)})
-        shown = ", ".join(map(str, rows[:8])) + (" …" if len(rows) > 8 else "")
-        self.say(f"step {step + 1} left out: {result.reason}" + (f" (rows {shown})" if rows else ""))
+        self.say(f"step {step + 1} left out: {result.reason}{name_rows(self.plan, step, result.faults)}")
         if self.skips_in_a_row < limit:
             return
         self.save()
         raise TrainingError(
-            f"step {step + 1}: {limit} steps in a row were left out, the last one because {result.reason}. The state is "
-            f"saved in {self.checkpoints.path_of(step + 1)}. {ADVICE}"
+            f"step {step + 1}: {limit} steps in a row were left out, the last one because {result.reason}. The state "
+            f"is saved in {self.checkpoints.path_of(step + 1)}. {ADVICE}"
         )
-
-    def rows_of_fault(self, step: int, fault: Fault) -> list[int]:
-        """The rows among which a number that is not finite arose."""
-        parts = self.plan.rows_of_rank(step, fault.rank)
-        chosen = parts if fault.micro_step is None else [parts[fault.micro_step]]
-        return [int(row) for part in chosen for row in part]
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -253,7 +235,7 @@ class Run:
                 (batch for step in steps for batch in step.batches),
                 self.world,
                 len(tasks),
-                [self.passes_through_head(plan, step)[0] for step in range(num_steps)],
+                self.eval_split.passes_through_head(0, self.config.model.loss_chunk) * num_steps,
             )
         if not supervised:
             return
