@@ -235,7 +235,7 @@ def build(case: Case) -> ForestLanguageModel:
 
         refused = make_lean(causal)
         assert refused is None, refused
-    model = ForestLanguageModel(causal, case.attention, loss_chunk=1024)
+    model = ForestLanguageModel(causal, loss_chunk=1024)
     return model.train()
 
 

@@ -14,9 +14,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.material import find_tokenizer, make_rows
 from bench.record import Outcome, WrongResultError, compare, rates, summarize, time_in_turns
-from harness.config import LoraSettings
+from harness.assembly import assemble
+from harness.config import LoraSettings, ModelSettings
 from harness.data import MicroBatch, collate
-from harness.lora import add_lora, trainable_parameters
+from harness.lora import trainable_parameters
 from harness.loss import ForestLanguageModel
 from preprocess.corpus import Length
 from preprocess.forest import PackedRow, unpack_examples
@@ -110,15 +111,15 @@ def make_model(size: Size, seed: int = 0) -> ForestLanguageModel:
         num_key_value_heads=size.hidden_size // 64,
         max_position_embeddings=size.seq_len,
         tie_word_embeddings=True,
-        attn_implementation="sdpa",
     )
     torch.manual_seed(seed)
     base = LlamaForCausalLM(config).requires_grad_(requires_grad=False)
-    adapter = add_lora(base, LoraSettings(), seed)
-    for name, parameter in trainable_parameters(adapter):
+    settings = ModelSettings(path="random", precision="fp32")
+    model = assemble(base, settings, LoraSettings(), seed=seed, device=torch.device("cpu")).model
+    for name, parameter in trainable_parameters(model):
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.02)
-    return ForestLanguageModel(adapter.get_base_model(), "sdpa", loss_chunk=1024)
+    return model
 
 
 def fold_ids(row: PackedRow) -> PackedRow:

@@ -74,7 +74,7 @@ def assemble(
     if settings.compile:
         for layer in decoder_layers(causal):
             layer.compile(dynamic=True)  # in place: names and parameters stay
-    model = ForestLanguageModel(causal, attention, settings.loss_chunk, draw=draw if lora.dropout else None)
+    model = ForestLanguageModel(causal, settings.loss_chunk, draw=draw if lora.dropout else None)
     return Assembly(model, adapter, attention, tuple(notes))
 
 

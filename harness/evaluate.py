@@ -164,7 +164,7 @@ def score_questions(
     Raises:
         CheckpointError: There is an adapter, and not one score differs from the base model's.
     """
-    scorer = CandidateScorer(model.causal, model.attention)
+    scorer = CandidateScorer(model.causal)
     scores: dict[Version, Scores] = {version: {} for version in model.versions}
     last_line_s = time.monotonic()
     with make_progress(console) as progress:

@@ -63,17 +63,13 @@ class ForestLanguageModel(nn.Module):
 
     Args:
         causal: A `transformers` causal model whose body is `.model` and whose head is `.lm_head`.
-        attention: The kernel that `causal` was loaded with.
         loss_chunk: Supervised tokens whose logits exist at a time.
         draw: What the adapter's dropout masks are drawn from, where it has dropout; see `harness.dropout`.
     """
 
-    def __init__(
-        self, causal: nn.Module, attention: str, loss_chunk: int, *, draw: DropoutDraw | None = None
-    ) -> None:
+    def __init__(self, causal: nn.Module, loss_chunk: int, *, draw: DropoutDraw | None = None) -> None:
         super().__init__()
         self.causal = causal
-        self.attention = attention
         self.loss_chunk = loss_chunk
         self.draw = draw
 

@@ -221,12 +221,11 @@ class CandidateScorer:
 
     Args:
         causal: A causal model with `.model` and `.lm_head`.
-        attention: The kernel that it was loaded with.
         chunk: Tokens whose logits exist at a time.
     """
 
-    def __init__(self, causal: nn.Module, attention: str, chunk: int = 256) -> None:
-        self.model = ForestLanguageModel(causal, attention, chunk)
+    def __init__(self, causal: nn.Module, chunk: int = 256) -> None:
+        self.model = ForestLanguageModel(causal, chunk)
         self.head = PreciseHead(cast("nn.Module", causal.lm_head))
         self.device = next(causal.parameters()).device
 

@@ -30,12 +30,10 @@ class TunedModel:
     Attributes:
         causal: The base, a causal model with `.model` and `.lm_head`; the adapter's layers sit inside it.
         adapter: The peft wrapper around it, or None.
-        attention: The kernel that the base was loaded with.
     """
 
     causal: nn.Module
     adapter: PeftModel | None
-    attention: str
 
     @property
     def versions(self) -> tuple[Version, ...]:
@@ -88,4 +86,4 @@ def load_tuned_model(settings: ModelSettings, manifest: Manifest, adapter: Path 
     kind = choose_attention(settings.attention, device, next(causal.parameters()).dtype)
     cast("Any", causal).set_attn_implementation(IMPLEMENTATIONS[kind])
     causal.eval().to(device)
-    return TunedModel(causal, tuned, settings.attention)
+    return TunedModel(causal, tuned)

@@ -115,7 +115,7 @@ def make_model(root: Path, precision: Precision, *, lean: bool = False) -> Fores
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     assert not lean or make_lean(adapter) is None
-    return ForestLanguageModel(adapter.get_base_model(), "sdpa", loss_chunk=LOSS_CHUNK)
+    return ForestLanguageModel(adapter.get_base_model(), loss_chunk=LOSS_CHUNK)
 
 
 def write_deepspeed(root: Path, case: Case, rank: int) -> Path:

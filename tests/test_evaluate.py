@@ -150,7 +150,7 @@ def save_toy_adapter(model_dir: Path, folder: Path, std: float) -> Path:
 def rank(
     model: nn.Module, questions: list[Question], candidates: dict[str, list[Ids]], max_slots: int = 700
 ) -> Scores:
-    scorer, scores = CandidateScorer(model, "sdpa", chunk=7), cast("Scores", {})
+    scorer, scores = CandidateScorer(model, chunk=7), cast("Scores", {})
     for forest in plan_forests(questions, candidates, max_slots):
         scorer.score(forest, scores)
     return scores

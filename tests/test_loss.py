@@ -53,7 +53,7 @@ def build(model_dir: Path, attention: Literal["sdpa", "eager"], chunk: int = 7) 
     for name, parameter in trainable_parameters(peft_model):
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.3)
-    return ForestLanguageModel(peft_model.get_base_model(), attention, chunk)
+    return ForestLanguageModel(peft_model.get_base_model(), chunk)
 
 
 def normalize_in_float64(norm: LlamaRMSNorm, hidden: torch.Tensor) -> torch.Tensor:
