@@ -99,6 +99,7 @@ class ThroughputMeter:
         self._open_part: Part | None = None
         self._started_at: float | None = None
         self._apart_in_step_s = 0.0
+        self._is_detailed = True
         self._recent: deque[tuple[float, float]] = deque(maxlen=SMOOTHING_STEPS)
 
     def _now(self) -> float:
@@ -106,8 +107,12 @@ class ThroughputMeter:
             self._synchronize()
         return self._clock()
 
-    def start_step(self) -> None:
+    def start_step(self, *, detailed: bool = True) -> None:
         """Start timing a step.
+
+        Args:
+            detailed: Whether by parts too. A step that is not gives its whole time alone, and waits for the device at
+                its ends alone; `part` then times "eval" and "save" only.
 
         Raises:
             RuntimeError: A step is already being timed.
@@ -115,6 +120,7 @@ class ThroughputMeter:
         if self._started_at is not None:
             raise RuntimeError("start_step() was called twice without end_step()")
         self._apart_in_step_s = 0.0
+        self._is_detailed = detailed
         self._started_at = self._now()
 
     @contextmanager
@@ -129,6 +135,9 @@ class ThroughputMeter:
             RuntimeError: Another part is open, or no step was started.
         """
         self._check_part(name)
+        if name in STEP_PARTS and not self._is_detailed:
+            yield
+            return
         self._open_part = name
         started_at = self._now()
         try:
@@ -166,8 +175,10 @@ class ThroughputMeter:
         if self._started_at is None or self._open_part is not None:
             raise RuntimeError(f"end_step() without start_step(), or inside part {self._open_part!r}")
         step_time_s = self._now() - self._started_at - self._apart_in_step_s
-        parts_s: dict[str, float] = {part: self._parts_s.get(part, 0.0) for part in STEP_PARTS}
-        parts_s["other"] = max(0.0, step_time_s - sum(parts_s.values()))
+        parts_s: dict[str, float] = {}
+        if self._is_detailed:
+            parts_s = {part: self._parts_s.get(part, 0.0) for part in STEP_PARTS}
+            parts_s["other"] = max(0.0, step_time_s - sum(parts_s.values()))
         is_warmup = len(self._warmup.times_s) < self._warmup_steps
         (self._warmup if is_warmup else self._measured).add(counts, step_time_s, parts_s)
         parts_s |= {part: self._parts_s[part] for part in APART if part in self._parts_s}
@@ -195,7 +206,7 @@ class ThroughputMeter:
     def summary(self) -> ThroughputSummary:
         """Summarize all steps after warm-up."""
         measured = self._measured
-        total_s = sum(measured.times_s)
+        total_s, detailed_s = sum(measured.times_s), sum(measured.parts_s.values())
         p20, p50, p80 = np.quantile(measured.times_s or [float("nan")], [0.2, 0.5, 0.8]).tolist()
         return ThroughputSummary(
             num_steps=len(measured.times_s),
@@ -208,7 +219,7 @@ class ThroughputMeter:
             step_time_median_s=p50,
             step_time_p20_s=p20,
             step_time_p80_s=p80,
-            time_share_by_part={part: divide(s, total_s) for part, s in measured.parts_s.items()},
+            time_share_by_part={part: divide(s, detailed_s) for part, s in measured.parts_s.items()},
             eval_s=self._apart_s["eval"],
             save_s=self._apart_s["save"],
             **divide_counts(measured.counts, total_s),

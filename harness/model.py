@@ -48,6 +48,7 @@ def load_base_model(settings: ModelSettings, dtype: torch.dtype | None = None) -
     if not hasattr(model, "model") or not hasattr(model, "lm_head"):
         raise ConfigError(f"model.path {settings.path}: {type(model).__name__} has no .model and .lm_head")
     _refuse_altered_logits(model, settings.path)
+    _refuse_moving_frequencies(model, settings.path)
     model.requires_grad_(requires_grad=False)
     model.config.use_cache = False
     return cast("nn.Module", model)
@@ -115,6 +116,19 @@ def widest_dtype(file: Path) -> torch.dtype:
     with safe_open(str(file), "pt") as weights:
         spelt = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
     return max((STORED_DTYPES.get(name, torch.float32) for name in spelt), key=lambda dtype: dtype.itemsize)
+
+
+def _refuse_moving_frequencies(model: Any, path: str) -> None:  # noqa: ANN401 - a transformers model
+    """Some rotary embeddings turn by the longest row at hand, so a token's meaning would depend on its neighbours.
+
+    Raises:
+        ConfigError: This model's do.
+    """
+    kind = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type")
+    if kind in ("dynamic", "longrope"):
+        raise ConfigError(
+            f"model.path {path}: its rotary embeddings ({kind}) depend on what else is in a batch; not supported"
+        )
 
 
 def _refuse_altered_logits(model: Any, path: str) -> None:  # noqa: ANN401 - a transformers model

@@ -40,13 +40,14 @@ def fingerprint(config: RunConfig, manifest: Manifest, world_size: int) -> dict[
         "data": hashlib.sha256("".join(shards).encode()).hexdigest(),
         "model": config.model.path,
         "precision": config.model.precision,
+        "fp8": config.model.fp8,
         "lora": config.lora.model_dump(mode="json"),
         "batch": config.batch.model_dump(mode="json"),
         "optimizer": config.optimizer.model_dump(mode="json"),
         "epochs": config.schedule.epochs,
         "max_steps": config.schedule.max_steps,
         "seed": config.seed,
-        "zero": load_deepspeed_config(config.deepspeed).get("zero_optimization", {}),
+        "deepspeed": load_deepspeed_config(config.deepspeed),
         "world_size": world_size,
     }
 

@@ -94,8 +94,8 @@ class StepRates:
 
     Attributes:
         step_time_s: Seconds of the step without evaluation and saving.
-        parts_s: Seconds by part; the parts of the step and "other" add up to `step_time_s`. "eval" and
-            "save" are there when they happened since the step before.
+        parts_s: Seconds by part; the parts of the step and "other" add up to `step_time_s`, or are not there when the
+            step was not timed by parts. "eval" and "save" are there when they happened since the step before.
         samples_per_s: Examples.
         rows_per_s: Packed rows.
         tokens_per_s: Real tokens.
@@ -138,7 +138,8 @@ class ThroughputSummary:
         step_time_median_s: Median step.
         step_time_p20_s: 20th percentile.
         step_time_p80_s: 80th percentile.
-        time_share_by_part: Share of step time by part, with "other"; adds up to 1.
+        time_share_by_part: Share of step time by part, with "other", in the steps that were timed by parts; adds up
+            to 1.
         eval_s: Seconds of evaluation in the whole run, outside step time.
         save_s: Seconds of saving in the whole run, outside step time.
     """

@@ -31,7 +31,7 @@ from harness.launch_outcome import launch_dir_from_environment, record_exit
 from harness.loader import LoadedStep, StepLoader
 from harness.lora import save_adapter
 from harness.memory_profile import MEMORY_FILE, MemoryProfile, Phase, print_memory, write_memory
-from harness.meters import MetricsWriter, Part, ThroughputMeter, print_throughput
+from harness.meters import APART, MetricsWriter, Part, ThroughputMeter, print_throughput
 from harness.model import check_vocabulary, load_base_model
 from harness.progress import StepProgress
 from harness.run_folder import as_user_error, explain_error, fingerprint, open_run_folder, start_logging
@@ -42,6 +42,10 @@ from harness.throughput import name_tasks
 from harness.vocabulary import find_new_tokens
 from preprocess.errors import TrainingError
 from preprocess.manifest import Manifest
+
+CLOSE_LOOK_EVERY = 20
+"""On a GPU one step in so many is timed by parts and its memory read: it waits for the device at each part's ends,
+while in the others the host runs ahead of it."""
 
 
 def train(config: RunConfig, console: Console) -> None:
@@ -87,11 +91,13 @@ class Run:
         self.metrics = MetricsWriter(config.output_dir, config.tensorboard) if world.is_main else None
         self.state = RunState()
         self.skips_in_a_row = 0
+        self.looks_closely = True
 
     def go(self) -> None:
         """Build the engine, take every step, leave an adapter and the tables."""
         self.build()
         if self.config.resume and not self.resume():
+            self.publish()  # a run that was killed at its end may have none
             return
         schedule = self.config.schedule
         with (
@@ -159,7 +165,8 @@ class Run:
 
     def take_step(self, steps: Iterator[LoadedStep], progress: StepProgress) -> None:
         """One optimizer step."""
-        self.meter.start_step()
+        self.looks_closely = self.world.device.type == "cpu" or self.state.step % CLOSE_LOOK_EVERY == 0
+        self.meter.start_step(detailed=self.looks_closely)
         with self.part("data"):
             loaded = next(steps)
             batches = [batch.to(self.world.device) for batch in loaded.batches]
@@ -214,9 +221,9 @@ class Run:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Time a part of a step and, where it is a phase too, profile its memory."""
+        """Time a part of a step and, where it is a phase too, profile its memory, in the steps that are looked at."""
         with self.meter.part(cast("Part", name)):
-            if name == "data":
+            if name == "data" or not (self.looks_closely or name in APART):
                 yield
             else:
                 with self.memory.phase(cast("Phase", name)):
@@ -239,6 +246,12 @@ class Run:
             )
         if not supervised:
             return
+        if not np.isfinite(loss):
+            self.save()
+            raise TrainingError(
+                f"step {self.state.step}: the eval loss is {loss}. The state is saved in "
+                f"{self.checkpoints.path_of(self.state.step)}. {ADVICE}"
+            )
         self.state = self.state.with_eval(loss)
         progress.note_eval(self.state.step, loss)
         if self.metrics:
@@ -254,13 +267,18 @@ class Run:
                 self.engine, self.state, lambda folder: save_adapter(folder, self.adapter, weights)
             )
 
-    def finish(self) -> None:
-        """Publish the best checkpoint's adapter and print where the time and the memory went."""
-        records = [record for records in gather_objects(self.memory.records()) for record in records]
-        summary = self.meter.summary()
+    def publish(self) -> int:
+        """Put the best checkpoint's adapter where users look for it, and return its step."""
         best = self.state.best_step if self.state.best_step is not None else self.state.step
         if self.checkpoints.commits:
             publish_adapter(self.config.output_dir, self.checkpoints.path_of(best) / "adapter")
+        return best
+
+    def finish(self) -> None:
+        """Publish the best checkpoint's adapter and print where the time and the memory went."""
+        best = self.publish()
+        records = [record for records in gather_objects(self.memory.records()) for record in records]
+        summary = self.meter.summary()
         if self.metrics:
             self.metrics.write_memory(self.state.step, records)
             extra = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,16 @@ def test_a_target_that_the_model_lacks_is_refused_by_name(model_dir: Path) -> No
 def test_a_model_that_is_not_there_is_refused(path: str) -> None:
     with pytest.raises(ConfigError, match=path):
         load_base_model(ModelSettings(path=path))
+
+
+def test_a_model_whose_positions_depend_on_the_batch_is_refused(model_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(model_dir, tmp_path / "dynamic")
+    path = tmp_path / "dynamic" / "config.json"
+    config = json.loads(path.read_text())
+    config["rope_parameters"] = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    path.write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="dynamic"):
+        load_base_model(ModelSettings(path=str(tmp_path / "dynamic")))
 
 
 def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:

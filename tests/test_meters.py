@@ -407,3 +407,24 @@ def test_tensorboard_gets_the_documented_tags_and_no_step_twice(tmp_path: Path, 
     assert scalars["train/loss"] == [(1, 2.0), (2, 2.0), (3, 2.0), (4, 1.0), (5, 1.0)]
     assert scalars["memory/rank1/backward_gib"] == [(5, 0.5)]
     assert scalars["throughput/samples_per_s"][0] == (1, 10.0)
+
+
+def test_a_step_that_is_not_timed_by_parts_waits_at_its_ends_alone_and_counts_in_the_rates() -> None:
+    clock = FakeClock()
+    waits: list[float] = []
+    meter = ThroughputMeter(warmup_steps=0, clock=clock, synchronize=lambda: waits.append(clock()))
+    meter.start_step(detailed=False)
+    with meter.part("backward"):
+        clock.now += 3.0
+    rates = meter.end_step(COUNTS)
+    assert len(waits) == 2
+    assert rates.parts_s == {}
+    assert rates.step_time_s == pytest.approx(3.0)
+    meter.start_step()
+    with meter.part("data"):
+        clock.now += 1.0
+    meter.end_step(COUNTS)
+    assert len(waits) == 6
+    summary = meter.summary()
+    assert summary.num_steps == 2
+    assert summary.time_share_by_part["data"] == pytest.approx(1.0)

@@ -76,12 +76,13 @@ def chart_throughput(run: RunRecords) -> list[Chart]:
     tokens = Series("tokens", steps, take(run.train, "tokens_per_s"))
     supervised = Series("supervised tokens", steps, take(run.train, "supervised_tokens_per_s"))
     samples = Series("samples", steps, take(run.train, "samples_per_s"))
-    parts = [line.get("parts_s", {}) for line in run.train]
+    timed = [line for line in run.train if "other" in line.get("parts_s", {})]  # on a GPU, one step in some
+    parts = [line["parts_s"] for line in timed]
     layers = {spell(part): take(parts, part) for part in STEP_PARTS}
     return [
         draw_lines("tokens-per-s", "Tokens a second, all ranks", [tokens, supervised], from_zero=True),
         draw_lines("samples-per-s", "Samples (examples) a second, all ranks", [samples], from_zero=True),
-        draw_stack("parts", "Seconds of a step by part", steps, layers),
+        draw_stack("parts", "Seconds of a step by part", take(timed, "step"), layers),
     ]
 
 
