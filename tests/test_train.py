@@ -263,12 +263,15 @@ def test_a_finished_run_has_nothing_to_resume_and_keeps_its_summary(
     root: Path, curves: dict[tuple[int, int, int], Path]
 ) -> None:
     run_dir = curves[1, 1, 1]
-    before = (run_dir / "metrics.jsonl").read_text()
+    before, adapter = (run_dir / "metrics.jsonl").read_text(), read_adapter(run_dir)
+    shutil.rmtree(run_dir / "adapter")  # as if it had been killed before it published one
     process = start_train(root / f"{run_dir.name}.yaml", "--resume")
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "nothing is left to do" in output
     assert (run_dir / "metrics.jsonl").read_text() == before
+    again = read_adapter(run_dir)
+    assert all(torch.equal(again[name], weight) for name, weight in adapter.items())
 
 
 def test_an_error_on_one_rank_alone_ends_every_rank_with_it() -> None:
