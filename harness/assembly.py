@@ -10,7 +10,13 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from harness.attention.choice import IMPLEMENTATIONS, Kind, choose_attention, register_attention
+from harness.attention.choice import (
+    IMPLEMENTATIONS,
+    Kind,
+    choose_attention,
+    read_head_dim,
+    register_attention,
+)
 from harness.dropout import install_dropout
 from harness.lean import fp8_supported, make_lean
 from harness.lora import add_lora
@@ -21,6 +27,10 @@ from preprocess.errors import ConfigError
 
 if TYPE_CHECKING:
     from harness.config import Attention, LoraSettings, ModelSettings
+
+
+VARIANTS_OF_A_LAYER = 64
+"""How often `torch.compile` may compile the code of a decoder layer before it gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +82,20 @@ def assemble(
     notes = list(_lighten(causal, settings, zero_stage))
     enable_recompute(causal, settings.recompute_layers)
     if settings.compile:
+        _allow_variants()
         for layer in decoder_layers(causal):
             layer.compile(dynamic=True)  # in place: names and parameters stay
     model = ForestLanguageModel(causal, settings.loss_chunk, draw=draw if lora.dropout else None)
     return Assembly(model, adapter, attention, tuple(notes))
+
+
+def _allow_variants() -> None:
+    """Let torch compile a layer anew more often than its 8 times, after which it would run the layer uncompiled.
+
+    The variants of all layers count together: with and without gradients, dropout, recomputation.
+    """
+    config = cast("Any", torch._dynamo.config)
+    config.recompile_limit = max(config.recompile_limit, VARIANTS_OF_A_LAYER)
 
 
 def _lighten(causal: nn.Module, settings: ModelSettings, zero_stage: int) -> Iterator[str]:
@@ -106,6 +126,11 @@ def check_float8(settings: ModelSettings, device: torch.device, zero_stage: int)
         raise ConfigError("model.fp8 needs model.lora_kernel lean; set one of them otherwise")
     if zero_stage == 3:
         raise ConfigError("model.fp8: ZeRO-3 would not split the float8 weights; use zero0, zero1 or zero2")
+    if device.type != "cpu" and settings.precision != "bf16":
+        raise ConfigError(
+            f"model.fp8: on a GPU its products come in bf16, but model.precision is {settings.precision}. "
+            "Set model.precision to bf16, or model.fp8 to false"
+        )
     if reason := fp8_supported(device):
         raise ConfigError(f"model.fp8: {reason}. Set it to false")
 
@@ -117,6 +142,6 @@ def set_attention(causal: nn.Module, setting: Attention, device: torch.device) -
         ConfigError: The device does not have it.
     """
     register_attention()
-    kind = choose_attention(setting, device, next(causal.parameters()).dtype)
+    kind = choose_attention(setting, device, next(causal.parameters()).dtype, read_head_dim(causal))
     cast("Any", causal).set_attn_implementation(IMPLEMENTATIONS[kind])
     return kind

@@ -41,6 +41,7 @@ class DropoutDraw:
 
     Attributes:
         offsets: int64[num_inputs, R * T], where each token's window begins.
+        positions: Which tokens the modules are given, where they are not given all; see `at`.
         tables: By bytes of the values to be masked, the table as integers of that width: all bits set to keep.
     """
 
@@ -50,7 +51,8 @@ class DropoutDraw:
         self.width = width
         self.offsets: torch.Tensor | None = None
         self.tables: dict[int, torch.Tensor] = {}
-        self._positions: torch.Tensor | None = None
+        self.positions: torch.Tensor | None = None
+        self._modules: list[WindowDropout] = []
         self._drawn: tuple[int, torch.device] | None = None
 
     def start(self, token_keys: torch.Tensor, seed: int) -> None:
@@ -67,7 +69,16 @@ class DropoutDraw:
             self.tables = draw_tables(self.p, self.width, seed, device)
             self._drawn = (seed, device)
         self.offsets = hash_offsets(token_keys.flatten(), seed, self.num_inputs)
-        self._positions = None
+        self.positions = None
+        rows = self.offsets.unbind()
+        for module in self._modules:
+            module.current = rows[module.index]
+
+    def add(self, module: WindowDropout) -> None:
+        """Give a module its offsets from now on; those of the present draw at once."""
+        self._modules.append(module)
+        if self.offsets is not None:
+            module.current = self.offsets[module.index]
 
     @contextmanager
     def at(self, positions: torch.Tensor) -> Iterator[None]:
@@ -76,22 +87,11 @@ class DropoutDraw:
         Args:
             positions: int64[N], which token each row of the input belongs to.
         """
-        self._positions = positions
+        self.positions = positions
         try:
             yield
         finally:
-            self._positions = None
-
-    def offsets_of(self, index: int) -> torch.Tensor:
-        """int64[N]: where the windows of input `index` begin.
-
-        Raises:
-            RuntimeError: Nothing was drawn yet.
-        """
-        if self.offsets is None:
-            raise RuntimeError("dropout: call DropoutDraw.start(token_keys, seed) before a training forward")
-        own = self.offsets[index]
-        return own if self._positions is None else own[self._positions]
+            self.positions = None
 
 
 def draw_tables(p: float, width: int, seed: int, device: torch.device) -> dict[int, torch.Tensor]:
@@ -169,12 +169,18 @@ class WindowDropout(nn.Module):
     Args:
         draw: Started before each training forward.
         index: Number of this module's input among `draw.num_inputs`; equal numbers give equal masks.
+
+    Attributes:
+        current: int64[R * T], the offsets of the present draw, or None before the first. The draw puts them here, for
+            a forward pass that read `index` would be compiled anew for each layer.
     """
 
     def __init__(self, draw: DropoutDraw, index: int) -> None:
         super().__init__()
         self.draw = draw
         self.index = index
+        self.current: torch.Tensor | None = None
+        draw.add(self)
 
     @property
     def p(self) -> float:
@@ -207,7 +213,11 @@ class WindowDropout(nn.Module):
             RuntimeError: Nothing was drawn yet.
             ValueError: Another number of tokens was drawn for.
         """
-        offsets = self.draw.offsets_of(self.index)
+        offsets = self.current
+        if offsets is None:
+            raise RuntimeError("dropout: call DropoutDraw.start(token_keys, seed) before a training forward")
+        if self.draw.positions is not None:
+            offsets = offsets[self.draw.positions]
         num_tokens = values.numel() // values.shape[-1]
         if len(offsets) != num_tokens:
             raise ValueError(f"dropout: drawn for {len(offsets)} tokens, but the input has {num_tokens}")

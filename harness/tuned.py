@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from harness.attention.choice import IMPLEMENTATIONS, choose_attention, register_attention
+from harness.attention.choice import IMPLEMENTATIONS, choose_attention, read_head_dim, register_attention
 from harness.config import ModelSettings
 from harness.lora import load_adapter
 from harness.model import check_vocabulary, load_base_model
@@ -83,7 +83,9 @@ def load_tuned_model(settings: ModelSettings, manifest: Manifest, adapter: Path 
     causal = base if tuned is None else cast("nn.Module", tuned.get_base_model())
     device = find_device()
     register_attention()
-    kind = choose_attention(settings.attention, device, next(causal.parameters()).dtype)
+    kind = choose_attention(
+        settings.attention, device, next(causal.parameters()).dtype, read_head_dim(causal)
+    )
     cast("Any", causal).set_attn_implementation(IMPLEMENTATIONS[kind])
     causal.eval().to(device)
     return TunedModel(causal, tuned)

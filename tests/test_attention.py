@@ -16,10 +16,11 @@ from harness.attention.flash import (
     attend_forest,
     attend_on_gpu,
     attend_on_gpu_backward,
-    flatten_layout,
+    choose_tensors,
     forest_attention,
 )
 from harness.attention.layout import Block, ForestLayout, assemble_layout, build_layout, read_blocks
+from harness.attention.parts import join_parts
 from harness.attention.plain import plain_forest_attention
 from harness.attention.tiles import TILE
 from tests.attention_cases import (
@@ -69,8 +70,8 @@ class Varlen(torch.autograd.Function):
 
 
 def varlen(layout: ForestLayout) -> Attend:
-    indices, sizes = flatten_layout(layout, torch.device("cuda"))
-    return lambda *tensors: cast("torch.Tensor", Varlen.apply(*tensors, indices, sizes))  # type: ignore[no-untyped-call]
+    given = choose_tensors(layout, torch.device("cuda"))
+    return lambda *tensors: cast("torch.Tensor", Varlen.apply(*tensors, *given))  # type: ignore[no-untyped-call]
 
 
 PATHS = {"flash": flash, "varlen": varlen, "plain": plain}
@@ -154,7 +155,9 @@ def test_a_dropped_level_gives_another_result() -> None:
     tensors = draw_tensors(case)
     assert len(case.layout.levels) == 2
     for levels in (case.layout.levels[:1], case.layout.levels[1:]):
-        found = run(varlen(replace(case.layout, levels=levels)), tensors, case.is_token)
+        indices, header = join_parts(replace(case.layout.parts, levels=levels))
+        spoilt = replace(case.layout, indices=indices, header=header)
+        found = run(varlen(spoilt), tensors, case.is_token)
         assert largest_difference(found, reference(case, tensors)) > 1e-3
 
 
@@ -192,8 +195,7 @@ def test_numeric_differentiation_agrees() -> None:
 def test_the_operator_keeps_the_rules_of_torch(dtype: torch.dtype) -> None:
     case = make_case(draw_rows(2), flat=False)
     tensors = [tensor.requires_grad_() for tensor in draw_tensors(case, dtype=dtype)]
-    indices, sizes = flatten_layout(case.layout, torch.device("cpu"))
-    given = (*tensors, indices, sizes, case.layout.pairs, SCALE)
+    given = (*tensors, *choose_tensors(case.layout, torch.device("cpu")), case.layout.pairs, SCALE)
     tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
     if dtype == torch.float64:
         tests.append("test_aot_dispatch_dynamic")

@@ -98,8 +98,8 @@ def test_a_row_longer_than_its_place_is_refused() -> None:
         build_layout([make_row([4, 3], [-1, 0])], 6)
 
 
-def test_moving_a_layout_leaves_the_spans_on_the_cpu() -> None:
+def test_moving_a_layout_leaves_on_the_cpu_what_is_read_there() -> None:
     moved = make_case(draw_rows(3), flat=True).layout.to(torch.device("meta"))
-    assert moved.spans.device.type == "cpu"
+    assert moved.spans.device.type == moved.header.device.type == "cpu"
     assert moved.cu_seqlens.device.type == moved.no_mask.device.type == "meta"
     assert all(level.query_slots.device.type == "meta" for level in moved.levels)

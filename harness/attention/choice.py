@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch.nn.attention.flex_attention import BlockMask
@@ -30,18 +30,27 @@ IMPLEMENTATIONS: dict[Kind, str] = {
 
 HALF = (torch.bfloat16, torch.float16)
 CAPABILITY_OF_FLASH = (8, 0)
+WIDEST_FLASH_HEAD = 256
 
 
-def choose_attention(setting: Attention, device: torch.device, dtype: torch.dtype) -> Kind:
-    """The attention kernel for a device and a precision; all kinds give the same result.
+def choose_attention(
+    setting: Attention, device: torch.device, dtype: torch.dtype, head_dim: int | None = None
+) -> Kind:
+    """The attention kernel for a device, a precision and a model; all kinds give the same result.
 
-    `auto` takes `flash` on a CPU, and on a GPU that has flash kernels for the precision; else `flex` on a GPU that
-    Triton compiles for; else `sdpa`.
+    `auto` takes `flash` on a CPU, and on a GPU that has flash kernels for the precision and the heads; else `flex` on a
+    GPU that Triton compiles for; else `sdpa`.
+
+    Args:
+        setting: What the user asks for.
+        device: Where the model computes.
+        dtype: What it computes in.
+        head_dim: Width of its attention heads, or None where any is assumed to do.
 
     Raises:
         ConfigError: The setting names a kernel that cannot compute (and differentiate) here.
     """
-    reasons = {"flash": _flash_lacks(device, dtype), "flex": _flex_lacks(device)}
+    reasons = {"flash": _flash_lacks(device, dtype, head_dim), "flex": _flex_lacks(device)}
     if setting == "auto":
         return "flash" if not reasons["flash"] else "flex" if not reasons["flex"] else "sdpa"
     if reason := reasons.get(setting):
@@ -50,7 +59,16 @@ def choose_attention(setting: Attention, device: torch.device, dtype: torch.dtyp
     return setting
 
 
-def _flash_lacks(device: torch.device, dtype: torch.dtype) -> str | None:
+def read_head_dim(causal: torch.nn.Module) -> int | None:
+    """Width of the attention heads of a model of transformers; None where its configuration does not say."""
+    config = cast("Any", causal).config
+    if (stated := getattr(config, "head_dim", None)) is not None:
+        return int(stated)
+    width, heads = (getattr(config, name, None) for name in ("hidden_size", "num_attention_heads"))
+    return width // heads if width and heads else None
+
+
+def _flash_lacks(device: torch.device, dtype: torch.dtype, head_dim: int | None) -> str | None:
     """Why the flash kernels cannot be used, None when they can."""
     if device.type == "cpu":
         return None
@@ -60,6 +78,8 @@ def _flash_lacks(device: torch.device, dtype: torch.dtype) -> str | None:
         return (
             f"the flash kernels compute in bf16 and fp16 on a GPU, not in {str(dtype).removeprefix('torch.')}"
         )
+    if head_dim is not None and (head_dim % 8 or head_dim > WIDEST_FLASH_HEAD):
+        return f"the flash kernels need heads of a multiple of 8 up to {WIDEST_FLASH_HEAD}, this model's have {head_dim}"
     if not torch.backends.cuda.is_flash_attention_available():
         return "this torch was built without flash kernels"
     if torch.cuda.get_device_capability(device) < CAPABILITY_OF_FLASH:

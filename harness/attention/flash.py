@@ -6,13 +6,13 @@ and torch's FLOP counter, which is told the exact number of visible pairs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
-from harness.attention.layout import ForestLayout, Level
+from harness.attention.layout import ForestLayout
+from harness.attention.parts import Level, read_parts
 from harness.attention.tiles import attend_tiles, attend_tiles_backward
 from harness.attention.varlen import FlashKernels, Kernels, Sequences, attend_varlen, attend_varlen_backward
 
@@ -40,30 +40,14 @@ def attend_forest(
     slots = query.shape[0] * query.shape[2]
     if layout.num_slots != slots:
         raise ValueError(f"the layout describes {layout.num_slots} slots, but the queries have {slots}")
-    indices, sizes = flatten_layout(layout, query.device)
-    out: torch.Tensor = forest_attention(query, key, value, indices, sizes, layout.pairs, scale)[0]
+    indices, header = choose_tensors(layout, query.device)
+    out: torch.Tensor = forest_attention(query, key, value, indices, header, layout.pairs, scale)[0]
     return out
 
 
-def flatten_layout(layout: ForestLayout, device: torch.device) -> tuple[list[torch.Tensor], list[int]]:
-    """What a device's kernels need of a layout, as an operator's arguments."""
-    if device.type == "cpu":
-        return [layout.spans], [layout.max_seqlen]
-    indices, sizes = [layout.cu_seqlens], [layout.max_seqlen]
-    for level in layout.levels:
-        indices += [level.query_slots, level.key_slots, level.cu_q, level.cu_k]
-        sizes += [level.max_q, level.max_k]
-    return indices, sizes
-
-
-def restore_layout(
-    indices: Sequence[torch.Tensor], sizes: Sequence[int]
-) -> tuple[Sequences, tuple[Level, ...]]:
-    """Blocks and levels from what `flatten_layout` made for a GPU."""
-    blocks = Sequences(indices[0], indices[0], sizes[0], sizes[0], causal=True)
-    of_levels = zip(*(indices[i::4] for i in (1, 2, 3, 4)), sizes[1::2], sizes[2::2], strict=True)
-    levels = tuple(Level(*of_level) for of_level in of_levels)
-    return blocks, levels
+def choose_tensors(layout: ForestLayout, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a device's kernels need of a layout: a tensor on the device, and one on the CPU."""
+    return layout.indices, layout.spans if device.type == "cpu" else layout.header
 
 
 @torch.library.custom_op("lyrics::forest_attention", mutates_args=())
@@ -71,20 +55,29 @@ def forest_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    indices: Sequence[torch.Tensor],
-    sizes: Sequence[int],
+    indices: torch.Tensor,
+    header: torch.Tensor,
     pairs: int,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The operator behind `attend_forest`; `pairs` is for counting FLOPs.
+    """The operator behind `attend_forest`. Its arguments are of one form for all layouts, so compiled layers are too.
+
+    Args:
+        query: [R, Hq, T, D].
+        key: [R, Hkv, T, D].
+        value: [R, Hkv, T, D].
+        indices: `ForestLayout.indices`, on the query's device.
+        header: On the CPU, `ForestLayout.header` for a GPU, `ForestLayout.spans` for the CPU.
+        pairs: Visible pairs, for counting FLOPs.
+        scale: Factor of the scores.
 
     Returns:
         out: [R, T, Hq, D], contiguous.
         lse: [Hq, R * T], log-sum-exp of each query's scores; float64 for float64, else float32.
     """
     if query.device.type == "cpu":
-        return attend_tiles(query, key, value, indices[0], scale)
-    return attend_on_gpu(query, key, value, indices, sizes, scale, FlashKernels())
+        return attend_tiles(query, key, value, header, scale)
+    return attend_on_gpu(query, key, value, indices, header, scale, FlashKernels())
 
 
 @torch.library.custom_op("lyrics::forest_attention_backward", mutates_args=())
@@ -95,16 +88,16 @@ def forest_attention_backward(
     value: torch.Tensor,
     out: torch.Tensor,
     lse: torch.Tensor,
-    indices: Sequence[torch.Tensor],
-    sizes: Sequence[int],
+    indices: torch.Tensor,
+    header: torch.Tensor,
     pairs: int,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of query, key and value; `grad_out` is shaped like `out`."""
     if query.device.type == "cpu":
-        return attend_tiles_backward(grad_out, query, key, value, out, lse, indices[0], scale)
+        return attend_tiles_backward(grad_out, query, key, value, out, lse, header, scale)
     return attend_on_gpu_backward(
-        grad_out, query, key, value, out, lse, indices, sizes, scale, FlashKernels()
+        grad_out, query, key, value, out, lse, indices, header, scale, FlashKernels()
     )
 
 
@@ -112,15 +105,15 @@ def attend_on_gpu(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    indices: Sequence[torch.Tensor],
-    sizes: Sequence[int],
+    indices: torch.Tensor,
+    header: torch.Tensor,
     scale: float,
     kernels: Kernels,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`forest_attention` by variable-length kernels."""
     rows, heads, slots, width = query.shape
     q, k, v = (_by_slot(tensor) for tensor in (query, key, value))
-    out, lse = attend_varlen(q, k, v, *restore_layout(indices, sizes), scale, kernels)
+    out, lse = attend_varlen(q, k, v, *_read_calls(indices, header), scale, kernels)
     return out.contiguous().view(rows, slots, heads, width), lse
 
 
@@ -131,20 +124,27 @@ def attend_on_gpu_backward(
     value: torch.Tensor,
     out: torch.Tensor,
     lse: torch.Tensor,
-    indices: Sequence[torch.Tensor],
-    sizes: Sequence[int],
+    indices: torch.Tensor,
+    header: torch.Tensor,
     scale: float,
     kernels: Kernels,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`forest_attention_backward` by variable-length kernels."""
     q, k, v = (_by_slot(tensor) for tensor in (query, key, value))
     grad, o = grad_out.flatten(0, 1), out.flatten(0, 1)
-    grads = attend_varlen_backward(grad, q, k, v, o, lse, *restore_layout(indices, sizes), scale, kernels)
+    grads = attend_varlen_backward(grad, q, k, v, o, lse, *_read_calls(indices, header), scale, kernels)
     grad_q, grad_k, grad_v = (
         found.contiguous().view(given.transpose(1, 2).shape).transpose(1, 2)
         for found, given in zip(grads, (query, key, value), strict=True)
     )
     return grad_q, grad_k, grad_v
+
+
+def _read_calls(indices: torch.Tensor, header: torch.Tensor) -> tuple[Sequences, tuple[Level, ...]]:
+    """The causal call over the blocks, and what the others are made of."""
+    parts = read_parts(indices, header)
+    cu, longest = parts.cu_seqlens, parts.max_seqlen
+    return Sequences(cu, cu, longest, longest, causal=True), parts.levels
 
 
 def _by_slot(tensor: torch.Tensor) -> torch.Tensor:
@@ -157,8 +157,8 @@ def _(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    indices: Sequence[torch.Tensor],
-    sizes: Sequence[int],
+    indices: torch.Tensor,
+    header: torch.Tensor,
     pairs: int,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -181,21 +181,17 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:  # noqa: ANN401
-    query, key, value, indices, ctx.sizes, ctx.pairs, ctx.scale = inputs
+    query, key, value, indices, header, ctx.pairs, ctx.scale = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(query, key, value, *output, *indices)
+    ctx.save_for_backward(query, key, value, *output, indices, header)
 
 
 def _differentiate(ctx: Any, *grads: torch.Tensor | None) -> tuple[Any, ...]:  # noqa: ANN401
     grad_out, _ = grads
-    query, key, value, out, lse, *indices = ctx.saved_tensors
-    none = ([None] * len(indices), None, None, None)
     if grad_out is None:
-        return None, None, None, *none
-    found = torch.ops.lyrics.forest_attention_backward(
-        grad_out, query, key, value, out, lse, indices, ctx.sizes, ctx.pairs, ctx.scale
-    )
-    return *found, *none
+        return (None,) * 7
+    found = torch.ops.lyrics.forest_attention_backward(grad_out, *ctx.saved_tensors, ctx.pairs, ctx.scale)
+    return *found, None, None, None, None
 
 
 forest_attention.register_autograd(_differentiate, setup_context=_save)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from harness.attention.parts import Level, Parts, join_parts, read_parts
 from preprocess.forest import PackedRow
 from preprocess.schema import ROOT
 
@@ -49,61 +50,56 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Level:
-    """Queries that see keys whole, as P pairs of sequences: no query and no key is in two of them.
-
-    Attributes:
-        query_slots: int64[Q], the queries, sequence after sequence.
-        key_slots: int64[K], the keys, sequence after sequence.
-        cu_q: int32[P + 1], where each sequence starts in `query_slots`, and Q.
-        cu_k: int32[P + 1], where each sequence starts in `key_slots`, and K.
-        max_q: Most queries of a sequence.
-        max_k: Most keys of a sequence.
-    """
-
-    query_slots: torch.Tensor
-    key_slots: torch.Tensor
-    cu_q: torch.Tensor
-    cu_k: torch.Tensor
-    max_q: int
-    max_k: int
-
-    def to(self, device: torch.device) -> Level:
-        """The same level on a device."""
-        names = ("query_slots", "key_slots", "cu_q", "cu_k")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class ForestLayout:
     """All visible (query, key) pairs of a micro-batch of R rows of T slots, each pair once.
+
+    What variable-length kernels need (see `Parts`) is two tensors, however many levels there are: so a compiled
+    layer, to which they are inputs, is the same for every layout.
 
     Attributes:
         num_slots: R * T.
         pairs: Visible (query, key) pairs.
-        cu_seqlens: int32[B + 1], where each of the B blocks starts, and `num_slots`.
-        max_seqlen: Slots of the longest block.
-        levels: What blocks see outside themselves; none where no segment has two children.
-        spans: int64, the blocks as numbers, for kernels that run block by block (see `read_blocks`). It never leaves
-            the CPU, so reading it waits for no device.
+        indices: int64, the starts and slots of all sequences, joined (see `read_parts`).
+        header: int64, how long the parts of `indices` are, and the sequences' longest. It never leaves the CPU, so
+            reading it waits for no device.
+        spans: int64, the blocks as numbers, for kernels that run block by block (see `read_blocks`). It stays on the
+            CPU too.
         no_mask: bool[1, 1, 1, 1]. As `attention_mask` of a transformers model it is handed through (anything with four
             dimensions is), so that the model builds no dense mask.
     """
 
     num_slots: int
     pairs: int
-    cu_seqlens: torch.Tensor
-    max_seqlen: int
-    levels: tuple[Level, ...]
+    indices: torch.Tensor
+    header: torch.Tensor
     spans: torch.Tensor
     no_mask: torch.Tensor
 
+    @property
+    def parts(self) -> Parts:
+        """What variable-length kernels need."""
+        return read_parts(self.indices, self.header)
+
+    @property
+    def cu_seqlens(self) -> torch.Tensor:
+        """int32[B + 1], where each of the B blocks starts, and `num_slots`."""
+        return self.parts.cu_seqlens
+
+    @property
+    def max_seqlen(self) -> int:
+        """Slots of the longest block."""
+        return self.parts.max_seqlen
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """What blocks see outside themselves; none where no segment has two children."""
+        return self.parts.levels
+
     def to(self, device: torch.device) -> ForestLayout:
-        """The same layout on a device; `spans` stays on the CPU."""
+        """The same layout on a device; `header` and `spans` stay on the CPU."""
         return replace(
             self,
-            cu_seqlens=self.cu_seqlens.to(device, non_blocking=True),
-            levels=tuple(level.to(device) for level in self.levels),
+            indices=self.indices.to(device, non_blocking=True),
             no_mask=self.no_mask.to(device, non_blocking=True),
         )
 
@@ -149,12 +145,18 @@ def find_blocks(lengths: Sequence[int], parents: Sequence[int]) -> list[Block]:
 def assemble_layout(blocks: Sequence[Block]) -> ForestLayout:
     """The layout of blocks that follow one another from slot 0 on."""
     spans = [number for block in blocks for number in _encode(block)]
+    indices, header = join_parts(
+        Parts(
+            cu_seqlens=torch.tensor([0, *(block.span[1] for block in blocks)], dtype=torch.int32),
+            max_seqlen=max(length(block.span) for block in blocks),
+            levels=tuple(_build_level(level) for level in _group_by_level(blocks)),
+        )
+    )
     return ForestLayout(
         num_slots=blocks[-1].span[1],
         pairs=sum(block.pairs for block in blocks),
-        cu_seqlens=torch.tensor([0, *(block.span[1] for block in blocks)], dtype=torch.int32),
-        max_seqlen=max(length(block.span) for block in blocks),
-        levels=tuple(_build_level(level) for level in _group_by_level(blocks)),
+        indices=indices,
+        header=header,
         spans=torch.tensor(spans, dtype=torch.int64),
         no_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool),
     )
@@ -199,17 +201,17 @@ def _join_rows(rows: Sequence[PackedRow], row_slots: int | None) -> tuple[list[i
     return (lengths, parents) if lengths else ([row_slots or 1], [ROOT])
 
 
-Sequences = dict[Span, list[Span]]
+Sharing = dict[Span, list[Span]]
 """Keys, and the blocks that see them."""
 
 
-def _group_by_level(blocks: Sequence[Block]) -> list[Sequences]:
+def _group_by_level(blocks: Sequence[Block]) -> list[Sharing]:
     """Distribute what blocks see over as few levels as their order allows, so that no slot is twice in one."""
-    queries: Sequences = {}
+    queries: Sharing = {}
     for block in blocks:
         for keys in block.seen:
             queries.setdefault(keys, []).append(block.span)
-    levels: list[Sequences] = []
+    levels: list[Sharing] = []
     for keys in sorted(queries):
         level = next((level for level in levels if _is_free(level, keys, queries[keys])), None)
         if level is None:
@@ -219,19 +221,19 @@ def _group_by_level(blocks: Sequence[Block]) -> list[Sequences]:
     return levels
 
 
-def _is_free(level: Sequences, keys: Span, queries: Sequence[Span]) -> bool:
+def _is_free(level: Sharing, keys: Span, queries: Sequence[Span]) -> bool:
     """Whether a level holds none of these keys and queries yet."""
     taken = {span for spans in level.values() for span in spans}
     overlaps = any(start < keys[1] and keys[0] < stop for start, stop in level)
     return not overlaps and taken.isdisjoint(queries)
 
 
-def _build_level(sequences: Sequences) -> Level:
-    num_queries = [sum(length(span) for span in spans) for spans in sequences.values()]
-    num_keys = [length(keys) for keys in sequences]
+def _build_level(sharing: Sharing) -> Level:
+    num_queries = [sum(length(span) for span in spans) for spans in sharing.values()]
+    num_keys = [length(keys) for keys in sharing]
     return Level(
-        query_slots=_slots_of([span for spans in sequences.values() for span in spans]),
-        key_slots=_slots_of(list(sequences)),
+        query_slots=_slots_of([span for spans in sharing.values() for span in spans]),
+        key_slots=_slots_of(list(sharing)),
         cu_q=torch.tensor(np.cumsum([0, *num_queries]), dtype=torch.int32),
         cu_k=torch.tensor(np.cumsum([0, *num_keys]), dtype=torch.int32),
         max_q=max(num_queries),

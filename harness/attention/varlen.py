@@ -13,7 +13,7 @@ from typing import Protocol
 
 import torch
 
-from harness.attention.layout import Level
+from harness.attention.parts import Level
 
 Tensors3 = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
