@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -100,9 +101,10 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 
 def _explain(kind: type[BaseModel], error: ValidationError) -> str:
-    return "; ".join(
+    found = (
         _explain_one(kind, item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()
     )
+    return "; ".join(dict.fromkeys(found))  # of a union pydantic tells each member's complaint
 
 
 def _explain_one(
@@ -111,12 +113,48 @@ def _explain_one(
     name = ".".join(str(part) for part in location)
     if type_ == "missing":
         return f"{name} is required"
-    if type_ != "extra_forbidden":
-        return f"{name}: got {got!r}: {message.removeprefix('Value error, ')}"
+    if type_ == "extra_forbidden":
+        return _explain_unknown(kind, location)
+    if union := _find_union(kind, location):
+        depth, members = union
+        name = ".".join(str(part) for part in location[:depth])
+        return f"{name}: got {got!r}; expected {', or '.join(map(_describe, members))}"
+    if type_ == "value_error" and isinstance(
+        got, dict
+    ):  # a conflict between settings, whose message names them
+        return f"{name}: {message.removeprefix('Value error, ')}".removeprefix(": ")
+    return f"{name}: got {got!r}: {message.removeprefix('Value error, ')}"
+
+
+def _explain_unknown(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    name = ".".join(str(part) for part in location)
     legal = _legal_keys(kind, location[:-1])
     near = difflib.get_close_matches(str(location[-1]), legal, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"legal keys here: {', '.join(sorted(legal))}"
     return f"unknown key {name!r}; {hint}"
+
+
+def _find_union(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[int, tuple[Any, ...]] | None:
+    """How much of a location names a setting that is of one type or another, and those types; None if it is not."""
+    group: Any = kind
+    for depth, part in enumerate(location, start=1):
+        if not isinstance(group, type) or not issubclass(group, BaseModel) or part not in group.model_fields:
+            return None
+        group = group.model_fields[str(part)].annotation
+        members = tuple(member for member in get_args(group) if member is not NoneType)
+        if get_origin(group) in (Union, UnionType) and len(members) > 1:
+            return depth, members
+    return None
+
+
+def _describe(member: Any) -> str:  # noqa: ANN401 - a type as it is annotated
+    """A type in the user's words: "a whole number from 0", "all"."""
+    if get_origin(member) is Literal:
+        return " or ".join(str(value) for value in get_args(member))
+    plain, *limits = get_args(member) if get_origin(member) is Annotated else (member,)
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    least = next((limit.ge for limit in limits if hasattr(limit, "ge")), None)
+    return words.get(plain, str(plain)) + ("" if least is None else f" from {least}")
 
 
 def _legal_keys(kind: type[BaseModel], groups: tuple[int | str, ...]) -> list[str]:

@@ -91,6 +91,35 @@ def test_a_wrong_setting_is_refused_by_name(minimal: Path, override: str, messag
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["half", "-1", "1.5"])
+def test_a_setting_of_two_kinds_is_explained_in_one_line_without_a_librarys_words(
+    minimal: Path, value: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_run_config(minimal, [f"model.recompute_layers={value}"])
+    got = repr(value) if value == "half" else value
+    expected = f"model.recompute_layers: got {got}; expected a whole number from 0, or all"
+    assert str(caught.value) == f"{minimal}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ["batch.examples_per_step=1", "batch.tokens_per_step=3"],
+            "batch: examples_per_step and tokens_per_step are set; give one of them, and null for the others",
+        ),
+        (["lora.targets=[]"], "lora.targets must name at least one layer, each once"),
+    ],
+)
+def test_settings_in_conflict_are_named_and_not_printed_out(
+    minimal: Path, overrides: list[str], line: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_run_config(minimal, overrides)
+    assert str(caught.value) == f"{minimal}: {line}"
+
+
 @pytest.mark.parametrize("text", ["- a list\n", "a: [1\n", "\xff"])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.yaml"
