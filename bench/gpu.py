@@ -21,6 +21,8 @@ from bench.gpu_process import Worker, run_jobs
 from bench.gpu_report import make_outcome, print_results
 from bench.machine import describe_surroundings
 from bench.record import Outcome, WrongResultError, make_record, to_line
+from harness.shapes import find_shape
+from preprocess.errors import UserError
 
 QUESTION = "How fast does a card train Llama-3.2-3B's real shape with LoRA, and how near its peak is that?"
 
@@ -50,12 +52,14 @@ def run(options: Options, console: Console | None = None) -> Outcome:
     """Measure what fits into the time, the most important first.
 
     Raises:
+        ConfigError: There is no such shape.
         WrongResultError: No configuration could be measured.
     """
     deadline = time.monotonic() + options.seconds
     quick = options.quick or not has_card()
     setting = Setting.quick() if quick else Setting(options.shape or "llama-3.2-3b", options.vram_gib)
     if options.shape is not None:
+        find_shape(options.shape)  # else each configuration's process would fail on it
         setting = replace(setting, shape=options.shape)
     jobs = choose_jobs(options.jobs, quick=quick, head_lora=options.head_lora)
     results, card = run_jobs(jobs, setting, deadline, lambda: Worker(setting))
@@ -104,6 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WrongResultError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     command = " ".join(["python -m bench.gpu", *(sys.argv[1:] if arguments is None else arguments)])
     print(to_line(make_record("gpu", QUESTION, outcome, command, surroundings)))
     return 0

@@ -296,6 +296,15 @@ def test_options_are_checked_and_passed_on(capsys: pytest.CaptureFixture[str]) -
     assert "no configuration sdap" in capsys.readouterr().err
 
 
+def test_a_shape_that_there_is_not_is_one_line_and_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main(["--shape", "nope", "--quick"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert "nope" in said.err
+    assert "llama-3.2-3b" in said.err
+
+
 def test_the_program_runs_from_end_to_end_without_a_card() -> None:
     command = [
         sys.executable,
