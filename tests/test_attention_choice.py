@@ -59,6 +59,20 @@ def test_a_gpu_takes_what_it_can_compute(
     assert choose_attention("auto", CUDA, dtype) == kind
 
 
+@pytest.mark.parametrize(
+    ("head_dim", "kind"), [(8, "flash"), (80, "flash"), (256, "flash"), (100, "flex"), (264, "flex")]
+)
+def test_a_gpu_takes_flash_for_heads_that_its_kernels_have(
+    head_dim: int, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_gpu(monkeypatch)
+    assert choose_attention("auto", CUDA, torch.bfloat16, head_dim) == kind
+    assert choose_attention("auto", CPU, torch.bfloat16, head_dim) == "flash"
+    if kind != "flash":
+        with pytest.raises(ConfigError, match=f"multiple of 8 up to 256, this model's have {head_dim}; use"):
+            choose_attention("flash", CUDA, torch.bfloat16, head_dim)
+
+
 def test_an_unknown_device_takes_sdpa() -> None:
     assert choose_attention("auto", torch.device("mps"), torch.float16) == "sdpa"
 

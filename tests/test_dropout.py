@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 from torch.utils.checkpoint import checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -185,6 +186,49 @@ def test_projections_of_one_input_share_a_mask_and_the_state_dict_stays() -> Non
     assert layer["q_proj"] == layer["k_proj"] == layer["v_proj"] != layer["o_proj"]
     assert layer["gate_proj"] == layer["up_proj"] != layer["down_proj"]
     assert not any(type(module) is nn.Dropout for module in model.modules())
+
+
+def test_a_module_that_comes_after_the_draw_has_its_offsets_too() -> None:
+    draw = DropoutDraw(P, 2, WIDTH)
+    first = WindowDropout(draw, 1)
+    draw.start(some_keys(6), seed=3)
+    assert draw.offsets is not None
+    for module in (first, WindowDropout(draw, 1)):
+        assert module.current is not None
+        assert torch.equal(module.current, draw.offsets[1])
+
+
+def count_graphs(num_modules: int) -> int:
+    """Graphs that modules of as many inputs are compiled to, over two draws."""
+    torch._dynamo.reset()
+    counters.clear()
+    draw = DropoutDraw(P, num_modules, WIDTH)
+    modules = [WindowDropout(draw, index) for index in range(num_modules)]
+    for module in modules:
+        module.compile(dynamic=True, backend="eager")
+    for step in range(2):
+        draw.start(some_keys(20 + step), seed=step)
+        ones = torch.ones(20 + step, WIDTH)
+        masks = [module(ones) for module in modules]
+        for module, mask in zip(modules, masks, strict=True):
+            assert torch.equal(mask, module.forward(ones))
+        assert not torch.equal(masks[0], masks[1])
+    return int(counters["stats"]["unique_graphs"])
+
+
+def read_by_number(module: WindowDropout, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The offsets, looked up by the number of the module's input."""
+    assert module.draw.offsets is not None
+    return module.draw.offsets[module.index], module.draw.tables[values.element_size()]
+
+
+@pytest.mark.filterwarnings(
+    "ignore:<class 'torch.autograd.function.Function'> should not be:DeprecationWarning"
+)  # torch's own
+def test_one_compiled_graph_serves_the_modules_of_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert count_graphs(12) == 1
+    monkeypatch.setattr(WindowDropout, "source_for", read_by_number)  # the control
+    assert count_graphs(5) >= 5
 
 
 def test_without_dropout_nothing_is_replaced() -> None:
