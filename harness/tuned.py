@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,12 +14,21 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from harness.attention.choice import IMPLEMENTATIONS, choose_attention, read_head_dim, register_attention
+from harness.attention.choice import (
+    IMPLEMENTATIONS,
+    Kind,
+    choose_attention,
+    read_head_dim,
+    register_attention,
+)
 from harness.config import ModelSettings
 from harness.lora import load_adapter
 from harness.model import check_vocabulary, load_base_model
 from harness.vocabulary import new_rows_of
+from preprocess.errors import ConfigError
 from preprocess.manifest import Manifest
+
+LOG = logging.getLogger(__name__)
 
 Version = Literal["before", "after"]
 
@@ -68,7 +78,7 @@ def load_tuned_model(settings: ModelSettings, manifest: Manifest, adapter: Path 
     """Load a base model once, with an adapter on it if one is given, ready for inference.
 
     Args:
-        settings: Which base, and how it computes.
+        settings: Which base, and how it computes. An attention kernel that is not there gives way to another one.
         manifest: Of the data set that it will be asked about.
         adapter: Folder of a peft adapter, or None for the base alone.
 
@@ -83,9 +93,23 @@ def load_tuned_model(settings: ModelSettings, manifest: Manifest, adapter: Path 
     causal = base if tuned is None else cast("nn.Module", tuned.get_base_model())
     device = find_device()
     register_attention()
-    kind = choose_attention(
-        settings.attention, device, next(causal.parameters()).dtype, read_head_dim(causal)
-    )
+    kind = choose_kernel(settings, device, causal)
     cast("Any", causal).set_attn_implementation(IMPLEMENTATIONS[kind])
     causal.eval().to(device)
     return TunedModel(causal, tuned)
+
+
+def choose_kernel(settings: ModelSettings, device: torch.device, causal: nn.Module) -> Kind:
+    """The attention kernel that a run asks for, or where it cannot compute what `auto` takes.
+
+    A run may have been trained on other hardware than it is asked on, and all kernels give the same answers.
+    """
+    dtype, head_dim = next(causal.parameters()).dtype, read_head_dim(causal)
+    try:
+        return choose_attention(settings.attention, device, dtype, head_dim)
+    except ConfigError:
+        kind = choose_attention("auto", device, dtype, head_dim)
+        LOG.warning(
+            "model.attention %s is not to be had here; %s gives the same answers", settings.attention, kind
+        )
+        return kind
