@@ -18,7 +18,6 @@ import deepspeed
 import numpy as np
 import torch
 from deepspeed.accelerator import get_accelerator
-from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from deepspeed.utils import set_z3_leaf_modules
 from peft import PeftModel
 from transformers import PreTrainedModel
@@ -26,6 +25,13 @@ from transformers import PreTrainedModel
 from harness.config import RunConfig, deepspeed_config, zero_stage
 from harness.data import MicroBatch
 from harness.dist import Engine, World, max_over_ranks, sum_over_ranks
+from harness.half_precision import (
+    loss_scale,
+    missing_scale,
+    prepare_gradients,
+    reduce_in_float32,
+    scale_kept,
+)
 from harness.head import count_chunks
 from harness.lean.layer import LeanLayer
 from harness.lora import adapter_state, trainable_parameters
@@ -65,7 +71,7 @@ def build_engine(
     settings, precision = config.optimizer, config.model.precision
     values = deepspeed_config(config, world.size)
     if "grad_accum_dtype" in values.get("data_types", {}):
-        why = "has no effect here, for gradients add up in float32 before DeepSpeed gets them; remove it"
+        why = "is the harness's to set, and gradients add up in float32 at every ZeRO stage; remove it"
         raise ConfigError(f"deepspeed {config.deepspeed}: data_types.grad_accum_dtype {why}")
     optimizer = torch.optim.AdamW(
         [parameter for _, parameter in trainable_parameters(model)],
@@ -76,14 +82,13 @@ def build_engine(
         fused=True,  # one pass over weights and moments, which are flat tensors under ZeRO, and no wait for the device
     )
     values["checkpoint"] = {"use_node_local_storage": not shared_storage}
-    if precision == "fp16":
-        if not get_accelerator().is_fp16_supported():
-            raise ConfigError("model.precision fp16: this device does not compute in fp16; use bf16 or fp32")
-        values.setdefault("communication_data_type", "fp32")  # a sum over ranks may not overflow
+    if precision == "fp16" and not get_accelerator().is_fp16_supported():
+        raise ConfigError("model.precision fp16: this device does not compute in fp16; use bf16 or fp32")
+    reduce_in_float32(values, precision, zero_stage(config.deepspeed))
     if zero_stage(config.deepspeed) == 3:
         _gather_lean_layers_whole(model)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=values)
-    _prepare_gradients(engine)
+    prepare_gradients(engine)
     engine.train()  # models are loaded for inference, and layers recompute in training mode alone
     return engine
 
@@ -98,21 +103,6 @@ def _gather_lean_layers_whole(model: ForestLanguageModel) -> None:
     embedding.register_forward_hook(
         lambda module, inputs, output: output.requires_grad_() if torch.is_grad_enabled() else output
     )
-
-
-def _prepare_gradients(engine: Engine) -> None:
-    """Let gradients of half precision add up in float32; take DeepSpeed's own handling of overflow out of the way."""
-    for _, parameter in trainable_parameters(engine.module):
-        if parameter.dtype in (torch.bfloat16, torch.float16):
-            parameter.grad_dtype = torch.float32
-    if isinstance(engine.optimizer, FP16_UnfusedOptimizer):
-        # It would wait for the device once for every parameter; `train_step` has looked at all of them at once.
-        engine.optimizer.overflow_checker.check = lambda: False
-        # It has taken a step with zero gradients to make the moments, which spoils the bias correction of Adam.
-        engine.optimizer.optimizer.state.clear()
-    scaler = getattr(engine.optimizer, "loss_scaler", None)
-    if scaler is not None and scaler.dynamic:
-        scaler.raise_error_at_min_scale = False  # as ZeRO-0 does: the step is skipped, and skips are counted
 
 
 def train_step(
@@ -154,7 +144,7 @@ def train_step(
                 common = _common_chunks(engine, batch, chunks)
                 loss_sum, losses = engine(batch, seed=draw, num_chunks=common)
             with part("backward"):
-                loss = scale_for_engine(loss_sum, world.size, global_valid_tokens) * _missing_scale(engine)
+                loss = scale_for_engine(loss_sum, world.size, global_valid_tokens) * missing_scale(engine)
                 engine.backward(loss, scale_wrt_gas=False)
                 tally.add(batch, loss_sum, losses)
     with part("optimizer"):
@@ -176,16 +166,6 @@ def _gradients_kept_local(engine: Engine) -> Iterator[None]:
         engine.inside_no_sync_ctxt = engine.optimizer._coalesce_grad_reduction = False
 
 
-def _loss_scale(engine: Engine) -> float:
-    """What fp16 losses are multiplied by; 1 in other precisions."""
-    return float(engine.optimizer.loss_scale) if engine.fp16_enabled() else 1.0
-
-
-def _missing_scale(engine: Engine) -> float:
-    """The loss scale where `engine.backward` leaves it out, though the optimizer divides by it: ZeRO-0 in fp16."""
-    return _loss_scale(engine) if isinstance(engine.optimizer, FP16_UnfusedOptimizer) else 1.0
-
-
 def _common_chunks(engine: Engine, batch: MicroBatch, chunks: int | None) -> int | None:
     """Under ZeRO-3, where each pass through the head gathers it: the passes of the rank that needs the most."""
     if engine.zero_optimization_stage() < 3:
@@ -204,7 +184,7 @@ def _grad_norm(engine: Engine) -> torch.Tensor:
 
 def _finish_step(engine: Engine, sums: StepSums, world: World) -> StepResult:
     """Update the weights, or leave them and the optimizer as they are."""
-    scale, norm, applied = _loss_scale(engine), float("nan"), False
+    scale, norm, applied = loss_scale(engine), float("nan"), False
     overflowed = engine.fp16_enabled() and not sums.has_bad_loss
     if sums.faults:
         _drop_gradients(engine, lower_scale=overflowed)
@@ -215,7 +195,7 @@ def _finish_step(engine: Engine, sums: StepSums, world: World) -> StepResult:
     done = StepResult(sums.loss, norm, sums.counts, sums.by_task, sums.examples, applied, faults=sums.faults)
     if applied:
         return done
-    reason = explain_overflow(scale, _loss_scale(engine)) if overflowed else explain_faults(sums.faults)
+    reason = explain_overflow(scale, loss_scale(engine)) if overflowed else explain_faults(sums.faults)
     return replace(done, grad_norm=float("nan"), reason=reason, overflowed=overflowed)
 
 
@@ -240,10 +220,11 @@ def _reduce_gradients(engine: Engine, world: World) -> None:
 
 def _update(engine: Engine) -> float:
     """Clip, and let the optimizer step. Returns the norm before clipping, without any loss scale."""
-    scale = _missing_scale(engine)
+    scale = missing_scale(engine)
     # DeepSpeed forgets the norm that it clips by where it wraps no optimizer: float32 without ZeRO.
     plain = _grad_norm(engine) if isinstance(engine.optimizer, torch.optim.Optimizer) else None
-    engine.step()
+    with scale_kept(engine):
+        engine.step()
     return float(engine.get_global_grad_norm() if plain is None else plain) / scale
 
 

@@ -26,12 +26,12 @@ from harness.config import (
 from harness.data import MicroBatch, collate
 from harness.dist import Engine, World, join_world
 from harness.engine import build_engine, train_step
+from harness.half_precision import loss_scale
 from harness.head import count_chunks
 from harness.lean import make_lean
 from harness.lora import add_lora, trainable_parameters
 from harness.loss import ForestLanguageModel
 from harness.step import Float64Array, StepResult
-from harness.throughput import StepCounts
 from preprocess.forest import PackedRow
 from tests.device_watch import Watch, Watched
 from tests.runs import REPOSITORY
@@ -71,6 +71,9 @@ class Case:
         poison: What goes wrong.
         first_scale_power: log2 of the first fp16 loss scale.
         lean: Whether the layers compute LoRA their own way.
+        weight_decay: Of AdamW.
+        scale_window: Steps without overflow after which the fp16 loss scale grows.
+        communication: What gradients travel in, where the JSON says it.
     """
 
     stage: int
@@ -80,6 +83,9 @@ class Case:
     poison: tuple[Poison, ...] = ()
     first_scale_power: int = 16
     lean: bool = False
+    weight_decay: float = 0.0
+    scale_window: int = 1000
+    communication: str | None = None
 
 
 @dataclass(slots=True)
@@ -92,6 +98,7 @@ class Outcome:
         weights: float64[...], the whole trained weights, one after another.
         held_bytes: Held by masters and optimizer state on this rank.
         watched: What the last step asked of the machine.
+        loss_scale: After the last step; 1 unless in fp16.
     """
 
     results: list[StepResult] = field(default_factory=list)
@@ -99,6 +106,7 @@ class Outcome:
     weights: Float64Array = field(default_factory=lambda: np.zeros(0))
     held_bytes: int = 0
     watched: Watched = field(default_factory=lambda: Watched([], 0))
+    loss_scale: float = 1.0
 
 
 def make_model(root: Path, precision: Precision, *, lean: bool = False) -> ForestLanguageModel:
@@ -122,9 +130,12 @@ def write_deepspeed(root: Path, case: Case, rank: int) -> Path:
     """The shipped file of a stage, for a model whose every parameter is small."""
     values = json.loads((REPOSITORY / "ds_configs" / f"zero{case.stage}.json").read_text())
     values["fp16"]["initial_scale_power"] = case.first_scale_power
+    values["fp16"]["loss_scale_window"] = case.scale_window
+    if case.communication:
+        values["communication_data_type"] = case.communication
     if case.stage == 3:
         values["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-    (path := root / f"zero{case.stage}-{case.first_scale_power}-{rank}.json").write_text(json.dumps(values))
+    (path := root / f"zero-{rank}.json").write_text(json.dumps(values))
     return path
 
 
@@ -134,7 +145,7 @@ def make_engine(root: Path, case: Case, world: World) -> Engine:
         output_dir=root,
         data=DataSettings(path=root),
         model=ModelSettings(path="unused", precision=case.precision),
-        optimizer=OptimizerSettings(learning_rate=LEARNING_RATE),
+        optimizer=OptimizerSettings(learning_rate=LEARNING_RATE, weight_decay=case.weight_decay),
         deepspeed=str(write_deepspeed(root, case, world.rank)),
     )
     model = make_model(root, case.precision, lean=case.lean)
@@ -238,37 +249,8 @@ def run_case(root: Path, case: Case, world: World, rows: Sequence[PackedRow]) ->
     outcome.watched = Watched(watch.collectives, watch.reads)
     outcome.state, outcome.weights = read_state(engine), read_weights(engine)
     outcome.held_bytes = sum(tensor.nbytes for tensor in held_tensors(engine))
+    outcome.loss_scale = loss_scale(engine)
     engine.destroy()
-    return outcome
-
-
-def run_reference(root: Path, case: Case, world_size: int, *, means_of_means: bool = False) -> Outcome:
-    """The steps of a case by torch alone, all ranks' rows in one process: the token mean, its gradient, AdamW.
-
-    Args:
-        root: Where the model is.
-        case: Its stage does not matter.
-        world_size: Ranks whose rows to take.
-        means_of_means: Do what is wrong instead: average each micro-batch, then the averages.
-    """
-    model, rows, outcome = make_model(root, case.precision).train(), make_rows(), Outcome()
-    parameters = [parameter for _, parameter in trainable_parameters(model)]
-    optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
-    nothing = StepCounts(), np.zeros((1, 2)), np.zeros(1, dtype=np.int64)
-    for step in range(len(case.micro_steps)):
-        dealt = [of_rank for of_ranks in rows_of(rows, case, step, world_size) for of_rank in of_ranks]
-        tokens = [sum(int(row.label_mask.sum()) for row in of_rank) for of_rank in dealt]
-        total = 0.0
-        for of_rank, count in zip(dealt, tokens, strict=True):
-            loss_sum, _ = model(collate(of_rank))
-            share = 1 / (len(dealt) * max(count, 1)) if means_of_means else 1 / sum(tokens)
-            (loss_sum * share).backward()
-            total += float(loss_sum.detach()) * share
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
-        optimizer.step()
-        optimizer.zero_grad()
-        outcome.results.append(StepResult(total, norm, *nothing, applied=True))
-    outcome.weights = torch.cat([parameter.detach().double().flatten() for parameter in parameters]).numpy()
     return outcome
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,10 @@ from tests.engine_ranks import (
     make_model,
     make_root,
     run_cases,
-    run_reference,
     without_poison,
 )
-from tests.engine_sums import measure_sums
+from tests.engine_reference import run_reference
+from tests.engine_sums import compare_sums, measure_sums, run_cases_scaled_early
 
 RANKS = 2
 STAGES = range(4)
@@ -186,11 +187,22 @@ def test_one_and_three_ranks_take_the_steps_of_torch_alone(root: Path, ranks: in
 
 
 @pytest.mark.slow
-def test_bf16_gradients_add_up_over_micro_steps_without_rounding(root: Path) -> None:
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_adam_gets_bf16_gradients_added_up_over_micro_steps_and_ranks_without_rounding(
+    root: Path, ranks: int
+) -> None:
     cases = [Case(stage, "bf16", (16,)) for stage in STAGES]
-    for error, error_in_bf16 in run_ranks(measure_sums, 1, root, cases)[0]:
+    in_bf16 = [Case(stage, "bf16", (16,), communication="bf16") for stage in STAGES]
+    of_ranks = run_ranks(measure_sums, ranks, root, [*cases, *in_bf16])
+    errors = [
+        compare_sums(sums, case.stage) for case, *sums in zip([*cases, *in_bf16], *of_ranks, strict=True)
+    ]
+    for error, error_in_bf16 in errors[: len(cases)]:
         assert error < 1e-6
         assert error_in_bf16 > 1e-3  # what adding up in bf16 would have done to the same gradients
+    for case, (error, _) in zip(in_bf16, errors[len(cases) :], strict=True):
+        # What travels in bf16 is rounded, as DeepSpeed's JSON asks for; without ZeRO nothing travels on one rank.
+        assert (error > 1e-3) == (ranks > 1 or case.stage > 0)
 
 
 @pytest.mark.slow
@@ -224,6 +236,32 @@ def test_fp16_lowers_its_scale_until_gradients_fit_and_then_trains_as_float32(
         assert norms(runs.of(case)) == pytest.approx(norms(reference), rel=5e-2)
 
 
+@pytest.mark.slow
+def test_a_step_whose_loss_scale_grows_is_that_of_a_scale_that_stays(root: Path) -> None:
+    stages, steps = (0, 1, 3), (1,) * 5
+    constant = [Case(stage, "fp16", steps, first_scale_power=10) for stage in stages]
+    growing = [replace(case, scale_window=2) for case in constant]
+    (outcomes,) = run_ranks(run_cases, 1, root, [*constant, *growing])
+    (early,) = run_ranks(run_cases_scaled_early, 1, root, growing)
+    for one, other, wrong in zip(outcomes[:3], outcomes[3:], early, strict=True):
+        assert (one.loss_scale, other.loss_scale, wrong.loss_scale) == (2**10, 2**12, 2**12)
+        assert norms(other) == pytest.approx(norms(one), rel=1e-3)
+        np.testing.assert_allclose(other.weights, one.weights, rtol=0, atol=1e-3)
+        assert not np.allclose(wrong.weights, one.weights, rtol=0, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_weight_decay_in_bf16_shrinks_the_weights_equally_with_and_without_zero(root: Path) -> None:
+    cases = [Case(stage, "bf16", (1, 1), weight_decay=decay) for stage in (0, 1) for decay in (0.5, 0.0)]
+    (outcomes,) = run_ranks(run_cases, 1, root, cases)
+    plain, _, zero, without = outcomes
+    assert losses(plain) == pytest.approx(losses(zero), rel=1e-5)
+    assert norms(plain) == pytest.approx(norms(zero), rel=1e-5)
+    np.testing.assert_allclose(plain.weights, zero.weights, rtol=1e-6)
+    shrunk = np.linalg.norm(zero.weights - without.weights) / np.linalg.norm(without.weights)
+    assert shrunk == pytest.approx(1e-2, rel=0.2)  # by 0.5 times the learning rate, twice; in bf16
+
+
 def test_a_second_place_that_sums_gradients_is_refused(root: Path) -> None:
     path = root / "sums.json"
     path.write_text(json.dumps({"data_types": {"grad_accum_dtype": "fp32"}}))
@@ -234,7 +272,7 @@ def test_a_second_place_that_sums_gradients_is_refused(root: Path) -> None:
         deepspeed=str(path),
     )
     world = World(0, 1, 0, torch.device("cpu"))
-    with pytest.raises(ConfigError, match="grad_accum_dtype has no effect"):
+    with pytest.raises(ConfigError, match="grad_accum_dtype is the harness"):
         build_engine(make_model(root, "fp32"), config, world, shared_storage=True)
 
 
