@@ -227,15 +227,15 @@ def compile_layers(model: PeftModel, **options: Any) -> None:  # noqa: ANN401
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")  # torch's own
-def test_compiled_layers_are_one_graph_that_serves_every_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_layers_are_one_graph_that_serves_every_draw() -> None:
     with exact_norms():
         model, draw = make_model()
         reference = [run_backward(model, draw, embed(seed), seed) for seed in (1, 2, 3)]
         assert make_lean(model) is None
         compile_layers(model, backend="aot_eager", fullgraph=True)
         results = [run_backward(model, draw, embed(1), 1)]
-        monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
-        results += [run_backward(model, draw, embed(seed), seed) for seed in (2, 3)]
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            results += [run_backward(model, draw, embed(seed), seed) for seed in (2, 3)]
     for left, right in zip(results, reference, strict=True):
         assert largest_error(left, right) < EXACT
 
