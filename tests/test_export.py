@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from harness.__main__ import app
 from harness.config import ATTENTION_AND_MLP, LoraSettings, ModelSettings
-from harness.export.merge import merge_adapter
+from harness.export.merge import RoundingError, merge_adapter
 from harness.lora import adapter_state, add_lora, load_adapter, save_adapter, trainable_parameters
 from harness.model import find_stored_dtype, load_base_model
 from harness.vocabulary import name_tokens
@@ -221,6 +221,109 @@ def test_a_lower_precision_is_said_and_a_stored_one_is_not_believed_from_the_con
     assert all(torch.equal(exact[name].bfloat16(), tensor) for name, tensor in weights.items())
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_the_rounding_of_merged_sums_is_measured_against_the_update_and_printed(
+    models: dict[bool, Path], tmp_path: Path, dtype: str
+) -> None:
+    train_adapter(models[False], tmp_path / "adapter", WITH_HEAD)
+    what = (
+        "--adapter",
+        tmp_path / "adapter",
+        "--model",
+        models[False],
+        "--format",
+        "merged",
+        "--dtype",
+        dtype,
+    )
+    _, value, _ = run_export(*what, "--output", tmp_path / "out")
+    told = value["exported"]["rounding_error_of_update"]
+    base = load_file(models[False] / "model.safetensors")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    adapter = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    shares, errors, updates = dict[str, float](), 0.0, 0.0
+    for key in (name for name in adapter if name.endswith(".lora_A.weight")):
+        name = key.removeprefix("base_model.model.").replace(".lora_A.weight", ".weight")
+        update = 2.0 * adapter[key.replace("lora_A", "lora_B")].double() @ adapter[key].double()
+        error = written[name].double() - (base[name].double() + update)
+        shares[name] = float(error.norm() / update.norm())
+        errors, updates = errors + float(error.square().sum()), updates + float(update.square().sum())
+    assert len(shares) == 15
+    assert told["total"] == pytest.approx((errors / updates) ** 0.5, rel=1e-6)
+    assert told["worst"] == pytest.approx(max(shares.values()), rel=1e-6)
+    assert told["worst_matrix"] == max(shares, key=lambda name: shares[name])
+    low, high = {"bf16": (1e-4, 1e-1), "fp32": (1e-9, 1e-6)}[dtype]
+    assert low < told["total"] <= told["worst"] < high
+    done = CliRunner().invoke(app, ["export", *map(str, what), "--output", str(tmp_path / "again")])
+    said = " ".join(done.stdout.split())
+    assert "nothing rounded" not in said
+    assert f"merged sums rounded to {dtype}: an error of {told['total']:.2g} of the update" in said
+    assert ("--dtype fp32 loses less" in said) == (dtype == "bf16")
+
+
+def test_merging_in_float64_or_merging_nothing_rounds_nothing(
+    models: dict[bool, Path], tmp_path: Path
+) -> None:
+    base = load_base_model(ModelSettings(path=str(models[True])), torch.float64)
+    untrained = add_lora(base, LoraSettings(r=4, alpha=8), seed=1)  # its lora_B is zero
+    assert merge_adapter(untrained, torch.bfloat16).rounding == RoundingError(0.0, 0.0, "")
+    for name, parameter in trainable_parameters(untrained):
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.2)
+    assert merge_adapter(untrained, torch.float64).rounding.total == 0
+    assert merge_adapter(untrained, torch.float32).rounding.total > 0
+
+
+@pytest.mark.parametrize("music", [False, True])
+def test_the_check_refuses_an_adapter_of_another_base(
+    models: dict[bool, Path], tmp_path: Path, music: bool
+) -> None:
+    train_adapter(models[True], tmp_path / "adapter", WITH_HEAD, music=music)
+    rows = make_tokenizer().vocab_size
+    own = ("--adapter", tmp_path / "adapter", "--check", "--model")
+    assert run_export(*own, models[True])[0] == 0
+    half = load_base_model(ModelSettings(path=str(models[True])), torch.bfloat16)
+    half.save_pretrained(tmp_path / "half")  # type: ignore[operator]
+    assert run_export(*own, tmp_path / "half")[0] == 0
+    others = {
+        "it has nothing for": {"num_layers": 3},
+        "the base has no layer": {"num_layers": 1},
+        "sampled weights are others": {"seed": 5},
+    }
+    for number, (reason, changes) in enumerate(others.items()):
+        other = make_model_dir(tmp_path / str(number), rows, **changes)  # type: ignore[arg-type]
+        code, _, error = run_export(*own, other)
+        assert (code, reason in " ".join(error.split())) == (5, True), error
+
+
+def test_the_check_compares_sizes_where_the_base_is_only_a_configuration(
+    models: dict[bool, Path], tmp_path: Path
+) -> None:
+    train_adapter(models[True], tmp_path / "adapter", ATTENTION_AND_MLP)
+    what = ("--adapter", tmp_path / "adapter", "--check", "--model", tmp_path)
+    config = json.loads((models[True] / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert run_export(*what)[0] == 0
+    for size in ("intermediate_size", "hidden_size"):
+        (tmp_path / "config.json").write_text(json.dumps(config | {size: 2 * config[size]}))
+        code, _, error = run_export(*what)
+        assert (code, "has a size of" in " ".join(error.split())) == (5, True), error
+
+
+def test_an_output_below_a_file_is_refused_by_the_options_name(
+    models: dict[bool, Path], tmp_path: Path
+) -> None:
+    train_adapter(models[True], tmp_path / "adapter", ATTENTION_AND_MLP)
+    (tmp_path / "file").write_text("mine")
+    what = ("--adapter", tmp_path / "adapter", "--model", models[True])
+    for output in (tmp_path / "file" / "x", tmp_path / "file" / "x" / "y"):
+        code, _, error = run_export(*what, "--output", output)
+        assert code == 2
+        assert "--output" in error
+        assert "is a file, so nothing can be in it; choose another folder" in " ".join(error.split())
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_another_base_of_the_same_shape_is_refused(models: dict[bool, Path], tmp_path: Path) -> None:
     train_adapter(models[True], tmp_path / "adapter", ATTENTION_AND_MLP)
     other = make_model_dir(tmp_path / "other", make_tokenizer().vocab_size, seed=5)
@@ -361,9 +464,10 @@ def test_a_gguf_base_is_exported_as_a_plain_model(smollm2_gguf: Path, tmp_path: 
     assert code == 0
     assert (value["exported"]["dtype"], value["exported"]["rounded"], value["exported"]["tied"]) == (
         "fp32",
-        False,
+        True,  # the sums
         False,
     )
+    assert 0 < value["exported"]["rounding_error_of_update"]["worst"] < 1e-4
     # In float64: float32's own error through 30 layers is larger than that of rounding the merged weights once.
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float64)
     adapted.double()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -10,12 +10,13 @@ import torch
 from peft import PeftModel
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from harness.config import ModelSettings, load_run_config
 from harness.export.content import BaseFacts, read_content
-from harness.export.folder import write_folder
-from harness.export.merge import merge_adapter
+from harness.export.fit import check_fit
+from harness.export.folder import check_output, write_folder
+from harness.export.merge import RoundingError, merge_adapter
 from harness.export.model_files import write_model
 from harness.export.servers import Verdict, judge_adapter, judge_merged
 from harness.export.tokenizer_files import write_tokenizer
@@ -64,8 +65,9 @@ class Exported:
         dtype: Precision of its weights.
         base_dtype: Precision that the base is stored in.
         adapter_dtype: Precision of the adapter.
-        rounded: Whether weights were rounded to a lower precision than they had.
+        rounded: Whether any weight was rounded; of a merged model the sums nearly always are.
         tied: Whether the head is the embedding; None for an adapter.
+        rounding_error_of_update: What rounding the merged sums cost; None for an adapter.
     """
 
     folder: str
@@ -75,10 +77,11 @@ class Exported:
     adapter_dtype: str
     rounded: bool
     tied: bool | None
+    rounding_error_of_update: RoundingError | None
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return asdict(self)
 
 
 def run_export(
@@ -129,8 +132,8 @@ def find_subject(run: Path | None, adapter: Path | None, model: str | None) -> S
     return Subject(adapter or run / "adapter", model or config.model.path, stop_id)
 
 
-def read_base_facts(model: str) -> BaseFacts:
-    """What the base's configuration says, without its weights.
+def read_base_config(model: str) -> PreTrainedConfig:
+    """The base's configuration, without its weights.
 
     Raises:
         ConfigError: There is no such model.
@@ -138,9 +141,13 @@ def read_base_facts(model: str) -> BaseFacts:
     try:
         source = locate_model(model)
         source.pop("quantization_config", None)
-        config = AutoConfig.from_pretrained(**source)
+        return cast("PreTrainedConfig", AutoConfig.from_pretrained(**source))
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"--model {model}: cannot be read ({str(error).splitlines()[0]})") from error
+
+
+def find_facts(config: PreTrainedConfig) -> BaseFacts:
+    """What of a base's configuration decides who takes an adapter for it."""
     architectures = config.architectures or [""]
     tied = bool(getattr(config, "tie_word_embeddings", False))
     return BaseFacts(config.model_type, architectures[0], tied, config.vocab_size)
@@ -150,10 +157,12 @@ def judge(subject: Subject) -> list[Verdict]:
     """What the servers say of an adapter and of its merged model.
 
     Raises:
-        CheckpointError: There is no such adapter.
+        CheckpointError: There is no such adapter, or it is one of another base.
         ConfigError: There is no such model.
     """
-    content, base = read_content(subject.adapter), read_base_facts(subject.model)
+    content, config = read_content(subject.adapter), read_base_config(subject.model)
+    check_fit(subject.adapter, content, subject.model, config)
+    base = find_facts(config)
     return [*judge_adapter(content, base), *judge_merged(base)]
 
 
@@ -165,16 +174,15 @@ def export(subject: Subject, output: Path, form: Form, dtype: str | None) -> Exp
         output: A folder that is not there yet.
         form: A plain peft adapter, or a whole model.
         dtype: Precision; None keeps the adapter's own, or that in which the base is stored (float32 for a GGUF file,
-            which is what its blocks stand for).
+            which is what its blocks stand for). A merged model's sums are rounded to it.
 
     Raises:
         CheckpointError: No adapter, a damaged one, or one of another base.
-        ConfigError: No base, `output` is there already, or the form cannot hold what the adapter brings.
+        ConfigError: No base, `output` is there already or cannot be, or the form cannot hold what the adapter brings.
         NoSpaceError: The disk is too small.
     """
     content = read_content(subject.adapter)
-    if output.exists():
-        raise ConfigError(f"--output {output}: already there; choose another folder or remove it")
+    check_output(output)
     if form == "adapter" and content.new_ids and "lm_head" in content.targets:
         raise ConfigError(
             "plain peft holds no adapter with both a LoRA on lm_head and rows of new tokens; use --format merged"
@@ -190,19 +198,14 @@ def export(subject: Subject, output: Path, form: Form, dtype: str | None) -> Exp
     if form == "adapter":
         target = DTYPES[dtype] if dtype else adapter_dtype
         _write_adapter(output, subject, tuned, state, target)
-        tied = None
+        tied, rounding = None, None
+        rounded = _loses(adapter_dtype, target)
     else:
         target = DTYPES[dtype] if dtype else base_dtype
-        tied = _write_merged(output, subject, tuned, target)
-    return Exported(
-        str(output),
-        form,
-        NAMES[target],
-        NAMES[base_dtype],
-        NAMES[adapter_dtype],
-        rounded=_loses(adapter_dtype, target) or (form == "merged" and _loses(base_dtype, target)),
-        tied=tied,
-    )
+        tied, rounding = _write_merged(output, subject, tuned, target)
+        rounded = rounding.total > 0 or _loses(base_dtype, target) or _loses(adapter_dtype, target)
+    names = (NAMES[target], NAMES[base_dtype], NAMES[adapter_dtype])
+    return Exported(str(output), form, *names, rounded, tied, rounding)
 
 
 def _loses(source: torch.dtype, target: torch.dtype) -> bool:
@@ -219,8 +222,10 @@ def _write_adapter(
         save_adapter(folder, tuned, cast_state)
 
 
-def _write_merged(output: Path, subject: Subject, tuned: PeftModel, dtype: torch.dtype) -> bool:
-    """Write the merged model. Returns whether its head is tied still."""
+def _write_merged(
+    output: Path, subject: Subject, tuned: PeftModel, dtype: torch.dtype
+) -> tuple[bool, RoundingError]:
+    """Write the merged model. Returns whether its head is tied still, and what rounding its sums cost."""
     causal = cast("Any", tuned.get_base_model())
     numbers = sum(parameter.numel() for parameter in causal.parameters())
     head = causal.get_output_embeddings()
@@ -231,7 +236,7 @@ def _write_merged(output: Path, subject: Subject, tuned: PeftModel, dtype: torch
         merged = merge_adapter(tuned, dtype)
         write_model(folder, causal, merged, subject.stop_id)
         write_tokenizer(folder, subject.model, special, None if rows is None else rows.tokens)
-    return merged.is_tied
+    return merged.is_tied, merged.rounding
 
 
 def _first(ids: int | list[int] | None) -> int | None:
@@ -250,13 +255,23 @@ def print_verdicts(verdicts: list[Verdict], console: Console) -> None:
 def print_exported(exported: Exported, console: Console) -> None:
     """Where it is, in which precision, and what that cost."""
     console.print(f"{exported.form}: {exported.folder}", highlight=False)
-    note = "rounded to it" if exported.rounded else "nothing rounded"
-    console.print(
-        f"weights in {exported.dtype} (base stored in {exported.base_dtype}, adapter in {exported.adapter_dtype}; "
-        f"{note})",
-        highlight=False,
-    )
+    stored = f"base stored in {exported.base_dtype}, adapter in {exported.adapter_dtype}"
+    note = "" if exported.rounded else "; nothing rounded"
+    console.print(f"weights in {exported.dtype} ({stored}{note})", highlight=False)
+    if (rounding := exported.rounding_error_of_update) is not None:
+        console.print(_tell_rounding(rounding, exported.dtype), highlight=False)
+    elif exported.rounded:
+        console.print(f"rounded to {exported.dtype}", highlight=False)
     if exported.tied is not None:
         console.print(
             "head: " + ("the embedding (tied)" if exported.tied else "a matrix of its own (not tied)")
         )
+
+
+def _tell_rounding(rounding: RoundingError, dtype: str) -> str:
+    """How much of what was trained is lost in the merged weights, and what loses less."""
+    remedy = "" if dtype == "fp32" else "; --dtype fp32 loses less"
+    return (
+        f"merged sums rounded to {dtype}: an error of {rounding.total:.2g} of the update over all matrices, "
+        f"{rounding.worst:.2g} in the worst ({rounding.worst_matrix or 'none'}){remedy}"
+    )

@@ -25,11 +25,10 @@ def write_folder(output: Path, num_bytes: int) -> Iterator[Path]:
         num_bytes: How much will be written, about.
 
     Raises:
-        ConfigError: `output` is there already.
+        ConfigError: `output` is there already, or cannot be.
         NoSpaceError: It would not fit, or did not.
     """
-    if output.exists():
-        raise ConfigError(f"--output {output}: already there; choose another folder or remove it")
+    check_output(output)
     make_folder(output.absolute().parent)
     _check_space(output, num_bytes)
     temporary = output.with_name(f"{output.name}.tmp")
@@ -45,6 +44,20 @@ def write_folder(output: Path, num_bytes: int) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_output(output: Path) -> None:
+    """Refuse a folder that is there, or that cannot be made.
+
+    Raises:
+        ConfigError: It is there already, or a part of its path is a file.
+    """
+    if output.exists():
+        raise ConfigError(f"--output {output}: already there; choose another folder or remove it")
+    if blocking := next((parent for parent in output.parents if parent.is_file()), None):
+        raise ConfigError(
+            f"--output {output}: {blocking} is a file, so nothing can be in it; choose another folder"
+        )
 
 
 def _check_space(output: Path, num_bytes: int) -> None:
