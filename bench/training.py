@@ -28,7 +28,8 @@ from bench.material import SMOLLM2
 from harness.config import RunConfig
 from harness.loader import LoadedStep, load_step
 from harness.progress import StepProgress
-from harness.train import Run, train
+from harness.run import Run
+from harness.train import train
 from preprocess.build.config import BuildConfig
 from preprocess.build.dataset import build_dataset
 from preprocess.corpus import Length, generate_songs, write_corpus

@@ -121,13 +121,21 @@ class CheckpointFolder:
         """Folder of a step's checkpoint."""
         return self.run_dir / f"{PREFIX}{step}"
 
-    def save(self, engine: Engine, state: RunState, write_adapter: Callable[[Path], None]) -> None:
+    def save(
+        self,
+        engine: Engine,
+        state: RunState,
+        write_adapter: Callable[[Path], None],
+        *,
+        prunes: bool = True,
+    ) -> None:
         """Write a checkpoint; every rank must call this.
 
         Args:
             engine: The DeepSpeed engine.
             state: Where the run stands.
             write_adapter: Called with a folder on each committing rank.
+            prunes: Whether older checkpoints than the newest `keep` go.
         """
         final, temporary = self.path_of(state.step), self.path_of(state.step).with_suffix(".tmp")
         if self.commits:
@@ -146,7 +154,8 @@ class CheckpointFolder:
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
             _fsync_folder(self.run_dir)
-            self._prune(state.best_step)
+            if prunes:
+                self._prune(state.best_step)
         barrier()
 
     def _prune(self, best_step: int | None) -> None:

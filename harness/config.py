@@ -257,6 +257,15 @@ def load_deepspeed_config(name: str) -> dict[str, Any]:
     for precision in ("bf16", "fp16"):
         if "enabled" in values.get(precision, {}):
             raise ConfigError(f"{path}: {precision}.enabled is set by the run's model.precision; remove it")
+    zero = values.get("zero_optimization", {})
+    if (
+        not isinstance(zero, dict)
+        or zero.get("stage", 0) not in range(4)
+        or isinstance(zero.get("stage"), bool)
+    ):
+        raise ConfigError(
+            f'{path}: zero_optimization: got {json.dumps(zero)}, expected an object whose "stage" is 0, 1, 2 or 3'
+        )
     if unknown := sorted(set(values) - KNOWN_DEEPSPEED_KEYS):
         raise ConfigError(
             f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(sorted(KNOWN_DEEPSPEED_KEYS))}"

@@ -103,6 +103,7 @@ class MetricsWriter:
         counts: StepCounts,
         rates: StepRates,
         by_task: Mapping[str, TaskStep] | None = None,
+        skipped: str | None = None,
     ) -> None:
         """Write one optimizer step.
 
@@ -115,6 +116,7 @@ class MetricsWriter:
             counts: The step's work over all ranks.
             rates: What `ThroughputMeter.end_step` gave for it.
             by_task: What the step saw of each task, from `harness.throughput.name_tasks`.
+            skipped: Why the step changed no weight, None where it did.
         """
         line: dict[str, Any] = {
             "kind": "train",
@@ -123,6 +125,7 @@ class MetricsWriter:
             "loss": loss,
             "learning_rate": learning_rate,
             "grad_norm": grad_norm,
+            "skipped": skipped,
             **asdict(counts),
             "by_task": {task: asdict(part) for task, part in (by_task or {}).items()},
             "step_time_s": rates.step_time_s,

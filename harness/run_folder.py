@@ -43,7 +43,8 @@ def fingerprint(config: RunConfig, manifest: Manifest, world_size: int) -> dict[
         "fp8": config.model.fp8,
         "lora": config.lora.model_dump(mode="json"),
         "batch": config.batch.model_dump(mode="json"),
-        "optimizer": config.optimizer.model_dump(mode="json"),
+        # The rate may be lowered on the way: a run that diverged goes on from an earlier checkpoint.
+        "optimizer": config.optimizer.model_dump(mode="json", exclude={"learning_rate"}),
         "epochs": config.schedule.epochs,
         "max_steps": config.schedule.max_steps,
         "seed": config.seed,
@@ -52,23 +53,29 @@ def fingerprint(config: RunConfig, manifest: Manifest, world_size: int) -> dict[
     }
 
 
-def open_run_folder(config: RunConfig, manifest: Manifest, is_writer: bool) -> None:
-    """Refuse a folder that holds another run, then write the resolved config and the versions.
+def check_run_folder(config: RunConfig) -> None:
+    """Refuse an output folder that cannot be one, or that holds another run.
 
     Raises:
-        ConfigError: The folder already holds a run and `resume` is off.
+        ConfigError: It is a file, or it already holds a run and `resume` is off.
     """
     folder = config.output_dir
+    if any(path.exists() and not path.is_dir() for path in (folder, *folder.parents)):
+        raise ConfigError(f"output_dir {folder}: there is a file of that name; choose another folder")
     if not config.resume and (any(folder.glob(f"{PREFIX}*")) or has_lines(folder / "metrics.jsonl")):
         raise ConfigError(
             f"output_dir {folder} already holds a run. Pass --resume to go on with it, or choose another output_dir"
         )
-    if is_writer:
-        write_text_durably(folder / "config.yaml", dump_settings(config))
-        write_text_durably(folder / "versions.json", json.dumps(versions(), indent=2))
-        quality = config.data.path / "quality.json"
-        if quality.is_file():
-            write_text_durably(folder / "quality.json", quality.read_text(encoding="utf-8"))
+
+
+def describe_run(config: RunConfig) -> None:
+    """Write the resolved config, the versions and the data's quality into the run folder."""
+    folder = config.output_dir
+    write_text_durably(folder / "config.yaml", dump_settings(config))
+    write_text_durably(folder / "versions.json", json.dumps(versions(), indent=2))
+    quality = config.data.path / "quality.json"
+    if quality.is_file():
+        write_text_durably(folder / "quality.json", quality.read_text(encoding="utf-8"))
 
 
 def has_lines(path: Path) -> bool:

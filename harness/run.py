@@ -1,0 +1,297 @@
+"""One training run on one rank: the order of its events, from the model to the adapter."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn, cast
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import nn
+
+from harness.assembly import assemble
+from harness.checkpoint import CheckpointFolder, RunState, publish_adapter
+from harness.config import RunConfig, zero_stage
+from harness.dist import World, gather_objects, run_together
+from harness.engine import build_engine, evaluate_loss, gather_adapter, train_step
+from harness.loader import LoadedStep, StepLoader
+from harness.lora import save_adapter
+from harness.memory_profile import MEMORY_FILE, MemoryProfile, Phase, print_memory, write_memory
+from harness.meters import APART, MetricsWriter, Part, ThroughputMeter, print_throughput
+from harness.model import check_vocabulary, load_base_model
+from harness.progress import StepProgress
+from harness.run_folder import (
+    describe_run,
+)
+from harness.schedule import learning_rate
+from harness.splits import PlannedSplit
+from harness.step import StepResult, name_rows
+from harness.throughput import name_tasks
+from harness.vocabulary import find_new_tokens
+from preprocess.errors import TrainingError
+from preprocess.manifest import Manifest
+
+CLOSE_LOOK_EVERY = 20
+"""On a GPU one step in so many is timed by parts and its memory read: it waits for the device at each part's ends,
+while in the others the host runs ahead of it."""
+
+
+class Run:
+    """One training run on one rank: what it holds, and its few events."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        console: Console,
+        world: World,
+        manifest: Manifest,
+        train_split: PlannedSplit,
+        eval_split: PlannedSplit | None,
+        checkpoints: CheckpointFolder,
+    ) -> None:
+        self.config = config
+        self.console = console
+        self.world = world
+        self.manifest = manifest
+        self.train_split = train_split
+        self.eval_split = eval_split
+        self.plan = train_split.plan
+        self.checkpoints = checkpoints
+        self.num_steps = self.plan.num_steps(config.schedule.epochs, config.schedule.max_steps)
+        self.memory = MemoryProfile(world.rank, world.device)
+        self.meter = ThroughputMeter(synchronize=synchronizer(world.device))
+        self.metrics = MetricsWriter(config.output_dir, config.tensorboard) if world.is_main else None
+        self.state = RunState()
+        self.skips_in_a_row = 0
+        self.looks_closely = True
+
+    def go(self) -> None:
+        """Build the engine, take every step, leave an adapter and the tables."""
+        self.build()
+        if self.config.resume and not self.resume():
+            self.publish()  # a run that was killed at its end may have none
+            return
+        schedule = self.config.schedule
+        with (
+            StepProgress(
+                self.console, self.num_steps, self.state.step, enabled=self.world.is_main
+            ) as progress,
+            self.load_steps(self.train_split, self.state.step, self.num_steps) as steps,
+        ):
+            while self.state.step < self.num_steps:
+                self.take_step(steps, progress)
+                done = self.state.step
+                is_last = done == self.num_steps
+                saves = is_last or (schedule.save_every_steps and done % schedule.save_every_steps == 0)
+                if saves or (schedule.eval_every_steps and done % schedule.eval_every_steps == 0):
+                    self.evaluate(progress)
+                if saves:
+                    self.save()
+        self.finish()
+
+    def resume(self) -> bool:
+        """Go back to the newest whole checkpoint. False when the run was already at its end."""
+        self.state = self.checkpoints.load_newest(self.engine, self.say)
+        if self.checkpoints.commits:
+            describe_run(self.config)  # now that it is known to be the same run
+        if self.state.step >= self.num_steps:
+            self.say(f"the run is at its end, step {self.state.step}; nothing is left to do")
+            return False
+        self.say(f"going on after step {self.state.step}")
+        if self.metrics:
+            self.metrics.truncate_after(self.state.step)
+        return True
+
+    def load_base(self) -> nn.Module:
+        """The base model, checked against the data set."""
+        base = load_base_model(self.config.model)
+        self.new_tokens = find_new_tokens(base, self.config.model.path, self.config.data.path, self.manifest)
+        check_vocabulary(base, self.manifest, self.new_tokens)
+        return base
+
+    def build(self) -> None:
+        """Model, adapter, engine."""
+        config = self.config
+        with self.memory.phase("load"):
+            base = run_together(self.load_base)
+        with self.memory.phase("lora"):
+            assembly = assemble(
+                base,
+                config.model,
+                config.lora,
+                seed=config.seed,
+                device=self.world.device,
+                zero_stage=zero_stage(config.deepspeed),
+                new_tokens=self.new_tokens,
+            )
+            self.adapter, self.flat = assembly.adapter, assembly.attention in ("flash", "flex")
+            for note in assembly.notes:
+                self.say(note)
+        with self.memory.phase("engine_init"):
+            self.engine = build_engine(
+                assembly.model, config, self.world, shared_storage=self.checkpoints.shared_storage
+            )
+
+    def load_steps(self, split: PlannedSplit, start: int, end: int) -> StepLoader:
+        """This rank's micro-batches of the steps from `start` to before `end`, laid out one step ahead."""
+        pin = self.world.device.type == "cuda"
+        return StepLoader(split.rows, split.plan, self.world.rank, start, end, flat=self.flat, pin=pin)
+
+    def take_step(self, steps: Iterator[LoadedStep], progress: StepProgress) -> None:
+        """One optimizer step."""
+        self.looks_closely = self.world.device.type == "cpu" or self.state.step % CLOSE_LOOK_EVERY == 0
+        self.meter.start_step(detailed=self.looks_closely)
+        with self.part("data"):
+            loaded = next(steps)
+            batches = [batch.to(self.world.device) for batch in loaded.batches]
+        step = loaded.step
+        rate = learning_rate(step - self.state.skipped_steps, self.num_steps, self.config.optimizer)
+        result = train_step(
+            self.engine,
+            batches,
+            self.world,
+            step=step,
+            global_valid_tokens=self.plan.supervised_of_step(step),
+            learning_rate=rate,
+            seed=self.config.seed,
+            part=self.part,
+            num_tasks=len(self.manifest.tasks),
+            num_chunks=self.train_split.passes_through_head(step, self.config.model.loss_chunk),
+        )
+        rates = self.meter.end_step(result.counts)
+        self.state = self.state.with_step(applied=result.applied, overflowed=result.overflowed)
+        progress.advance(self.state.step, result.loss, rates)
+        if self.metrics:
+            by_task = name_tasks(self.manifest.tasks, result.by_task, result.examples)
+            self.metrics.write_train(
+                self.state.step,
+                self.plan.epoch_of(self.state.step),
+                result.loss,
+                rate,
+                result.grad_norm,
+                result.counts,
+                rates,
+                by_task,
+                skipped=result.reason,
+            )
+        self.skips_in_a_row = 0 if result.applied else self.skips_in_a_row + 1
+        if not result.applied:
+            self.skip(step, result)
+
+    def skip(self, step: int, result: StepResult) -> None:
+        """Say that a step was left out, and stop when too many in a row were.
+
+        Raises:
+            TrainingError: They were; the state is saved.
+        """
+        limit = self.config.schedule.max_skipped_steps
+        self.say(f"step {step + 1} left out: {result.reason}{name_rows(self.plan, step, result.faults)}")
+        if self.skips_in_a_row < limit:
+            return
+        self.stop(f"{limit} steps in a row were left out, the last one because {result.reason}")
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Time a part of a step and, where it is a phase too, profile its memory, in the steps that are looked at."""
+        with self.meter.part(cast("Part", name)):
+            if name == "data" or not (self.looks_closely or name in APART):
+                yield
+            else:
+                with self.memory.phase(cast("Phase", name)):
+                    yield
+
+    def evaluate(self, progress: StepProgress) -> None:
+        """Loss on the eval split."""
+        if self.eval_split is None:
+            return
+        tasks, plan = self.manifest.tasks, self.eval_split.plan
+        num_steps = plan.num_steps(1)
+        started_s = time.perf_counter()
+        with self.part("eval"), self.load_steps(self.eval_split, 0, num_steps) as steps:
+            loss, by_task, supervised = evaluate_loss(
+                self.engine,
+                (batch for step in steps for batch in step.batches),
+                self.world,
+                len(tasks),
+                self.eval_split.passes_through_head(0, self.config.model.loss_chunk) * num_steps,
+            )
+        if not supervised:
+            return
+        if not np.isfinite(loss):
+            self.stop(f"the eval loss is {loss}")
+        self.state = self.state.with_eval(loss)
+        progress.note_eval(self.state.step, loss)
+        if self.metrics:
+            named = {task: value for task, value in zip(tasks, by_task, strict=True) if np.isfinite(value)}
+            self.metrics.write_eval(self.state.step, loss, named, supervised, time.perf_counter() - started_s)
+
+    def stop(self, reason: str) -> NoReturn:
+        """End a run that has diverged: its state is saved beside the checkpoints that it had, none is pruned.
+
+        Raises:
+            TrainingError: Always.
+        """
+        self.save(prunes=False)
+        self.write_tables(self.state.best_step)
+        saved = self.checkpoints.path_of(self.state.step)
+        raise TrainingError(
+            f"step {self.state.step}: {reason}. The state is saved in {saved}; --resume goes on from there. If its "
+            "weights have diverged, remove that folder, and --resume goes on from the checkpoint before it; "
+            "optimizer.learning_rate may be lowered then"
+        )
+
+    def save(self, *, prunes: bool = True) -> None:
+        """Write a checkpoint, and count it as the best one if its eval loss is the lowest so far."""
+        self.state = self.state.with_best()
+        weights = gather_adapter(self.engine, self.adapter)
+        with self.part("save"):
+            self.checkpoints.save(
+                self.engine,
+                self.state,
+                lambda folder: save_adapter(folder, self.adapter, weights),
+                prunes=prunes,
+            )
+
+    def publish(self) -> int:
+        """Put the best checkpoint's adapter where users look for it, and return its step."""
+        best = self.state.best_step if self.state.best_step is not None else self.state.step
+        if self.checkpoints.commits:
+            publish_adapter(self.config.output_dir, self.checkpoints.path_of(best) / "adapter")
+        return best
+
+    def finish(self) -> None:
+        """Publish the best checkpoint's adapter and print where the time and the memory went."""
+        best = self.publish()
+        self.write_tables(best)
+        self.say(f"adapter of step {best}: {self.config.output_dir / 'adapter'}")
+
+    def write_tables(self, best: int | None) -> None:
+        """Write and print where the time and the memory went."""
+        records = [record for records in gather_objects(self.memory.records()) for record in records]
+        summary = self.meter.summary()
+        if self.metrics:
+            self.metrics.write_memory(self.state.step, records)
+            extra = {
+                "best_step": best,
+                "skipped_steps": self.state.skipped_steps,
+                "overflowed_steps": self.state.overflowed_steps,
+                "world_size": self.world.size,
+            }
+            self.metrics.write_summary(self.state.step, summary, extra)
+            self.metrics.close()
+            write_memory(self.config.output_dir / MEMORY_FILE, records)
+            print_throughput(summary, self.console)
+            print_memory(records, self.console)
+
+    def say(self, line: str) -> None:
+        """A line on rank 0's terminal."""
+        if self.world.is_main:
+            self.console.print(line, highlight=False)
+
+
+def synchronizer(device: torch.device) -> Callable[[], None] | None:
+    """What waits for a device's work, so that the parts of a step are its own; None on the CPU."""
+    return None if device.type == "cpu" else lambda: torch.accelerator.synchronize(device)
