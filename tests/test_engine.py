@@ -208,8 +208,10 @@ def test_adam_gets_bf16_gradients_added_up_over_micro_steps_and_ranks_without_ro
 @pytest.mark.slow
 def test_zero0_in_bf16_takes_the_same_steps_as_zero1(half_runs: Runs) -> None:
     one, other = half_runs.of(Case(0, "bf16")), half_runs.of(Case(1, "bf16"))
-    assert losses(one) == pytest.approx(losses(other), rel=1e-5)
-    assert norms(one) == pytest.approx(norms(other), rel=1e-5)
+    assert losses(one) == pytest.approx(losses(other), rel=1e-4)
+    assert norms(one) == pytest.approx(
+        norms(other), rel=3e-4
+    )  # without ZeRO it is that of gradients rounded to bf16
 
 
 @pytest.mark.slow
@@ -256,7 +258,7 @@ def test_weight_decay_in_bf16_shrinks_the_weights_equally_with_and_without_zero(
     (outcomes,) = run_ranks(run_cases, 1, root, cases)
     plain, _, zero, without = outcomes
     assert losses(plain) == pytest.approx(losses(zero), rel=1e-5)
-    assert norms(plain) == pytest.approx(norms(zero), rel=1e-5)
+    assert norms(plain) == pytest.approx(norms(zero), rel=3e-4)
     np.testing.assert_allclose(plain.weights, zero.weights, rtol=1e-6)
     shrunk = np.linalg.norm(zero.weights - without.weights) / np.linalg.norm(without.weights)
     assert shrunk == pytest.approx(1e-2, rel=0.2)  # by 0.5 times the learning rate, twice; in bf16
