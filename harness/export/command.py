@@ -258,7 +258,8 @@ def print_exported(exported: Exported, console: Console) -> None:
     stored = f"base stored in {exported.base_dtype}, adapter in {exported.adapter_dtype}"
     note = "" if exported.rounded else "; nothing rounded"
     console.print(f"weights in {exported.dtype} ({stored}{note})", highlight=False)
-    if (rounding := exported.rounding_error_of_update) is not None:
+    rounding = exported.rounding_error_of_update
+    if rounding is not None and rounding.total > 0:
         console.print(_tell_rounding(rounding, exported.dtype), highlight=False)
     elif exported.rounded:
         console.print(f"rounded to {exported.dtype}", highlight=False)
@@ -273,5 +274,5 @@ def _tell_rounding(rounding: RoundingError, dtype: str) -> str:
     remedy = "" if dtype == "fp32" else "; --dtype fp32 loses less"
     return (
         f"merged sums rounded to {dtype}: an error of {rounding.total:.2g} of the update over all matrices, "
-        f"{rounding.worst:.2g} in the worst ({rounding.worst_matrix or 'none'}){remedy}"
+        f"{rounding.worst:.2g} in the worst ({rounding.worst_matrix}){remedy}"
     )
