@@ -168,7 +168,8 @@ def export(
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="bf16, fp16 or fp32; by default what loses nothing of the adapter or the stored base."
+            help="bf16, fp16 or fp32; by default the precision that the adapter (merged: the base) is stored in. "
+            "A merged model's sums are rounded to it; how much of the update that costs is measured and told."
         ),
     ] = None,
     check: Annotated[
@@ -179,8 +180,9 @@ def export(
 ) -> None:
     """Write the trained adapter as plain peft or merged into its base; or say which servers take it.
 
-    One of --run and --adapter with --model. Without --output only the check is made. Merging adds in float64 and
-    rounds once. Nothing is written over; a disk that is too small is told before anything is written.
+    One of --run and --adapter with --model. Without --output only the check is made. Merging adds in float64,
+    rounds once and tells what that costs. Nothing is written over; a disk that is too small is told before anything
+    is written.
     """
     from harness.export.command import print_exported, print_verdicts, run_export
 
