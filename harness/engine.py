@@ -20,6 +20,7 @@ import torch
 from deepspeed.accelerator import get_accelerator
 from deepspeed.utils import set_z3_leaf_modules
 from peft import PeftModel
+from pydantic import ValidationError
 from transformers import PreTrainedModel
 
 from harness.config import RunConfig, deepspeed_config, zero_stage
@@ -45,11 +46,7 @@ from harness.step import (
     explain_overflow,
     step_seed,
 )
-from preprocess.errors import ConfigError, TrainingError
-
-ADVICE = (
-    "Lower the learning rate, or look at the rows of that step; go on from the last checkpoint with --resume"
-)
+from preprocess.errors import ConfigError
 
 
 def build_engine(
@@ -64,8 +61,8 @@ def build_engine(
         shared_storage: Whether all hosts write into the same run folder.
 
     Raises:
-        ConfigError: The device does not compute in the precision asked for, or DeepSpeed's file asks for another sum of
-            gradients than the harness takes.
+        ConfigError: The device does not compute in the precision asked for, or DeepSpeed's file has a key or a value
+            that DeepSpeed does not know, or asks for another sum of gradients than the harness takes.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     settings, precision = config.optimizer, config.model.precision
@@ -87,7 +84,14 @@ def build_engine(
     reduce_in_float32(values, precision, zero_stage(config.deepspeed))
     if zero_stage(config.deepspeed) == 3:
         _gather_lean_layers_whole(model)
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=values)
+    try:
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=values)
+    except ValidationError as error:  # DeepSpeed's own, of a key or value in its file
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigError(
+            f"deepspeed {config.deepspeed}: {where}: {first['msg']}; got {first['input']!r}"
+        ) from error
     prepare_gradients(engine)
     engine.train()  # models are loaded for inference, and layers recompute in training mode alone
     return engine
@@ -247,9 +251,6 @@ def evaluate_loss(
     Returns:
         The mean over all supervised tokens in nats, the mean by task (both NaN without tokens), supervised
         tokens.
-
-    Raises:
-        TrainingError: The loss is not finite.
     """
     was_training = engine.module.training
     engine.eval()
@@ -265,8 +266,6 @@ def evaluate_loss(
     with np.errstate(invalid="ignore"):
         by_task = (total[:, 0] / total[:, 1]).tolist()
         mean = float(total[:, 0].sum() / total[:, 1].sum())
-    if total[:, 1].sum() and not np.isfinite(mean):
-        raise TrainingError(f"the eval loss is {mean}. {ADVICE}")
     return mean, by_task, int(total[:, 1].sum())
 
 

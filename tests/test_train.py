@@ -254,6 +254,10 @@ def test_a_run_whose_gradients_stay_bad_stops_with_its_state_saved_and_can_be_re
         run_ranks(train_with_bad_gradients, 1, path, [2, 3, 4], limit)
     assert not (run_dir / "adapter").exists()
     assert find_damage(run_dir / "checkpoint-3") is None
+    skipped = [line["skipped"] for line in read_metrics(run_dir) if line["kind"] == "train"]
+    assert skipped[0] is None
+    assert all("not finite" in reason for reason in skipped[1:])
+    assert read_metrics(run_dir)[-1]["skipped_steps"] == 2
     run_ranks(train_with_bad_gradients, 1, path, [], [*limit, "resume=true"])
     assert len(read_losses(run_dir)) == 6
     assert json.loads((run_dir / "checkpoint-6" / "state.json").read_text())["state"]["skipped_steps"] == 2
@@ -312,14 +316,18 @@ def test_a_checkpoint_leaves_the_frozen_base_out(
         (["resume=true"], 5, ["no whole checkpoint"]),
         (["optimizer.learning_rat=1"], 2, ["learning_rat", "did you mean 'learning_rate'"]),
         (["deepspeed=zero9"], 2, ["zero9", "zero1"]),
-        (["output_dir=/dev/null/run"], 4, ["/dev/null", "Not a directory"]),
+        (["output_dir=/dev/null/run"], 2, ["/dev/null/run", "there is a file", "choose another"]),
+        (["deepspeed={root}/misspelt.json"], 2, ["misspelt.json", "reduce_bucket_sise", "5"]),
+        (["deepspeed={root}/stage.json"], 2, ["stage.json", '"stage": 9', "0, 1, 2 or 3"]),
     ],
 )
 def test_wrong_input_gives_one_clear_line_and_its_exit_code(
     root: Path, overrides: list[str], code: int, words: list[str]
 ) -> None:
     path = config_of(root, "wrong")
-    arguments = [argument for override in overrides for argument in ("--set", override)]
+    for name, zero in (("misspelt", {"stage": 1, "reduce_bucket_sise": 5}), ("stage", {"stage": 9})):
+        (root / f"{name}.json").write_text(json.dumps({"zero_optimization": zero}))
+    arguments = [word for value in overrides for word in ("--set", value.replace("{root}", str(root)))]
     process = start_train(path, *arguments)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors

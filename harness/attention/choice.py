@@ -79,7 +79,7 @@ def _flash_lacks(device: torch.device, dtype: torch.dtype, head_dim: int | None)
             f"the flash kernels compute in bf16 and fp16 on a GPU, not in {str(dtype).removeprefix('torch.')}"
         )
     if head_dim is not None and (head_dim % 8 or head_dim > WIDEST_FLASH_HEAD):
-        return f"the flash kernels need heads of a multiple of 8 up to {WIDEST_FLASH_HEAD}, this model's have {head_dim}"
+        return f"the flash kernels need heads of a multiple of 8 up to {WIDEST_FLASH_HEAD}, not {head_dim}"
     if not torch.backends.cuda.is_flash_attention_available():
         return "this torch was built without flash kernels"
     if torch.cuda.get_device_capability(device) < CAPABILITY_OF_FLASH:
