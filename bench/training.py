@@ -36,7 +36,7 @@ from preprocess.corpus import Length, generate_songs, write_corpus
 from preprocess.errors import ConfigError
 from preprocess.forest import PackedRow, unpack_examples
 from preprocess.settings import load_settings
-from preprocess.tokenizer import locate_source
+from preprocess.tokenizer import load_tokenizer, locate_source
 
 VOCAB_SIZE = 4096
 """Of the small model's own tokenizer. Its head is then a fifth of the weights; in Llama-3.2-3B it is an eighth. With a
@@ -149,6 +149,7 @@ def _write_smollm2(folder: Path) -> None:
     plain = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(**known), dtype=torch.bfloat16)
     plain.load_state_dict(loaded.state_dict())
     plain.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(load_tokenizer(f"package:{SMOLLM2}").to_json(), encoding="utf-8")
 
 
 def build_data(folder: Path, tokenizer: str, tasks: Sequence[str], scale: Scale) -> Path:
