@@ -61,8 +61,9 @@ LAYOUTS = (
 """What is tried of each trainer. "padded 1" pads nothing, and its attention needs no mask."""
 
 TOLERANCE = {"bf16": 3e-2, "fp32": 2e-5}
-"""How far the mean token loss of a step may be from the baseline's, in nats. bfloat16 itself moves it: of SmolLM2's first
-step (79 supervised tokens) float32 makes 4.5640 in any layout, separate examples in bfloat16 4.5729, the harness 4.5556."""
+"""How far the mean token loss of a step may be from the baseline's, in nats. bfloat16 itself moves it: of SmolLM2's
+first step (79 supervised tokens) float32 makes 4.5640 in any layout, separate examples in bfloat16 make 4.5729, and the
+harness 4.5556."""
 
 
 @dataclass(frozen=True, slots=True)
