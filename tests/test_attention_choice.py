@@ -69,7 +69,7 @@ def test_a_gpu_takes_flash_for_heads_that_its_kernels_have(
     assert choose_attention("auto", CUDA, torch.bfloat16, head_dim) == kind
     assert choose_attention("auto", CPU, torch.bfloat16, head_dim) == "flash"
     if kind != "flash":
-        with pytest.raises(ConfigError, match=f"multiple of 8 up to 256, this model's have {head_dim}; use"):
+        with pytest.raises(ConfigError, match=f"multiple of 8 up to 256, not {head_dim}; use"):
             choose_attention("flash", CUDA, torch.bfloat16, head_dim)
 
 
