@@ -34,7 +34,9 @@ def reduce_in_float32(values: dict[str, Any], precision: Precision, stage: int) 
 
 def prepare_gradients(engine: Engine) -> None:
     """Let gradients of half precision add up in float32; take DeepSpeed's own handling of overflow out of the way."""
-    halves = [one for _, one in trainable_parameters(engine.module) if one.dtype in (torch.bfloat16, torch.float16)]
+    halves = [
+        one for _, one in trainable_parameters(engine.module) if one.dtype in (torch.bfloat16, torch.float16)
+    ]
     for parameter in halves:
         parameter.grad_dtype = torch.float32
     optimizer, stage = engine.optimizer, engine.zero_optimization_stage()

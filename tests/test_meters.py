@@ -267,6 +267,7 @@ def test_lines_have_the_documented_keys(tmp_path: Path, clock: FakeClock) -> Non
         writer.write_summary(1, ThroughputMeter(clock=clock).summary(), extra={"finished": True})
     train, evaluation, summary = read_lines(tmp_path)
     assert set(train) == {"kind", "step", "epoch", "loss", "learning_rate", "grad_norm"} | {
+        "skipped",
         "rows",
         "examples",
         "tokens",
