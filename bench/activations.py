@@ -7,32 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import LlamaConfig, LlamaForCausalLM
 
+from bench.random_model import make_random
 from bench.record import Outcome, WrongResultError, summarize
 from harness.attention.choice import IMPLEMENTATIONS, register_attention
 from harness.attention.layout import assemble_layout, find_blocks
 from harness.config import ATTENTION_AND_MLP
 from harness.dropout import DropoutDraw, install_dropout
 from harness.lean import make_lean
+from harness.shapes import find_shape
 from preprocess.schema import ROOT
 
-LLAMA_3_2_3B: dict[str, Any] = {
-    "vocab_size": 128_256,
-    "hidden_size": 3072,
-    "intermediate_size": 8192,
-    "num_attention_heads": 24,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "max_position_embeddings": 8192,
-}
-NUM_LAYERS = 28
+SHAPE = find_shape("llama-3.2-3b")
+NUM_LAYERS = SHAPE.num_layers
 RANK = 128
 
 Way = Literal["peft", "lean"]
@@ -113,10 +107,7 @@ def _fake_model(num_layers: int, dropout: float) -> Iterator[PeftModel]:
     torch.__future__.set_swap_module_params_on_conversion(False)  # fake tensors cannot be swapped
     try:
         with torch.device("meta"):
-            config = LlamaConfig(
-                **LLAMA_3_2_3B, num_hidden_layers=num_layers, tie_word_embeddings=True, dtype="bfloat16"
-            )
-            base = LlamaForCausalLM(config).to(torch.bfloat16).requires_grad_(requires_grad=False)
+            base = make_random(replace(SHAPE, num_layers=num_layers), torch.device("meta"), torch.bfloat16)
             lora = LoraConfig(
                 r=RANK, lora_dropout=dropout, target_modules=list(ATTENTION_AND_MLP), task_type="CAUSAL_LM"
             )
@@ -140,7 +131,7 @@ def _count_kept(model: PeftModel, draw: DropoutDraw | None, length: int, options
 
     if draw is not None:
         draw.start(torch.zeros(1, length, dtype=torch.int64), seed=0)
-    inputs = torch.empty(1, length, LLAMA_3_2_3B["hidden_size"], dtype=torch.bfloat16, requires_grad=True)
+    inputs = torch.empty(1, length, SHAPE.hidden_size, dtype=torch.bfloat16, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = body(inputs_embeds=inputs, use_cache=False, **options).last_hidden_state
     assert output.requires_grad

@@ -110,8 +110,8 @@ def _initialize(
     config: RunConfig,
     micro_steps: int,
     model: ForestLanguageModel,
-    *_: Any,  # noqa: ANN401
-    **__: Any,  # noqa: ANN401
+    *_: object,
+    **__: object,
 ) -> Any:  # noqa: ANN401 - a DeepSpeedEngine
     """What any script would write."""
     settings = config.optimizer

@@ -1,9 +1,8 @@
 """The trainers that the harness is measured against: TRL's SFTTrainer, transformers' Trainer with DeepSpeed ZeRO-1.
 
-Both get the finished examples of each of the harness's steps, as token ids and labels, laid out as one of the ways that
-someone who knows them would try: padded in batches of like length, or packed by TRL's own best-fit packing. TRL's
-`padding_free` with packing gives attention that is right without flash-attn too: `transformers` finds the borders in
-the positions.
+Both get the finished examples of each of the harness's steps, as token ids and labels, in a layout of
+`bench.baseline_layouts`. TRL's `padding_free` with packing gives attention that is right without flash-attn too:
+`transformers` finds the borders in the positions.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, Self, cast
+from typing import Any, Final, Literal, cast
 from unittest.mock import patch
 
 import datasets
@@ -27,15 +26,15 @@ from tokenizers import Tokenizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from trl import SFTConfig, SFTTrainer, pack_dataset
+from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from bench.baseline_layouts import Batching, Micro, lay_out, to_features
 from harness.config import RunConfig
 from harness.lora import add_lora, trainable_parameters
 from harness.model import load_base_model
 from harness.schedule import learning_rate
-from preprocess.forest import PackedRow, labels
-from preprocess.schema import IGNORE_INDEX
+from preprocess.forest import PackedRow
 
 TRL: Final = "trl"
 TRL_PATCHED: Final = "trl_patched"
@@ -45,85 +44,9 @@ Library = Literal["trl", "trl_patched", "trainer_deepspeed"]
 transformers' Trainer with DeepSpeed ZeRO-1."""
 
 LIBRARIES: tuple[Library, ...] = (TRL, TRL_PATCHED, DEEPSPEED)
-Adapter = Literal["bf16", "fp32"]
-Micro = list[int]
-FILLER: Micro = [-1]
-"""A micro-batch of the last feature alone, which has no label."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batching:
-    """How a step's examples are laid out.
-
-    Attributes:
-        kind: "padded": batches of so many examples of like length; "packed": rows of at most so many slots.
-        size: Examples at a time, or slots in a row.
-        adapter: "bf16": adapters in the base's precision; "fp32": peft's default, with autocast.
-    """
-
-    kind: Literal["padded", "packed"]
-    size: int
-    adapter: Adapter = "bf16"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read "padded 4" or "packed 1024"."""
-        kind, size = text.split()
-        return cls(cast("Any", kind), int(size))
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.size}" + (", fp32 adapters" if self.adapter == "fp32" else "")
-
-
-def lay_out(steps: Sequence[Sequence[PackedRow]], batching: Batching) -> list[list[Micro]]:
-    """Micro-batches of every step, as many in each: numbers of examples, counted through all steps.
-
-    Trainers accumulate over the same number of micro-batches in every step. Where a step needs fewer, its largest
-    ones are halved, which costs nothing: less padding, or less attention. Where it has too few examples for that,
-    fillers are put in front, which the trainers here pass over.
-    """
-    plans, first = [], 0
-    for step in steps:
-        lengths = [len(example.input_ids) for example in step]
-        parts = _pad(lengths, batching.size) if batching.kind == "padded" else _pack(lengths, batching.size)
-        plans.append([[first + index for index in part] for part in parts])
-        first += len(step)
-    most = max(len(plan) for plan in plans)
-    return [_split_until(plan, most) for plan in plans]
-
-
-def _pad(lengths: Sequence[int], size: int) -> list[Micro]:
-    by_length = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
-    return [by_length[start : start + size] for start in range(0, len(by_length), size)]
-
-
-def _pack(lengths: Sequence[int], num_slots: int) -> list[Micro]:
-    """By TRL's own packing: a column that says of each token whose it is comes out in the rows."""
-    owners = [[index] * length for index, length in enumerate(lengths)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        packed = pack_dataset(datasets.Dataset.from_dict({"owners": owners}), num_slots, "bfd")
-    return [list(dict.fromkeys(row)) for row in packed["owners"]]
-
-
-def _split_until(plan: list[Micro], num_parts: int) -> list[Micro]:
-    parts = sorted(plan, key=len)
-    while len(parts) < num_parts and len(parts[-1]) > 1:
-        whole = parts.pop()
-        middle = (len(whole) + 1) // 2
-        parts = sorted([*parts, whole[:middle], whole[middle:]], key=len)
-    return [FILLER] * (num_parts - len(parts)) + parts
-
-
-def to_features(examples: Sequence[PackedRow]) -> list[dict[str, list[int]]]:
-    """Examples as TRL and transformers take finished ones (labels are not shifted), and the filler."""
-    features = [
-        {"input_ids": example.input_ids.tolist(), "labels": labels(example).tolist()} for example in examples
-    ]
-    return [*features, {"input_ids": [0, 0], "labels": [IGNORE_INDEX, IGNORE_INDEX]}]
-
-
-class Watch(TrainerCallback):  # type: ignore[misc]
+class Watch(TrainerCallback):  # type: ignore[misc] # transformers ships no types
     """Seconds of each step, from the end of the one before it, without what `between` does after a step."""
 
     def __init__(self, between: Callable[[int], None]) -> None:
@@ -131,11 +54,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._between = between
         self._started = 0.0
 
-    def on_epoch_begin(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
+    def on_epoch_begin(self, *_: object, **__: object) -> None:
         """The first step starts, with its data."""
         self._started = time.perf_counter()
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
+    def on_step_end(self, *_: object, **__: object) -> None:
         """A step is done."""
         self.seconds.append(time.perf_counter() - self._started)
         self._between(len(self.seconds) - 1)
@@ -150,7 +73,9 @@ class _Fixed:
     losses: list[torch.Tensor]
     rate_share: Callable[[int], float]
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:  # noqa: ANN401
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> LambdaLR:
         """The harness's schedule, step for step, instead of one of the trainer's own."""
         own = cast("Any", self)
         if own.lr_scheduler is None:
@@ -164,14 +89,16 @@ class _Fixed:
             cast("Any", own.train_dataset), batch_sampler=self.micro_batches, collate_fn=own.data_collator
         )
 
-    def training_step(self, model: Any, inputs: dict[str, torch.Tensor], *options: Any) -> torch.Tensor:  # noqa: ANN401
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *options: object
+    ) -> torch.Tensor:
         """The trainer's own, but for a filler nothing at all."""
         if inputs["labels"].numel() == 2:
             self.losses.append(torch.zeros((), dtype=torch.float64))
             return torch.zeros(())
         return cast("torch.Tensor", cast("Any", super()).training_step(model, inputs, *options))
 
-    def compute_loss(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+    def compute_loss(self, *arguments: object, **options: object) -> Any:  # noqa: ANN401 - a loss, or it and more
         """The trainer's own loss, which is a share of the step's mean over tokens."""
         result = cast("Any", super()).compute_loss(*arguments, **options)
         self.losses.append((result[0] if isinstance(result, tuple) else result).detach().double())
@@ -183,11 +110,11 @@ class _Fixed:
         return cast("list[float]", parts.tolist())
 
 
-class _FixedSFTTrainer(_Fixed, SFTTrainer):  # type: ignore[misc]
+class _FixedSFTTrainer(_Fixed, SFTTrainer):  # type: ignore[misc] # TRL ships no types
     pass
 
 
-class _FixedTrainer(_Fixed, Trainer):  # type: ignore[misc]
+class _FixedTrainer(_Fixed, Trainer):  # type: ignore[misc] # transformers ships no types
     pass
 
 
@@ -232,7 +159,7 @@ def train_baseline(
 
 def _make_trainer(
     library: Library, config: RunConfig, num_steps: int, accumulation: int, batching: Batching
-) -> Any:  # noqa: ANN401
+) -> Any:  # noqa: ANN401 - either trainer, of which neither has types
     base = load_base_model(config.model.model_copy(update={"attention": "sdpa"}))
     model = add_lora(base, config.lora, config.seed)
     if batching.adapter == "fp32":

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.gpu_rows import draw_rows
+from bench.random_model import make_random
 from bench.record import Outcome, WrongResultError, summarize
 from harness.assembly import set_attention
 from harness.config import ATTENTION_AND_MLP
@@ -250,22 +251,6 @@ def add_adapter(base: nn.Module, case: Case) -> nn.Module:
 
 def build_base(case: Case) -> nn.Module:
     """The base of a case."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    shape = case.model_shape
-    config = AutoConfig.for_model(
-        case.family,
-        vocab_size=shape.vocab_size,
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.ffn_size,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_kv_heads,
-        head_dim=shape.head_dim,
-        tie_word_embeddings=shape.tied,
-        use_cache=False,
-    )
-    with META:
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    model = make_random(case.model_shape, META, torch.float32, case.family)
     set_attention(model, case.attention, CPU)
-    return cast("nn.Module", model.requires_grad_(requires_grad=case.train_base))
+    return model.requires_grad_(requires_grad=case.train_base)

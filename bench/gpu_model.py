@@ -16,10 +16,11 @@ from torch import nn
 
 from bench.cards import supports_fp8
 from bench.gpu_jobs import Job, Setting
+from bench.random_model import make_random
 from harness.assembly import assemble
 from harness.data import MicroBatch, collate
 from harness.loss import ForestLanguageModel
-from harness.shapes import ModelShape, find_shape
+from harness.shapes import find_shape
 from preprocess.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,27 +70,6 @@ def targets_of(job: Job) -> tuple[str, ...]:
     return (*projections, "lm_head") if job.head_lora else projections
 
 
-def build_base(shape: ModelShape, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """A Llama of a shape with random weights, made on the device itself, frozen."""
-    from transformers import AutoModelForCausalLM, LlamaConfig
-
-    config = LlamaConfig(
-        vocab_size=shape.vocab_size,
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.ffn_size,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_kv_heads,
-        head_dim=shape.head_dim,
-        max_position_embeddings=131_072,
-        tie_word_embeddings=shape.tied,
-        use_cache=False,
-    )
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
-    return cast("nn.Module", model.requires_grad_(requires_grad=False))
-
-
 def build(job: Job, setting: Setting, device: torch.device, dtype: torch.dtype) -> Built:
     """Everything of a configuration up to its first step, as `harness.train` puts it together.
 
@@ -98,7 +78,7 @@ def build(job: Job, setting: Setting, device: torch.device, dtype: torch.dtype) 
     """
     check_support(job, device)
     shape = find_shape(setting.shape)
-    base = build_base(shape, device, dtype)
+    base = make_random(shape, device, dtype)
     if job.liger:
         apply_liger(base)
     recompute_layers = round(job.recompute * shape.num_layers)

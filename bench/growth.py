@@ -199,7 +199,7 @@ def _open(
     tasks: Sequence[str],
     scale: Scale,
     num_steps: int,
-    **settings: Any,  # noqa: ANN401
+    **settings: Any,  # noqa: ANN401 - fields of ModelSettings
 ) -> Steps:
     data = build_data(folder / "data", str(model), tasks, scale)
     return Steps(open_run(make_config(folder / "run", data, model, scale, num_steps + 1, **settings)))

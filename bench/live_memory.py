@@ -32,10 +32,10 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self,
         func: Callable[..., Any],
-        types: Any,  # noqa: ANN401
+        types: Any,  # noqa: ANN401 - as torch's base class has it
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401 - as torch's base class has it
         """Run an operation, and count what it made."""
         given = {value.untyped_storage().data_ptr() for value in _tensors((args, kwargs))}
         result = func(*args, **(kwargs or {}))
@@ -65,5 +65,5 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.widest = max(self.widest, self._now_wide)
 
 
-def _tensors(values: Any) -> list[torch.Tensor]:  # noqa: ANN401
+def _tensors(values: Any) -> list[torch.Tensor]:  # noqa: ANN401 - any nesting of tensors
     return [value for value in tree_iter(values) if isinstance(value, torch.Tensor)]

@@ -178,7 +178,7 @@ def make_config(
     model: Path,
     scale: Scale,
     num_steps: int,
-    **model_settings: Any,  # noqa: ANN401
+    **model_settings: Any,  # noqa: ANN401 - fields of ModelSettings
 ) -> RunConfig:
     """A run as a user would write it down; `model_settings` go over the defaults of `ModelSettings`."""
     return RunConfig.model_validate(

@@ -35,7 +35,8 @@ from preprocess.forest import PackedRow
 from preprocess.tasks.load import DEFAULT_TASKS
 
 if TYPE_CHECKING:
-    from bench.baselines import Batching, Library
+    from bench.baseline_layouts import Batching
+    from bench.baselines import Library
     from harness.config import RunConfig
 
 T = TypeVar("T")
@@ -161,7 +162,8 @@ def search(config: RunConfig, steps: Sequence[Sequence[PackedRow]], trial: Trial
     TRL tries them all, the others its best few. The best ones are tried again, so that a moment's luck does not
     choose; then the best with adapters in float32, which is peft's own default.
     """
-    from bench.baselines import LIBRARIES, Batching
+    from bench.baseline_layouts import Batching
+    from bench.baselines import LIBRARIES
 
     layouts = [Batching.parse(layout) for layout in trial.layouts]
     for library in LIBRARIES:

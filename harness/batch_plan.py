@@ -70,6 +70,9 @@ class BatchPlan:
         micro_batch_size: Rows of one forward pass on one rank, at most.
         world_size: Ranks.
         seed: Seed of the order; None keeps the stored order (evaluation).
+
+    Attributes:
+        most_supervised_row: Supervised tokens of the row that has the most.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class BatchPlan:
         self.micro_batch_size = micro_batch_size
         self.world_size = world_size
         self.seed = seed
+        self.most_supervised_row = int(sizes.supervised.max())
         self._num_steps: dict[int, int] = {}
         # The loader reads ahead into the next epoch while the run is still in this one.
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
@@ -124,14 +128,6 @@ class BatchPlan:
     def supervised_of_step(self, step: int) -> int:
         """Supervised tokens of a step over all ranks: what its loss is the mean of."""
         return int(self.sizes.supervised[self.rows_of_step(step)].sum())
-
-    def most_supervised(self, step: int) -> list[int]:
-        """For each micro-step: the supervised tokens of the rank that has the most."""
-        hands = [self.rows_of_rank(step, rank) for rank in range(self.world_size)]
-        return [
-            max(int(self.sizes.supervised[rows].sum()) for rows in at_once)
-            for at_once in zip(*hands, strict=True)
-        ]
 
     def steps_of_epoch(self, epoch: int) -> int:
         """Optimizer steps of a pass over all rows. Passes differ where rows do, unless rows are what is counted."""

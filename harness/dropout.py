@@ -147,7 +147,7 @@ class _Drop(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401
+        ctx: Any,  # noqa: ANN401 - autograd's context
         values: torch.Tensor,
         offsets: torch.Tensor,
         table: torch.Tensor,
@@ -158,7 +158,7 @@ class _Drop(torch.autograd.Function):
         return keep_windows(values, offsets, table).mul_(scale)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # noqa: ANN401
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # noqa: ANN401 - autograd's context
         offsets, table = ctx.saved_tensors
         return keep_windows(grad.contiguous(), offsets, table).mul_(ctx.scale), None, None, None
 

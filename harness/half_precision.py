@@ -57,7 +57,7 @@ def wraps_without_zero(engine: Engine) -> bool:
     return not engine.zero_optimization_stage() and not isinstance(engine.optimizer, torch.optim.Optimizer)
 
 
-def _undo_first_step(optimizer: Any) -> None:  # noqa: ANN401
+def _undo_first_step(optimizer: Any) -> None:  # noqa: ANN401 - DeepSpeed's, which ships no types
     """Undo the step with zero gradients by which `FP16_UnfusedOptimizer` has made the moments.
 
     It has spoiled the bias correction of Adam, and weight decay has shrunk the masters.

@@ -96,7 +96,7 @@ class _SumLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401
+        ctx: Any,  # noqa: ANN401 - autograd's context
         head: Head,
         chunk: int,
         hidden: torch.Tensor,
@@ -128,7 +128,7 @@ class _SumLosses(torch.autograd.Function):
         return per_token.sum(), per_token
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401 - autograd's context
         scale = gradients[0]
         hidden_grad, *sums = ctx.saved_tensors
         return None, None, _scale(hidden_grad, scale), None, *(_scale(total, scale) for total in sums)

@@ -114,7 +114,7 @@ def find_stored_dtype(path: str) -> torch.dtype:
 def widest_dtype(file: Path) -> torch.dtype:
     """The widest precision among the tensors of a safetensors file."""
     with safe_open(str(file), "pt") as weights:
-        spelt = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+        spelt = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118 - not a dictionary, its keys cannot be iterated over
     return max((STORED_DTYPES.get(name, torch.float32) for name in spelt), key=lambda dtype: dtype.itemsize)
 
 

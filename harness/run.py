@@ -23,9 +23,7 @@ from harness.memory_profile import MEMORY_FILE, MemoryProfile, Phase, print_memo
 from harness.meters import APART, MetricsWriter, Part, ThroughputMeter, print_throughput
 from harness.model import check_vocabulary, load_base_model
 from harness.progress import StepProgress
-from harness.run_folder import (
-    describe_run,
-)
+from harness.run_folder import describe_run
 from harness.schedule import learning_rate
 from harness.splits import PlannedSplit
 from harness.step import StepResult, name_rows
@@ -37,6 +35,9 @@ from preprocess.manifest import Manifest
 CLOSE_LOOK_EVERY = 20
 """On a GPU one step in so many is timed by parts and its memory read: it waits for the device at each part's ends,
 while in the others the host runs ahead of it."""
+
+FIRST_LOOKS = 3
+"""Steps from the start that are looked at as well: memory has its peak by then, and a short run has parts too."""
 
 
 class Run:
@@ -66,6 +67,7 @@ class Run:
         self.metrics = MetricsWriter(config.output_dir, config.tensorboard) if world.is_main else None
         self.state = RunState()
         self.skips_in_a_row = 0
+        self.steps_here = 0
         self.looks_closely = True
 
     def go(self) -> None:
@@ -142,7 +144,8 @@ class Run:
 
     def take_step(self, steps: Iterator[LoadedStep], progress: StepProgress) -> None:
         """One optimizer step."""
-        self.looks_closely = self.world.device.type == "cpu" or self.state.step % CLOSE_LOOK_EVERY == 0
+        self.looks_closely = self.world.device.type == "cpu" or is_looked_at(self.steps_here)
+        self.steps_here += 1
         self.meter.start_step(detailed=self.looks_closely)
         with self.part("data"):
             loaded = next(steps)
@@ -290,6 +293,11 @@ class Run:
         """A line on rank 0's terminal."""
         if self.world.is_main:
             self.console.print(line, highlight=False)
+
+
+def is_looked_at(steps_done: int) -> bool:
+    """Whether a GPU's next step is timed by parts and its memory read, after so many steps of this process."""
+    return steps_done < FIRST_LOOKS or steps_done % CLOSE_LOOK_EVERY == 0
 
 
 def synchronizer(device: torch.device) -> Callable[[], None] | None:

@@ -30,7 +30,7 @@ class PlannedSplit:
             step: Whose micro-steps.
             chunk: Supervised tokens of a pass.
         """
-        most = self.plan.micro_batch_size * int(self.plan.sizes.supervised.max())
+        most = self.plan.micro_batch_size * self.plan.most_supervised_row
         return [count_chunks(most, chunk)] * self.plan.micro_steps(step)
 
 

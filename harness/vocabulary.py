@@ -188,14 +188,14 @@ class NewRows:
         out.register_parameter(PARAMETER, self.head)
         out.register_forward_hook(self._score)
 
-    def _look_up(self, module: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    def _look_up(self, module: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - a module of transformers or peft
         if not self.enabled:
             return output
         slots = module.new_slots[inputs[0]]
         rows = nn.functional.embedding(slots.clamp(min=0), module.new_rows)
         return torch.where((slots >= 0)[..., None], rows, output)
 
-    def _score(self, module: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    def _score(self, module: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - a module of transformers or peft
         if not self.enabled:
             return output
         logits = nn.functional.linear(inputs[0], module.new_rows)

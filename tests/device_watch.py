@@ -25,14 +25,14 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.collectives: list[tuple[str, int]] = []
         self.reads = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace == "c10d":
             self.collectives.append((func._schema.name.removeprefix("c10d::"), largest_numel(args)))
         self.reads += func._schema.name in ("aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal")
         return func(*args, **(kwargs or {}))
 
 
-def largest_numel(values: Any) -> int:  # noqa: ANN401
+def largest_numel(values: Any) -> int:
     """Elements of the largest tensor in nested sequences."""
     if isinstance(values, torch.Tensor):
         return values.numel()

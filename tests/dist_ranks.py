@@ -25,7 +25,7 @@ class RankFailedError(RuntimeError):
 def run_ranks(
     function: Callable[..., T],
     world_size: int,
-    *args: Any,  # noqa: ANN401
+    *args: Any,
     timeout_s: float = 120.0,
     env: Mapping[str, str] | None = None,
 ) -> list[T]:
@@ -90,7 +90,7 @@ def _collect(pipes: dict[Connection, int], processes: list[BaseProcess], timeout
     return [results[rank] for rank in sorted(results)]
 
 
-def _receive(pipe: Connection, rank: int, process: BaseProcess) -> Any:  # noqa: ANN401
+def _receive(pipe: Connection, rank: int, process: BaseProcess) -> Any:
     try:
         succeeded, value = pipe.recv()
     except EOFError:

@@ -83,7 +83,7 @@ def gradients_handed(engine: Engine) -> Iterator[list[torch.Tensor]]:
     optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
     step, handed = optimizer.step, list[torch.Tensor]()
 
-    def watch(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def watch(*args: Any, **kwargs: Any) -> Any:
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         handed.extend(one.grad.detach().flatten().clone() for one in weights if one.grad is not None)
         return step(*args, **kwargs)

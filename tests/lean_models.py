@@ -103,7 +103,7 @@ def largest_error(results: dict[str, torch.Tensor], reference: dict[str, torch.T
 def exact_norms() -> Iterator[None]:
     """Inside, transformers' norms compute in their input's own precision, not in float32."""
 
-    def forward(self: Any, values: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    def forward(self: Any, values: torch.Tensor) -> torch.Tensor:
         mean = values.square().mean(-1, keepdim=True)
         return cast("torch.Tensor", self.weight * (values * torch.rsqrt(mean + self.variance_epsilon)))
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from harness.config import load_run_config
 from harness.dist import run_together
-from harness.engine import build_engine
+from harness.engine import build_engine, evaluate_loss
 from harness.train import train
 from preprocess.errors import DataError, UserError
 from tests.dist_ranks import run_ranks
@@ -81,7 +81,7 @@ def train_with_bad_gradients(config: Path, bad_steps: Sequence[int], overrides: 
     """Train, but poison the gradient of one adapter matrix in some steps (one micro-step a step)."""
     calls = iter(range(1, 10_000))
 
-    def build_poisoned(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def build_poisoned(*args: Any, **kwargs: Any) -> Any:
         engine = build_engine(*args, **kwargs)
         parameter = next(parameter for parameter in engine.module.parameters() if parameter.requires_grad)
         parameter.register_hook(lambda grad: grad * float("nan") if next(calls) in bad_steps else grad)
@@ -90,6 +90,18 @@ def train_with_bad_gradients(config: Path, bad_steps: Sequence[int], overrides: 
     values = ["batch.global_batch_size=1", "batch.micro_batch_size=1", *overrides]
     with patch("harness.run.build_engine", build_poisoned):
         train(load_run_config(config, values), Console(quiet=True))
+
+
+def train_with_bad_eval(config: Path, bad_call: int | None, overrides: Sequence[str] = ()) -> None:
+    """Train, but let one evaluation (counted from 1) find that its loss is no number."""
+    calls = iter(range(1, 10_000))
+
+    def evaluate(*args: Any, **kwargs: Any) -> tuple[float, list[float], int]:
+        loss, by_task, supervised = evaluate_loss(*args, **kwargs)
+        return (float("nan") if next(calls) == bad_call else loss), by_task, supervised
+
+    with patch("harness.run.evaluate_loss", evaluate):
+        train(load_run_config(config, overrides), Console(quiet=True))
 
 
 def fail_together_on(failing_rank: int) -> tuple[str, str]:

@@ -46,7 +46,7 @@ FORESTS = [
 wide: for torch such sizes are one, until they differ."""
 
 
-def make_base(**changes: Any) -> LlamaForCausalLM:  # noqa: ANN401
+def make_base(**changes: Any) -> LlamaForCausalLM:
     """A tiny frozen Llama; the weights are the same at each call."""
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -117,7 +117,7 @@ class PretendedGpu:
         """Hand over what a CPU's kernels are not given, before each pass."""
         self.indices = layout.indices
 
-    def compute(self, attend: Any, *given: Any) -> Any:  # noqa: ANN401
+    def compute(self, attend: Any, *given: Any) -> Any:
         *tensors, header, scale = given
         return attend(*tensors, self.indices, header, scale, LoopKernels())
 

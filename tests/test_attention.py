@@ -58,14 +58,14 @@ class Varlen(torch.autograd.Function):
     """The path of a GPU, over kernels that loop over their sequences."""
 
     @staticmethod
-    def forward(ctx: Any, *given: Any) -> torch.Tensor:  # noqa: ANN401
+    def forward(ctx: Any, *given: Any) -> torch.Tensor:
         ctx.rest = (*given[3:], SCALE, LoopKernels())
         out, lse = attend_on_gpu(*given[:3], *ctx.rest)
         ctx.save_for_backward(*given[:3], out, lse)
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:  # noqa: ANN401
+    def backward(ctx: Any, *grads: Any) -> Any:
         return *attend_on_gpu_backward(*grads, *ctx.saved_tensors, *ctx.rest), None, None
 
 
@@ -176,7 +176,7 @@ def test_merging_without_the_log_sum_exp_gives_another_result(
     assert largest_difference(found[1:], expected[1:]) > 1e-3
 
 
-def backward_of_own_keys(kernels: LoopKernels, *arguments: Any) -> Any:  # noqa: ANN401
+def backward_of_own_keys(kernels: LoopKernels, *arguments: Any) -> Any:
     grad_out, query, key, value, _, _, sequences, scale = arguments
     out, lse = kernels.forward(query, key, value, sequences, scale)
     return BACKWARD(kernels, grad_out, query, key, value, out, lse, sequences, scale)

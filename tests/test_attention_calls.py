@@ -18,7 +18,7 @@ from harness.attention.varlen import FlashKernels, Sequences
 from tests.attention_cases import SCALE, draw_rows, draw_tensors, make_case
 
 
-def count_flops(layout: ForestLayout, tensors: list[torch.Tensor], attend: Any = attend_forest) -> int:  # noqa: ANN401
+def count_flops(layout: ForestLayout, tensors: list[torch.Tensor], attend: Any = attend_forest) -> int:
     with FlopCounterMode(display=False) as counter:
         out = attend(*tensors, layout, SCALE)
         torch.autograd.grad(out, tensors, torch.ones_like(out))
@@ -51,7 +51,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[tuple[str, dict[str, Any]]] = []
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if "_flash_attention" in str(func):
             names = [argument.name for argument in func._schema.arguments]
@@ -60,7 +60,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **kwargs)
 
 
-def describe(value: Any) -> Any:  # noqa: ANN401
+def describe(value: Any) -> Any:
     return (value.shape, value.dtype) if isinstance(value, torch.Tensor) else value
 
 

@@ -133,7 +133,7 @@ def test_what_cannot_be_computed_is_refused_with_what_can(
         choose_attention(setting, device, dtype)
 
 
-def make_model(attention: str, **changes: Any) -> LlamaForCausalLM:  # noqa: ANN401
+def make_model(attention: str, **changes: Any) -> LlamaForCausalLM:
     """A tiny Llama in float64; the weights are the same at each call."""
     register_attention()
     torch.manual_seed(7)
@@ -150,12 +150,12 @@ def make_model(attention: str, **changes: Any) -> LlamaForCausalLM:  # noqa: ANN
     return LlamaForCausalLM(config).double()
 
 
-def make_body(attention: str, **changes: Any) -> LlamaModel:  # noqa: ANN401
+def make_body(attention: str, **changes: Any) -> LlamaModel:
     """Its body."""
     return make_model(attention, **changes).model
 
 
-def run_body(body: LlamaModel, case: Case, **how: Any) -> list[torch.Tensor]:  # noqa: ANN401
+def run_body(body: LlamaModel, case: Case, **how: Any) -> list[torch.Tensor]:
     """Hidden states at tokens and the gradient of each weight."""
     ids = torch.arange(case.is_token.numel()).view(case.is_token.shape) % 50
     positions = torch.arange(ids.shape[1]).expand(ids.shape) % 11
@@ -200,7 +200,7 @@ def test_one_compiled_graph_serves_layers_and_layouts_of_any_size() -> None:
 def test_with_no_mask_a_model_builds_none(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor | None] = []
 
-    def spy(*tensors: Any, **_: Any) -> Any:  # noqa: ANN401
+    def spy(*tensors: Any, **_: Any) -> Any:
         seen.append(tensors[4])
         return tensors[1].transpose(1, 2), None
 

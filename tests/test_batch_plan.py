@@ -168,14 +168,14 @@ def test_micro_steps_hold_rows_of_a_size_on_every_rank() -> None:
         assert max(at_once) - min(at_once) <= 2
 
 
-def test_the_most_supervised_tokens_of_a_micro_step_are_known_without_asking_ranks() -> None:
+def test_no_rank_ever_has_more_supervised_tokens_than_are_known_without_asking_it() -> None:
     sizes = make_sizes(20)
     plan = BatchPlan(sizes, StepTarget("rows", 7), 2, 2, seed=0)
     for step in range(3):
-        ranks = [plan.rows_of_rank(step, rank) for rank in range(2)]
-        for micro, most in enumerate(plan.most_supervised(step)):
-            assert most == max(int(sizes.supervised[rank[micro]].sum()) for rank in ranks)
+        parts = [part for rank in range(2) for part in plan.rows_of_rank(step, rank)]
+        assert max(int(sizes.supervised[part].sum()) for part in parts) <= 2 * plan.most_supervised_row
         assert plan.supervised_of_step(step) == int(sizes.supervised[plan.rows_of_step(step)].sum())
+    assert plan.most_supervised_row == max(sizes.supervised)
 
 
 def test_epochs_and_seeds_differ_and_a_plan_repeats() -> None:

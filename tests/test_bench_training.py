@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -40,49 +41,47 @@ def make_step(lengths: tuple[int, ...] = LENGTHS) -> list[PackedRow]:
 
 
 @pytest.fixture(scope="module")
-def baselines() -> Any:  # noqa: ANN401
-    """The module with the baselines, which needs TRL."""
+def layouts() -> ModuleType:
+    """The module with the baselines' layouts, which needs TRL."""
     pytest.importorskip("trl")
-    from bench import baselines
+    from bench import baseline_layouts
 
-    return baselines
+    return baseline_layouts
 
 
 @pytest.mark.parametrize("layout", trl.LAYOUTS)
 def test_every_layout_holds_each_example_once_and_each_step_as_many_micro_batches(
-    baselines: Any,  # noqa: ANN401
+    layouts: ModuleType,
     layout: str,
 ) -> None:
     steps = [make_step(), make_step((30, 3))]
-    plan = baselines.lay_out(steps, baselines.Batching.parse(layout))
+    plan = layouts.lay_out(steps, layouts.Batching.parse(layout))
     assert len({len(step) for step in plan}) == 1
     for step, expected in zip(plan, (range(5), range(5, 7)), strict=True):
-        assert sorted(number for micro in step for number in micro if micro != baselines.FILLER) == [
-            *expected
-        ]
+        assert sorted(number for micro in step for number in micro if micro != layouts.FILLER) == [*expected]
 
 
-def test_padded_batches_hold_examples_of_like_length(baselines: Any) -> None:  # noqa: ANN401
-    (step,) = baselines.lay_out([make_step()], baselines.Batching("padded", 2))
+def test_padded_batches_hold_examples_of_like_length(layouts: ModuleType) -> None:
+    (step,) = layouts.lay_out([make_step()], layouts.Batching("padded", 2))
     lengths = [[LENGTHS[number] for number in micro] for micro in step]
     assert sorted(lengths) == [[4], [5, 4], [9, 7]]
 
 
-def test_a_step_with_too_few_examples_is_filled_up_in_front(baselines: Any) -> None:  # noqa: ANN401
-    long, short = baselines.lay_out([make_step(), make_step((3, 4))], baselines.Batching("padded", 1))
+def test_a_step_with_too_few_examples_is_filled_up_in_front(layouts: ModuleType) -> None:
+    long, short = layouts.lay_out([make_step(), make_step((3, 4))], layouts.Batching("padded", 1))
     assert len(long) == len(short) == 5
-    assert short[:3] == [baselines.FILLER] * 3
-    assert baselines.to_features(make_step())[-1] == {"input_ids": [0, 0], "labels": [IGNORE_INDEX] * 2}
+    assert short[:3] == [layouts.FILLER] * 3
+    assert layouts.to_features(make_step())[-1] == {"input_ids": [0, 0], "labels": [IGNORE_INDEX] * 2}
 
 
-def test_packed_micro_batches_are_the_tensors_of_trls_own_packing(baselines: Any) -> None:  # noqa: ANN401
+def test_packed_micro_batches_are_the_tensors_of_trls_own_packing(layouts: ModuleType) -> None:
     import datasets
     from trl import pack_dataset
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    features = baselines.to_features(make_step())
+    features = layouts.to_features(make_step())
     collate = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)
-    (plan,) = baselines.lay_out([make_step()], baselines.Batching("packed", 12))
+    (plan,) = layouts.lay_out([make_step()], layouts.Batching("packed", 12))
     ours = [collate([features[number] for number in micro]) for micro in plan]
     packed = pack_dataset(datasets.Dataset.from_list(features[:-1]), 12, "bfd")
     theirs = [collate([row]) for row in packed]
@@ -93,13 +92,13 @@ def test_packed_micro_batches_are_the_tensors_of_trls_own_packing(baselines: Any
     assert len(ours) == 3
 
 
-def test_the_labels_that_a_baseline_gets_are_the_supervised_tokens(baselines: Any) -> None:  # noqa: ANN401
-    feature = baselines.to_features([make_example(4, 10)])[0]
+def test_the_labels_that_a_baseline_gets_are_the_supervised_tokens(layouts: ModuleType) -> None:
+    feature = layouts.to_features([make_example(4, 10)])[0]
     assert feature == {"input_ids": [10, 11, 12, 13], "labels": [IGNORE_INDEX, IGNORE_INDEX, 12, 13]}
 
 
 @pytest.mark.parametrize("check", [lambda own, other: trl.check_losses(own, other, 5e-3), bare.check_losses])
-def test_loss_curves_that_part_are_noticed(check: Any) -> None:  # noqa: ANN401
+def test_loss_curves_that_part_are_noticed(check: Any) -> None:
     assert check([2.0, 1.5], [2.0, 1.501]) == pytest.approx(0.001)
     for wrong in ([2.0, 1.51], [2.0, float("nan")]):
         with pytest.raises(WrongResultError, match="losses of the harness"):

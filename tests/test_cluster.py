@@ -43,7 +43,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield made
 
 
-def launch_command(cluster: Cluster, tmp_path: Path, **config: Any) -> list[str]:  # noqa: ANN401
+def launch_command(cluster: Cluster, tmp_path: Path, **config: Any) -> list[str]:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"reports": str(tmp_path), **config}))
     hostfile = cluster.write_hostfile(tmp_path / "hosts")

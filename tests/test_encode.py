@@ -24,7 +24,7 @@ FAMILIES: tuple[Family, ...] = ("chatml", "llama3", "plain")
 LONG_SONG = replace(make_songs(1, num_lines=60)[0], id="long")
 
 
-def make_encoder(tokenizer: TextTokenizer, seq_len: int = 512, **options: Any) -> SongEncoder:  # noqa: ANN401
+def make_encoder(tokenizer: TextTokenizer, seq_len: int = 512, **options: Any) -> SongEncoder:
     return SongEncoder(tokenizer, find_format(tokenizer), TASKS, seq_len, **options)
 
 

@@ -22,7 +22,7 @@ LLAMA_3B = BaseFacts("llama", "LlamaForCausalLM", is_tied=True, vocab_size=128_2
 HIDDEN, MLP, KEYS = 3072, 8192, 1024
 
 
-def content_of(lora: LoraSettings, **settings: Any) -> AdapterContent:  # noqa: ANN401
+def content_of(lora: LoraSettings, **settings: Any) -> AdapterContent:
     """The adapter that a preset makes of Llama-3.2-3B, by its shapes alone."""
     sizes = {"k_proj": (HIDDEN, KEYS), "v_proj": (HIDDEN, KEYS), "lm_head": (HIDDEN, LLAMA_3B.vocab_size)}
     sizes |= {"gate_proj": (HIDDEN, MLP), "up_proj": (HIDDEN, MLP), "down_proj": (MLP, HIDDEN)}

@@ -181,7 +181,7 @@ def test_a_well_formed_row_passes_its_check() -> None:
     check_row(DRAWN, vocab_size=111)
 
 
-def ints(*values: int) -> Any:  # noqa: ANN401
+def ints(*values: int) -> Any:
     return np.array(values, dtype=np.int32)
 
 

@@ -68,7 +68,7 @@ def wrap_forward(
     forward = model.forward
 
     @functools.wraps(forward)
-    def wrapped(**options: Any) -> object:  # noqa: ANN401
+    def wrapped(**options: Any) -> object:
         return forward(**change(options))
 
     monkeypatch.setattr(model, "forward", wrapped)

@@ -48,7 +48,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))
 
-    def start(slots: int, ends: Mapping[str, str], **options: Any) -> int:  # noqa: ANN401
+    def start(slots: int, ends: Mapping[str, str], **options: Any) -> int:
         config, hostfile = write_inputs(tmp_path, slots, ends)
         return launch(config, hostfile, tmp_path / "launch", module="rank_program", **options)
 

@@ -28,7 +28,7 @@ from tests.lean_models import SHAPE, embed, exact_norms, largest_error, make_mod
 EXACT = 1e-10
 
 
-def both_ways(**options: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:  # noqa: ANN401
+def both_ways(**options: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """The results of lean LoRA and of peft's own path, in float64."""
     with exact_norms():
         model, draw = make_model(**options)
@@ -113,7 +113,7 @@ def test_another_mask_in_the_backward_pass_is_noticed(monkeypatch: pytest.Monkey
 def test_a_forgotten_scale_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def forget(*arguments: Any) -> Group:  # noqa: ANN401
+    def forget(*arguments: Any) -> Group:
         calls.append(1)
         group = join_group(*arguments)
         return group if len(calls) <= 8 else group._replace(scales=tuple(1.0 for _ in group.scales))
@@ -159,7 +159,7 @@ def test_recomputed_layers_run_again_and_give_the_same_gradients(monkeypatch: py
         enable_recompute(model.get_base_model(), 1)
         calls = []
 
-        def count(*arguments: Any) -> Any:  # noqa: ANN401
+        def count(*arguments: Any) -> Any:
             calls.append(1)
             return norm_project(*arguments)
 
@@ -220,7 +220,7 @@ def test_the_adapter_is_saved_as_before() -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def compile_layers(model: PeftModel, **options: Any) -> None:  # noqa: ANN401
+def compile_layers(model: PeftModel, **options: Any) -> None:
     torch._dynamo.reset()
     for layer in cast("Any", model.get_base_model()).model.layers:
         layer.compile(**options)
@@ -250,7 +250,7 @@ def test_layers_compiled_by_inductor_give_the_same_gradients() -> None:
     assert largest_error(run_backward(model, draw, embed()), reference) < 1e-4
 
 
-def with_config(**options: Any) -> PeftModel:  # noqa: ANN401
+def with_config(**options: Any) -> PeftModel:
     causal = LlamaForCausalLM(LlamaConfig(**SHAPE)).requires_grad_(requires_grad=False)
     targets = list(ATTENTION_AND_MLP)
     config = LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM", **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.activations import LLAMA_3_2_3B, NUM_LAYERS, RANK, Way, kept_bytes_per_token
+from bench.activations import NUM_LAYERS, RANK, SHAPE, Way, kept_bytes_per_token
 
 TARGET = 2.6e6
 
@@ -18,10 +18,9 @@ def expected_bytes() -> int:
     bfloat16: two norms' inputs, q, k, v, attention's output, gate and up, h of seven adapters. float32: two rms and
     attention's log-sum-exp. int64: an offset of four inputs.
     """
-    names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
-    hidden, inner, heads, own_heads, dim = (int(LLAMA_3_2_3B[name]) for name in names)
-    values = 2 * hidden + 2 * (heads + own_heads) * dim + 2 * inner + 7 * RANK
-    return NUM_LAYERS * (2 * values + 4 * (2 + heads) + 4 * 8)
+    all_heads = SHAPE.num_heads + SHAPE.num_kv_heads
+    values = 2 * SHAPE.hidden_size + 2 * all_heads * SHAPE.head_dim + 2 * SHAPE.ffn_size + 7 * RANK
+    return NUM_LAYERS * (2 * values + 4 * (2 + SHAPE.num_heads) + 4 * 8)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.05])

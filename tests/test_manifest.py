@@ -34,7 +34,7 @@ def test_a_folder_without_a_manifest_is_not_finished(toy_dataset: Path) -> None:
         open_split(toy_dataset, "train")
 
 
-def damage_manifest(folder: Path, **changes: Any) -> None:  # noqa: ANN401
+def damage_manifest(folder: Path, **changes: Any) -> None:
     value = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(value | changes))
 
@@ -73,7 +73,7 @@ def test_every_file_of_a_data_set_is_named_by_its_manifest(toy_dataset: Path) ->
 @pytest.mark.parametrize(
     "files", [None, [], "labels.json", {"../other": ""}, {"/etc/passwd": ""}, {"a/../../b": ""}]
 )
-def test_side_files_that_are_no_names_inside_the_folder_are_refused(toy_dataset: Path, files: Any) -> None:  # noqa: ANN401
+def test_side_files_that_are_no_names_inside_the_folder_are_refused(toy_dataset: Path, files: Any) -> None:
     manifest = replace(read_manifest(toy_dataset), extra={"files": files})
     with pytest.raises(DataError, match="side files"):
         named_files(manifest)

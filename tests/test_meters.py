@@ -25,6 +25,7 @@ from harness.meters import (
     name_tasks,
     print_throughput,
 )
+from harness.run import is_looked_at
 from preprocess.errors import DataError
 
 COUNTS = StepCounts(rows=4, examples=20, tokens=800, supervised_tokens=200, slots=1000, attention_pairs=9000)
@@ -408,6 +409,10 @@ def test_tensorboard_gets_the_documented_tags_and_no_step_twice(tmp_path: Path, 
     assert scalars["train/loss"] == [(1, 2.0), (2, 2.0), (3, 2.0), (4, 1.0), (5, 1.0)]
     assert scalars["memory/rank1/backward_gib"] == [(5, 0.5)]
     assert scalars["throughput/samples_per_s"][0] == (1, 10.0)
+
+
+def test_the_first_steps_and_then_one_in_twenty_are_looked_at() -> None:
+    assert [step for step in range(50) if is_looked_at(step)] == [0, 1, 2, 20, 40]
 
 
 def test_a_step_that_is_not_timed_by_parts_waits_at_its_ends_alone_and_counts_in_the_rates() -> None:

@@ -68,7 +68,7 @@ def tokenizer_of(name: str) -> TextTokenizer:
     )
 
 
-def oracle(name: str) -> Any:  # noqa: ANN401 - mistral-common is not typed for us
+def oracle(name: str) -> Any:
     module = import_module(f"{PACKAGE}.tokens.tokenizers.mistral")
     mode = import_module(f"{PACKAGE}.protocol.instruct.validator").ValidationMode.finetuning
     return module.MistralTokenizer.from_file(str(data_file(name)), mode=mode)
@@ -118,7 +118,7 @@ def test_tekken_and_the_converted_model_give_mistral_s_ids_of_any_text(text: str
 
 
 @cache
-def oracle_of(name: str) -> Any:  # noqa: ANN401
+def oracle_of(name: str) -> Any:
     return oracle(name).instruct_tokenizer.tokenizer
 
 

@@ -229,7 +229,7 @@ class FakeTokenizer:
     asked: list[str]
 
     @classmethod
-    def from_pretrained(cls, name: str) -> Any:  # noqa: ANN401
+    def from_pretrained(cls, name: str) -> Any:
         cls.asked.append(name)
         if cls.error is not None:
             raise cls.error

@@ -25,6 +25,7 @@ from tests.runs import (
     start_train,
     train_on_own_disks,
     train_on_ranks,
+    train_with_bad_eval,
     train_with_bad_gradients,
     write_zero3_that_splits_everything,
 )
@@ -276,6 +277,31 @@ def test_a_finished_run_has_nothing_to_resume_and_keeps_its_summary(
     assert (run_dir / "metrics.jsonl").read_text() == before
     again = read_adapter(run_dir)
     assert all(torch.equal(again[name], weight) for name, weight in adapter.items())
+
+
+def test_a_run_whose_eval_loss_is_no_number_saves_its_state_and_goes_on_at_a_lower_rate(root: Path) -> None:
+    path, run_dir = config_of(root, "bad-eval", "schedule.save_every_steps=2"), root / "bad-eval"
+    with pytest.raises(RuntimeError, match=r"TrainingError: step 4: the eval loss is nan.*checkpoint-4"):
+        run_ranks(train_with_bad_eval, 1, path, 2)
+    names = {folder.name for folder in run_dir.glob("checkpoint-*")}
+    assert names == {"checkpoint-2", "checkpoint-4"}
+    shutil.rmtree(run_dir / "checkpoint-4")
+    run_ranks(train_with_bad_eval, 1, path, None, ["resume=true", "optimizer.learning_rate=0.001"])
+    rates = [line["learning_rate"] for line in read_metrics(run_dir) if line["kind"] == "train"]
+    assert len(rates) == 6
+    assert max(rates[2:]) <= 0.001 < min(rates[:2])
+
+
+def test_a_resume_that_is_refused_leaves_the_run_as_it_was(
+    root: Path, curves: dict[tuple[int, int, int], Path]
+) -> None:
+    run_dir = curves[0, 1, 1]
+    before = (run_dir / "config.yaml").read_text()
+    process = start_train(root / f"{run_dir.name}.yaml", "--resume", "--set", "lora.r=8")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 5, errors
+    assert "made by another run" in errors
+    assert (run_dir / "config.yaml").read_text() == before
 
 
 def test_an_error_on_one_rank_alone_ends_every_rank_with_it() -> None:

@@ -321,7 +321,7 @@ def findings_of_row(folder: Path, row: PackedRow) -> list[str]:
     return [line for line in findings(folder) if line.startswith("train row")]
 
 
-def changed(array: Any, **at: int) -> Any:  # noqa: ANN401
+def changed(array: Any, **at: int) -> Any:
     """A copy with some entries set: `changed(a, i3=7)` sets a[3] = 7."""
     copy = array.copy()
     for index, value in at.items():
@@ -635,7 +635,7 @@ def test_side_files_are_those_that_the_manifest_lists(toy_dataset: Path) -> None
 
 
 @pytest.mark.parametrize("files", [["labels.json"], {"../labels.json": "00"}])
-def test_a_list_of_side_files_that_is_none_is_found(toy_dataset: Path, files: Any) -> None:  # noqa: ANN401
+def test_a_list_of_side_files_that_is_none_is_found(toy_dataset: Path, files: Any) -> None:
     write_manifest(toy_dataset, replace(read_manifest(toy_dataset), extra={"files": files}))
     (line,) = findings(toy_dataset)
     assert line.startswith("manifest.json: ")

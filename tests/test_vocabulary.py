@@ -75,12 +75,12 @@ def load(path: Path, dtype: torch.dtype = torch.float64) -> nn.Module:
     return load_base_model(ModelSettings(path=str(path)), dtype)
 
 
-def logits_of(model: Any, ids: torch.Tensor = IDS) -> torch.Tensor:  # noqa: ANN401
+def logits_of(model: Any, ids: torch.Tensor = IDS) -> torch.Tensor:
     logits: torch.Tensor = model(input_ids=ids).logits
     return logits
 
 
-def take_steps(model: Any, ids: torch.Tensor = IDS) -> None:  # noqa: ANN401
+def take_steps(model: Any, ids: torch.Tensor = IDS) -> None:
     optimizer = torch.optim.AdamW([parameter for _, parameter in trainable_parameters(model)], lr=1e-2)
     for _ in range(3):
         loss = nn.functional.cross_entropy(logits_of(model, ids)[0, :-1], ids[0, 1:])
@@ -185,7 +185,7 @@ def test_an_embedding_that_zero3_has_split_is_not_grown(models: dict[tuple[bool,
 def make_music_data(folder: Path, *, asked: bool = True) -> Manifest:
     """A data set whose tokenizer has the music tokens and whose lyrics hold them."""
 
-    def sing(count: int, **how: Any) -> list[Song]:  # noqa: ANN401
+    def sing(count: int, **how: Any) -> list[Song]:
         return [
             replace(song, lyrics=f"[VERSE]\n{song.lyrics}\n[CHORUS]\nHome")
             for song in make_songs(count, **how)

@@ -17,7 +17,7 @@ from torch.multiprocessing.spawn import spawn
 T = TypeVar("T")
 
 
-def run_on_ranks(function: Callable[..., T], world_size: int, *args: Any) -> list[T]:  # noqa: ANN401
+def run_on_ranks(function: Callable[..., T], world_size: int, *args: object) -> list[T]:
     """What a function of a module's top level returns on each rank, in their order.
 
     Raises:

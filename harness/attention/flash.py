@@ -180,13 +180,13 @@ def _(
     return q, k, v
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:  # noqa: ANN401
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:  # noqa: ANN401 - autograd's context
     query, key, value, indices, header, ctx.pairs, ctx.scale = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(query, key, value, *output, indices, header)
 
 
-def _differentiate(ctx: Any, *grads: torch.Tensor | None) -> tuple[Any, ...]:  # noqa: ANN401
+def _differentiate(ctx: Any, *grads: torch.Tensor | None) -> tuple[Any, ...]:  # noqa: ANN401 - autograd's context
     grad_out, _ = grads
     if grad_out is None:
         return (None,) * 7
@@ -205,7 +205,7 @@ def _count_forward(query: torch.Size, *others: Any, **_: object) -> int:  # noqa
 
 
 @register_flop_formula(torch.ops.lyrics.forest_attention_backward)
-def _count_backward(_grad: torch.Size, query: torch.Size, *others: Any, **_: object) -> int:  # noqa: ANN401
+def _count_backward(_grad: torch.Size, query: torch.Size, *others: Any, **_: object) -> int:  # noqa: ANN401 - shapes and numbers
     """Five matrix products: the scores again, and gradients of value, probabilities, query and key."""
     pairs, _scale = others[-2:]
     return 10 * int(pairs) * query[1] * query[3]

@@ -85,7 +85,7 @@ def read_content(folder: Path) -> AdapterContent:
     try:
         settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         with safe_open(str(folder / ADAPTER_WEIGHTS), "pt") as weights:
-            shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+            shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118 - not a dictionary, its keys cannot be iterated over
     except (ValueError, SafetensorError) as error:
         raise CheckpointError(f"adapter {folder}: damaged ({error})") from error
     if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":

@@ -134,7 +134,7 @@ def merge_layer(name: str, layer: nn.Module, dtype: torch.dtype, sums: RoundingS
     return merged
 
 
-def _put_rows(causal: Any, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> None:  # noqa: ANN401
+def _put_rows(causal: Any, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> None:  # noqa: ANN401 - a module of transformers or peft
     """Set the trained rows of new tokens, in the head's matrix too where it has one of its own."""
     rows = new_rows_of(causal)
     if rows is None:

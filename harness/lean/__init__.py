@@ -51,7 +51,7 @@ def make_lean(model: nn.Module, *, fp8: bool = False) -> str | None:
     return None
 
 
-def _why_not(layer: Any) -> str | None:  # noqa: ANN401
+def _why_not(layer: Any) -> str | None:  # noqa: ANN401 - a module of transformers or peft
     """Why a decoder layer cannot be replaced, or None."""
     kind = type(layer)
     if isinstance(layer, LeanLayer):
@@ -68,7 +68,7 @@ def _why_not(layer: Any) -> str | None:  # noqa: ANN401
     return next(reasons, None) or _why_not_dropout(named)
 
 
-def _why_not_float8(layer: Any) -> str | None:  # noqa: ANN401
+def _why_not_float8(layer: Any) -> str | None:  # noqa: ANN401 - a module of transformers or peft
     for name, module in _projections(layer):
         base = getattr(module, "base_layer", module)
         if type(base) is nn.Linear and (reason := why_not_float8(base)):
@@ -76,7 +76,7 @@ def _why_not_float8(layer: Any) -> str | None:  # noqa: ANN401
     return None
 
 
-def _quantize(layer: Any) -> None:  # noqa: ANN401
+def _quantize(layer: Any) -> None:  # noqa: ANN401 - a module of transformers or peft
     """Put float8 weights in the place of a layer's frozen projections."""
     for parent in (layer.self_attn, layer.mlp):
         for name, module in list(parent.named_children()):
@@ -86,12 +86,12 @@ def _quantize(layer: Any) -> None:  # noqa: ANN401
                 setattr(parent, name, Float8Linear(module))
 
 
-def _projections(layer: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+def _projections(layer: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - a module of transformers or peft
     for parent, names in ((layer.self_attn, ATTENTION_PROJECTIONS), (layer.mlp, MLP_PROJECTIONS)):
         yield from ((name, getattr(parent, name)) for name in names)
 
 
-def _why_not_linear(module: Any) -> str | None:  # noqa: ANN401
+def _why_not_linear(module: Any) -> str | None:  # noqa: ANN401 - a module of transformers or peft
     """Why a projection is not a frozen matrix with at most one plain adapter, or None."""
     base = getattr(module, "base_layer", module)
     if type(module) not in (Linear, nn.Linear) or type(base) is not nn.Linear:
@@ -103,7 +103,7 @@ def _why_not_linear(module: Any) -> str | None:  # noqa: ANN401
     return _why_not_adapter(module) if isinstance(module, Linear) else None
 
 
-def _why_not_adapter(module: Any) -> str | None:  # noqa: ANN401
+def _why_not_adapter(module: Any) -> str | None:  # noqa: ANN401 - a module of transformers or peft
     if module.merged_adapters:
         return "has a merged adapter"
     if len(module.active_adapters) != 1:

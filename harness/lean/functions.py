@@ -21,7 +21,7 @@ from harness.lean.norm import normalize, normalize_again, normalize_back
 from harness.lean.projection import Group, join_group, project, project_back
 
 # The arguments of an autograd function are positional: offsets, table, scales and tensors are `Group.arguments`.
-# ruff: noqa: ANN401
+# ruff: noqa: ANN401 - ctx is autograd's context, which has no type
 
 
 class NormProject(torch.autograd.Function):

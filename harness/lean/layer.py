@@ -26,7 +26,7 @@ class LeanLayer:
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401 - what transformers passes to its layers
     ) -> torch.Tensor:
         """[R, T, H] to [R, T, H]; with a key-value cache, or adapters that are off or merged, the layer's own pass."""
         layer = cast("Any", self)
@@ -40,7 +40,7 @@ class LeanLayer:
         return hidden_states + gated_project(gate, up, read_group((mlp.down_proj,), gate))
 
 
-def _adapters_are_on(layer: Any) -> bool:  # noqa: ANN401
+def _adapters_are_on(layer: Any) -> bool:  # noqa: ANN401 - a module of transformers or peft
     """Whether no projection's adapter was switched off or merged since."""
     modules = [getattr(layer.self_attn, name) for name in ATTENTION_PROJECTIONS]
     modules += [getattr(layer.mlp, name) for name in MLP_PROJECTIONS]
@@ -50,7 +50,7 @@ def _adapters_are_on(layer: Any) -> bool:  # noqa: ANN401
 
 
 def _attend(
-    layer: Any,  # noqa: ANN401
+    layer: Any,  # noqa: ANN401 - a module of transformers or peft
     hidden_states: torch.Tensor,
     attention_mask: torch.Tensor | None,
     kwargs: dict[str, Any],

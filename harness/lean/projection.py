@@ -98,7 +98,7 @@ def join_group(
 ) -> Group:
     """The inverse of `Group.arguments`."""
     parts = [tensors[start : start + NUM_TENSORS] for start in range(0, len(tensors), NUM_TENSORS)]
-    return Group(Mask(offsets, table), scales, tuple(Projection(*part) for part in parts))  # type: ignore[arg-type]
+    return Group(Mask(offsets, table), scales, tuple(map(Projection._make, parts)))
 
 
 def project(values: torch.Tensor, group: Group) -> tuple[list[torch.Tensor], torch.Tensor | None]:
