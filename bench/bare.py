@@ -94,7 +94,9 @@ class BareEngine:
             group["lr"] = learning_rate(step, self._num_steps, self._config.optimizer)
         supervised = sum(batch.counts.supervised_tokens for batch in batches)
         total = torch.zeros(())
-        for batch in batches:
+        for index, batch in enumerate(batches):
+            # Or an epoch's last step, which has fewer micro-steps, would never be taken.
+            self._engine.set_gradient_accumulation_boundary(is_boundary=index == len(batches) - 1)
             loss, _ = self._engine(batch)
             self._engine.backward(loss / supervised, scale_wrt_gas=False)
             self._engine.step()
