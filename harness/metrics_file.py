@@ -197,5 +197,9 @@ class MetricsWriter:
             from torch.utils.tensorboard import SummaryWriter
 
             self._events = SummaryWriter(str(self._tensorboard_dir), purge_step=self._purge_step)
-        for tag, value in values.items():
-            self._events.add_scalar(tag, value, step)
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        # One event for all of them: the device waits meanwhile, and `add_scalar` would make one each.
+        scalars = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()]
+        writer = self._events._get_file_writer()  # type: ignore[no-untyped-call] # torch's has no types
+        writer.add_summary(Summary(value=scalars), step)
