@@ -62,7 +62,7 @@ class ZeroSettings:
         stage = int(zero.get("stage", 0))
 
         def offloads(key: str) -> bool:
-            return (zero.get(key) or {}).get("device", "none") != "none"
+            return bool((zero.get(key) or {}).get("device", "none") != "none")
 
         return cls(
             stage=stage,
