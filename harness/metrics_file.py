@@ -13,7 +13,7 @@ from harness.json_lines import close_last_line, encode_line, read_json_lines, wr
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from harness.memory_profile import MemoryRecord
+    from harness.memory.profile import MemoryRecord
     from harness.throughput import StepCounts, StepRates, TaskStep, ThroughputSummary
 
 METRICS_FILE = "metrics.jsonl"

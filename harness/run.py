@@ -19,7 +19,8 @@ from harness.dist import World, gather_objects, run_together
 from harness.engine import build_engine, evaluate_loss, gather_adapter, train_step
 from harness.loader import LoadedStep, StepLoader
 from harness.lora import save_adapter
-from harness.memory_profile import MEMORY_FILE, MemoryProfile, Phase, print_memory, write_memory
+from harness.memory.case import Phase
+from harness.memory.profile import MEMORY_FILE, MemoryProfile, print_memory, write_memory
 from harness.meters import APART, MetricsWriter, Part, ThroughputMeter, print_throughput
 from harness.model import check_vocabulary, load_base_model
 from harness.progress import StepProgress

@@ -13,12 +13,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from harness import memory_profile
-from harness.memory_profile import (
+from harness.memory import profile as memory_profile
+from harness.memory.case import Phase
+from harness.memory.profile import (
     GIB,
     MemoryProfile,
     MemoryRecord,
-    Phase,
     print_memory,
     read_memory,
     write_memory,
@@ -53,11 +53,11 @@ def test_a_peak_inside_a_phase_is_seen_though_it_is_gone_at_the_end() -> None:
 @pytest.mark.skipif(not can_reset_peak(), reason="the kernel does not permit resetting the peak")
 def test_each_phase_has_its_own_peak() -> None:
     profile = MemoryProfile(rank=0, device=torch.device("cpu"))
-    with profile.phase("forward_loss"):
+    with profile.phase("forward"):
         allocate(200)
     with profile.phase("backward"):
         pass
-    big, small = (record_of(profile, phase) for phase in ("forward_loss", "backward"))
+    big, small = (record_of(profile, phase) for phase in ("forward", "backward"))
     assert big.peak_bytes >= small.peak_bytes + 150 * MIB
     assert (big.peak_scope, big.device) == ("phase", "cpu")
 
@@ -74,11 +74,11 @@ def test_where_the_peak_cannot_be_reset_the_record_says_it_is_the_process_s(
 
     monkeypatch.setattr(os, "open", refuse_clear_refs)
     profile = MemoryProfile(rank=0, device="cpu")
-    with profile.phase("forward_loss"):
+    with profile.phase("forward"):
         allocate(200)
     with profile.phase("backward"):
         pass
-    big, small = (record_of(profile, phase) for phase in ("forward_loss", "backward"))
+    big, small = (record_of(profile, phase) for phase in ("forward", "backward"))
     assert small.peak_bytes >= big.peak_bytes - 50 * MIB
     assert small.peak_scope == "process"
     assert "high-water mark" in print_to_text([small])
@@ -109,13 +109,13 @@ def test_pss_is_read_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_profile, "_read_pss", count_reads)
     profile = MemoryProfile(rank=0, device="cpu")
     for _ in range(memory_profile.PSS_EVERY):
-        with profile.phase("forward_loss"):
+        with profile.phase("forward"):
             pass
     assert num_reads == 1
-    with profile.phase("forward_loss"):
+    with profile.phase("forward"):
         pass
     assert num_reads == 2
-    assert record_of(profile, "forward_loss").last["pss"] == 1
+    assert record_of(profile, "forward").last["pss"] == 1
 
 
 @pytest.mark.skipif(not memory_profile._read_pss(), reason="the kernel does not tell the PSS")
@@ -174,11 +174,11 @@ def test_cuda_is_read_from_the_allocator_and_the_driver(monkeypatch: pytest.Monk
     cuda = FakeCuda()
     monkeypatch.setattr(torch, "cuda", cuda)
     profile = MemoryProfile(rank=1, device="cuda:1")
-    with profile.phase("forward_loss"):
+    with profile.phase("forward"):
         cuda.peak = 25 * MIB
-    with profile.phase("forward_loss"):
+    with profile.phase("forward"):
         cuda.peak = 15 * MIB
-    record = record_of(profile, "forward_loss")
+    record = record_of(profile, "forward")
     assert cuda.num_resets == 2
     assert record.peak_bytes == 25 * MIB
     assert record.last == {

@@ -21,23 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.json_lines import read_json_lines, write_json_lines
+from harness.memory.case import PHASES, Phase
 from preprocess.errors import DataError
 
 if TYPE_CHECKING:
     import torch
-
-Phase = Literal["load", "lora", "engine_init", "forward_loss", "backward", "optimizer", "eval", "save"]
-
-PHASES: tuple[Phase, ...] = (
-    "load",
-    "lora",
-    "engine_init",
-    "forward_loss",
-    "backward",
-    "optimizer",
-    "eval",
-    "save",
-)
 
 MEMORY_FILE = "memory.jsonl"
 PSS_EVERY = 500
