@@ -169,8 +169,16 @@ class MetricsWriter:
         self._add_scalars(step, tags)
 
     def write_memory(self, step: int, records: Iterable[MemoryRecord]) -> None:
-        """Give TensorBoard the peak of every phase on every rank; the file of record is memory.jsonl."""
-        tags = {f"memory/rank{r.rank}/{r.phase}_gib": r.peak_bytes / GIB for r in records}
+        """Give TensorBoard the peak of every phase on every rank, and the parts that are state, at their most.
+
+        The file of record is memory.jsonl.
+        """
+        tags: dict[str, float] = {}
+        for record in records:
+            tags[f"memory/rank{record.rank}/{record.phase}_gib"] = record.peak_bytes / GIB
+            for part, num_bytes in record.parts.items():
+                tag = f"memory/rank{record.rank}/parts/{part}_gib"
+                tags[tag] = max(tags.get(tag, 0.0), num_bytes / GIB)
         self._add_scalars(step, tags)
 
     def write_summary(
