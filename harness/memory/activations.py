@@ -152,18 +152,22 @@ def _embed(tape: Tape, sizes: Sizes) -> tuple[Made, Made]:
 def _forward(tape: Tape, sizes: Sizes) -> tuple[Made, list[_Layer], Normed]:
     """The body: its output, what each layer keeps, and the last norm."""
     stream, _ = _embed(tape, sizes)
-    mask = tape.make(_dense_mask(sizes), "activations")
-    layers = []
+    embedded, mask = stream, tape.make(_dense_mask(sizes), "activations")
+    layers: list[_Layer] = []
     for index in range(sizes.case.shape.num_layers):
         if index < sizes.case.recompute_layers:
             layers.append(_Layer(None, stream))
             stream = _forward_alone(tape, sizes)
         else:
             before = stream
-            stream, kept, is_kept = _forward_layer(tape, sizes, before, trains_before=_trains_before(sizes, index))
+            stream, kept, is_kept = _forward_layer(
+                tape, sizes, before, trains_before=_trains_before(sizes, index)
+            )
             layers.append(_Layer(kept, before if is_kept else NOTHING))
     hidden, last = norm(tape, sizes)
     tape.drop(mask)
+    if layers[0].layer_input is NOTHING:
+        tape.drop(embedded)  # which a name of the body's holds
     if not sizes.is_half:
         return hidden, layers, Normed(stream, last.rms)
     tape.drop(stream)
@@ -198,7 +202,7 @@ def _forward_layer(
     kept = peft_layer.forward(tape, sizes, trains_before=trains_before)
     output = peft_layer.finish(tape, sizes, kept)
     is_kept = trains_before and not sizes.is_half  # in float32 the norm's wide copy is the input itself
-    if not is_kept:
+    if not is_kept and trains_before:
         tape.drop(stream)
     return output, kept, is_kept
 

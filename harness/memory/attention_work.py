@@ -44,7 +44,7 @@ def pairs(sizes: Sizes) -> int:
 
 
 def rotate(tape: Tape, num_bytes: int) -> Made:
-    """x cos + rotate_half(x) sin, of the bytes of x; x itself stays."""
+    """The rotary embedding x cos + rotate_half(x) sin, of the bytes of x; x itself stays."""
     first = tape.make(num_bytes)
     half = tape.make(num_bytes // 2)
     joined = tape.make(num_bytes)
@@ -139,6 +139,12 @@ def _eager_back(tape: Tape, sizes: Sizes) -> tuple[Made, ...]:
     query, key = tape.make(sizes.queries), tape.make(sizes.queries)
     tape.drop(scores)
     return query, key, value
+
+
+def drop_attended(tape: Tape, kept: Attended) -> Attended:
+    """What attention keeps ends; nothing is in its place."""
+    tape.drop(kept.query, kept.key, kept.value, kept.out, *kept.others)
+    return Attended(NOTHING, NOTHING, NOTHING, NOTHING, ())
 
 
 def _workspace(sizes: Sizes) -> int:

@@ -19,7 +19,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.memory.attention_work import Attended, attend, attend_back, rotate, rotate_back
+from harness.memory.attention_work import (
+    Attended,
+    attend,
+    attend_back,
+    drop_attended,
+    rotate,
+    rotate_back,
+)
 from harness.memory.gradients import cast_gradients
 from harness.memory.norm_work import lean_norm, lean_norm_again, lean_norm_back
 from harness.memory.sizes import FLOAT32, Sizes
@@ -62,9 +69,10 @@ def forward(tape: Tape, sizes: Sizes, *, keeps: bool = True) -> LeanKept:
     attended = attend(tape, sizes, query, key, value)
     out, low_rank_out = _project(tape, sizes, ("o_proj",))
     tape.drop(*parts[:2])  # q and k before they were turned, which Python's names hold until here
-    first, attended, low_rank_out = (
-        ((rms, low_rank), attended, low_rank_out) if keeps else _let_go(tape, (rms, low_rank, low_rank_out), attended)
-    )
+    if not keeps:
+        tape.drop(rms, low_rank, low_rank_out)
+        rms = low_rank = low_rank_out = NOTHING
+        attended = drop_attended(tape, attended)
     middle = tape.make(sizes.hidden, "activations")
     tape.drop(*out)
     normal = lean_norm(tape, sizes)
@@ -79,7 +87,7 @@ def forward(tape: Tape, sizes: Sizes, *, keeps: bool = True) -> LeanKept:
     _, low_rank_down = _project(tape, sizes, ("down_proj",))
     tape.drop(inner)
     return LeanKept(
-        first, attended, low_rank_out, middle, (second_rms, second), tuple(gate_up), low_rank_down
+        (rms, low_rank), attended, low_rank_out, middle, (second_rms, second), tuple(gate_up), low_rank_down
     )
 
 
@@ -98,19 +106,10 @@ def forward_alone(tape: Tape, sizes: Sizes) -> Made:
     return output
 
 
-def _let_go(
-    tape: Tape, own: tuple[Made, ...], attended: Attended
-) -> tuple[tuple[Made, ...], Attended, Made]:
-    """What the attention's part would keep ends; nothing is in its place."""
-    tape.drop(*own, attended.query, attended.key, attended.value, attended.out, *attended.others)
-    return (), Attended(NOTHING, NOTHING, NOTHING, NOTHING, ()), NOTHING
-
-
 def drop_kept(tape: Tape, kept: LeanKept) -> None:
     """What a layer kept ends."""
-    attended = kept.attended
-    tape.drop(*kept.first, attended.query, attended.key, attended.value, attended.out, *attended.others)
-    tape.drop(kept.low_rank_out, kept.middle, *kept.second, *kept.gate_up, kept.low_rank_down)
+    drop_attended(tape, kept.attended)
+    tape.drop(*kept.first, kept.low_rank_out, kept.middle, *kept.second, *kept.gate_up, kept.low_rank_down)
 
 
 def backward(
@@ -176,9 +175,7 @@ def _quantize(tape: Tape, sizes: Sizes, num_bytes: int) -> Made:
     return rows
 
 
-def _project_back(
-    tape: Tape, sizes: Sizes, names: tuple[str, ...], *, needs_input: bool
-) -> Made:
+def _project_back(tape: Tape, sizes: Sizes, names: tuple[str, ...], *, needs_input: bool) -> Made:
     """`project_back`: the gradient of the input; those of the adapters stay alive, see `cast_gradients`."""
     width = sizes.input_of(names[0])
     with_adapter = [name for name in names if sizes.rank(name)]

@@ -1,4 +1,4 @@
-"""Bytes that RMSNorm takes: transformers' own (the model's last norm, and all norms of peft's layers), and the lean one.
+"""Bytes that RMSNorm takes: transformers' own (the model's last norm, all norms of peft's layers), and the lean one.
 
 transformers' norm computes in float32 operator by operator, on every device: autograd keeps the float32 copy of its
 input [N, H] and 1 / rms float32[N], and its backward pass holds up to five float32 [N, H] beside them. The lean one
@@ -22,7 +22,7 @@ class Normed:
 
 
 def norm(tape: Tape, sizes: Sizes) -> tuple[Made, Normed]:
-    """transformers' norm of a hidden state that is alive: its result, and what is kept."""
+    """The norm of transformers of a hidden state that is alive: its result, and what is kept."""
     wide = tape.make(sizes.wide_hidden, "activations") if sizes.is_half else NOTHING
     tape.touch(sizes.wide_hidden)  # the square
     rms = tape.make(sizes.rms, "activations")

@@ -18,7 +18,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.memory.attention_work import Attended, attend, attend_back, rotate, rotate_back
+from harness.memory.attention_work import (
+    Attended,
+    attend,
+    attend_back,
+    drop_attended,
+    rotate,
+    rotate_back,
+)
 from harness.memory.lean_layer import GATE_UP, QKV
 from harness.memory.norm_work import Normed, norm, norm_back
 from harness.memory.sizes import FLOAT32, Sizes
@@ -64,30 +71,36 @@ def forward(tape: Tape, sizes: Sizes, *, trains_before: bool = True, keeps: bool
     if not (trains_before and keeps):
         tape.drop(first.wide, first.rms)
         first = Normed(NOTHING, NOTHING)
-    qkv, (query, key, value) = _project_all(tape, sizes, QKV)
+    qkv, (query, key, value) = _project_all(tape, sizes, QKV, keeps=keeps)
     value = _keep(tape, value)
     turned = rotate(tape, sizes.queries), rotate(tape, sizes.keys)
     tape.drop(query, key)
     attended = attend(tape, sizes, *turned, value)
-    out, result = _project(tape, sizes, "o_proj")
-    shared = _settle(tape, sizes, normal, QKV)
+    out, result = _project(tape, sizes, "o_proj", keeps=keeps)
+    shared = _settle(tape, sizes, normal, QKV, keeps=keeps)
     if not keeps:
-        qkv, attended, out, shared = _let_go(tape, qkv, attended, out, shared)
+        attended = drop_attended(tape, attended)
     middle = tape.make(sizes.hidden, "activations")
     tape.drop(result)
     normal, second = norm(tape, sizes)
     if not keeps:
         tape.drop(second.wide, second.rms)
         second = Normed(NOTHING, NOTHING)
-    gate, gate_value = _project(tape, sizes, "gate_proj")
+    gate, gate_value = _project(tape, sizes, "gate_proj", keeps=keeps)
     gate_value = _keep(tape, gate_value)
     active = tape.make(sizes.inner, "activations")
-    up, up_value = _project(tape, sizes, "up_proj")
+    if not keeps:
+        tape.drop(gate_value)
+        gate_value = NOTHING
+    up, up_value = _project(tape, sizes, "up_proj", keeps=keeps)
     up_value = _keep(tape, up_value)
     product = tape.make(sizes.inner)
-    down, _ = _project(tape, sizes, "down_proj")
-    product = _settle(tape, sizes, product, ("down_proj",))
-    shared_mlp = _settle(tape, sizes, normal, GATE_UP)
+    if not keeps:
+        tape.drop(active, up_value)
+        active = up_value = NOTHING
+    down, _ = _project(tape, sizes, "down_proj", keeps=keeps)
+    product = _settle(tape, sizes, product, ("down_proj",), keeps=keeps)
+    shared_mlp = _settle(tape, sizes, normal, GATE_UP, keeps=keeps)
     inner = (gate_value, active, up_value, product)
     if keeps and not sizes.is_half:
         second = Normed(middle, second.rms)
@@ -110,21 +123,11 @@ def forward_alone(tape: Tape, sizes: Sizes) -> Made:
     return output
 
 
-def _let_go(
-    tape: Tape, qkv: tuple[Adapted, ...], attended: Attended, out: Adapted, shared: Made
-) -> tuple[tuple[Adapted, ...], Attended, Adapted, Made]:
-    """What the attention's part would keep ends; nothing is in its place."""
-    tape.drop(attended.query, attended.key, attended.value, attended.out, *attended.others, shared)
-    for adapted in (*qkv, out):
-        tape.drop(adapted.masked, adapted.low_rank)
-    return (), Attended(NOTHING, NOTHING, NOTHING, NOTHING, ()), Adapted(out.name, NOTHING, NOTHING), NOTHING
-
-
 def drop_kept(tape: Tape, kept: PeftKept) -> None:
     """What a layer kept ends."""
-    attended = kept.attended
-    tape.drop(kept.first.wide, kept.first.rms, kept.shared, kept.shared_mlp, kept.second.wide, kept.second.rms)
-    tape.drop(attended.query, attended.key, attended.value, attended.out, *attended.others, *kept.inner)
+    drop_attended(tape, kept.attended)
+    tape.drop(kept.first.wide, kept.first.rms, kept.shared, *kept.inner)
+    tape.drop(kept.second.wide, kept.second.rms, kept.shared_mlp)
     for adapted in (*kept.qkv, kept.out, *kept.gate_up, kept.down):
         tape.drop(adapted.masked, adapted.low_rank)
 
@@ -166,29 +169,32 @@ def _keep(tape: Tape, tensor: Made) -> Made:
     return tape.make(tensor.num_bytes, "activations")
 
 
-def _settle(tape: Tape, sizes: Sizes, tensor: Made, names: Sequence[str]) -> Made:
+def _settle(tape: Tape, sizes: Sizes, tensor: Made, names: Sequence[str], *, keeps: bool) -> Made:
     """An input of adapters, after its function: kept where an adapter reads it unmasked, else it ends."""
-    if sizes.ranks(tuple(names)) and not sizes.has_dropout:
+    if keeps and sizes.ranks(tuple(names)) and not sizes.has_dropout:
         return _keep(tape, tensor)
     tape.drop(tensor)
     return NOTHING
 
 
 def _project_all(
-    tape: Tape, sizes: Sizes, names: Sequence[str]
+    tape: Tape, sizes: Sizes, names: Sequence[str], *, keeps: bool
 ) -> tuple[tuple[Adapted, ...], tuple[Made, ...]]:
-    adapted, results = zip(*(_project(tape, sizes, name) for name in names), strict=True)
+    adapted, results = zip(*(_project(tape, sizes, name, keeps=keeps) for name in names), strict=True)
     return adapted, results
 
 
-def _project(tape: Tape, sizes: Sizes, name: str) -> tuple[Adapted, Made]:
-    """peft's `base(x) + lora_B(lora_A(dropout(x))) * scale`, whose result is alive."""
+def _project(tape: Tape, sizes: Sizes, name: str, *, keeps: bool) -> tuple[Adapted, Made]:
+    """What peft computes, `base(x) + lora_B(lora_A(dropout(x))) * scale`, whose result is alive."""
     result = tape.make(sizes.output_of(name))
     if not sizes.rank(name):
         return Adapted(name, NOTHING, NOTHING), result
     masked = tape.make(sizes.input_of(name) * sizes.has_dropout, "activations")
     low_rank = tape.make(sizes.low_rank(name), "activations")
     added = tape.make(sizes.output_of(name))
+    if not keeps:
+        tape.drop(masked, low_rank)
+        masked = low_rank = NOTHING
     scaled = tape.make(sizes.output_of(name))
     tape.drop(added)
     total = tape.make(sizes.output_of(name))
