@@ -1,4 +1,4 @@
-"""A micro-step of the harness's own model, counted by torch storage by storage; with fake tensors, nothing is allocated.
+"""A micro-step of the harness's own model, counted by torch storage by storage; fake tensors take no memory.
 
 Operators that are one to torch are one here: what a kernel takes inside, no count sees.
 """

@@ -141,7 +141,7 @@ def measure(*, quick: bool) -> Outcome:
         baseline="counted",
         figures=_figures(found),
         ratios={},
-        facts={name_case(one.case): describe(one) for one in found} | _estimates(),
+        facts={**{name_case(one.case): describe(one) for one in found}, **_estimates()},
     )
 
 

@@ -188,8 +188,9 @@ def _dense_mask(sizes: Sizes) -> int:
 
 
 def _forward_alone(tape: Tape, sizes: Sizes) -> Made:
-    layer = lean_layer if sizes.case.lora_kernel == "lean" else peft_layer
-    return layer.forward_alone(tape, sizes)
+    if sizes.case.lora_kernel == "lean":
+        return lean_layer.forward_alone(tape, sizes)
+    return peft_layer.forward_alone(tape, sizes)
 
 
 def _forward_layer(
@@ -228,6 +229,6 @@ def _run_again(tape: Tape, sizes: Sizes, *, trains_before: bool) -> LeanKept | P
         lean = lean_layer.forward(tape, sizes)
         tape.drop(Made(sizes.hidden, "layer_work"))
         return lean
-    kept = peft_layer.forward(tape, sizes, trains_before=trains_before)
+    kept = peft_layer.forward(tape, sizes, trains_before=trains_before, again=True)
     tape.drop(Made(sizes.hidden, "layer_work"), kept.middle)
     return kept

@@ -8,7 +8,7 @@
 | a LoRA of the head: up to two more during forward, one in backward | c V b each |
 
 and as long as the loss runs: hidden states of the M supervised tokens and their gradient [M, H] each, and float32 sums
-of the gradients of the head's adapter (and of the chunk before, in the model's precision).
+of the gradients of the head's adapter (and those of the chunk before).
 """
 
 from __future__ import annotations
@@ -32,10 +32,21 @@ def _gathered(sizes: Sizes) -> int:
     return sizes.case.supervised * sizes.case.shape.hidden_size * sizes.value
 
 
-def _adapter_values(sizes: Sizes) -> tuple[int, ...]:
-    """Values of the head's trained matrices: its adapter's A and B, and rows of new tokens."""
+def _find_gradient(tape: Tape, sizes: Sizes, values: int, over: Made = NOTHING) -> Made:
+    """A gradient of so many values, float32 after its parameter's `grad_dtype`; `over` ends when it is found."""
+    own = tape.make(values * sizes.value, "logits")
+    tape.drop(over)
+    if not sizes.is_half:
+        return own
+    wide = tape.make(values * FLOAT32, "logits")
+    tape.drop(own)
+    return wide
+
+
+def _adapter_values(sizes: Sizes, *, with_b: bool = True) -> tuple[int, ...]:
+    """Values of the head's trained matrices: rows of new tokens, its adapter's A and B."""
     rows = sizes.case.new_tokens * sizes.case.shape.hidden_size
-    found = (rows, sizes.matrix_a("lm_head"), sizes.matrix_b("lm_head"))
+    found = (rows, sizes.matrix_a("lm_head"), sizes.matrix_b("lm_head") * with_b)
     return tuple(values for values in found if values)
 
 
@@ -68,11 +79,11 @@ def _chunk(tape: Tape, sizes: Sizes, tokens: int, before: tuple[Made, ...]) -> t
     if sizes.is_half:
         slope = tape.make(_of_vocabulary(sizes, tokens), "logits")
         tape.drop(wide)
-    found = [tape.make(one * sizes.value, "logits") for one in _adapter_values(sizes)]
+    found = [_find_gradient(tape, sizes, one) for one in _adapter_values(sizes, with_b=False)]
     if sizes.rank("lm_head"):
         scaled = tape.make(_of_vocabulary(sizes, tokens), "logits")
+        found.append(_find_gradient(tape, sizes, sizes.matrix_b("lm_head"), over=scaled))
         by_adapter = tape.make(_hidden_of(sizes, tokens), "logits")
-        tape.drop(scaled)
         by_base = tape.make(_hidden_of(sizes, tokens), "logits")
         tape.touch(_hidden_of(sizes, tokens))
         tape.drop(by_base, by_adapter)
@@ -133,6 +144,3 @@ def logits_without_gradient(tape: Tape, sizes: Sizes, hidden: Made) -> None:
     logits, kept = _logits(tape, sizes, tokens)
     wide = _of_vocabulary(sizes, tokens) // sizes.value * FLOAT32
     tape.drop(tape.make(wide * sizes.is_half, "logits"), tape.make(wide, "logits"), logits, *kept, gathered)
-
-
-__all__ = ["NOTHING", "HeadKept", "logits_without_gradient", "loss", "loss_back"]

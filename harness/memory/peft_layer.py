@@ -16,7 +16,7 @@ Kept for backward, with N tokens, b bytes a value, r the rank (in float32 the wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.memory.attention_work import (
     Attended,
@@ -26,7 +26,7 @@ from harness.memory.attention_work import (
     rotate,
     rotate_back,
 )
-from harness.memory.lean_layer import GATE_UP, QKV
+from harness.memory.lean_layer import QKV
 from harness.memory.norm_work import Normed, norm, norm_back
 from harness.memory.sizes import FLOAT32, Sizes
 from harness.memory.tape import NOTHING, Made, Tape
@@ -34,7 +34,7 @@ from harness.memory.tape import NOTHING, Made, Tape
 
 @dataclass(frozen=True)
 class Adapted:
-    """What a projection keeps: its adapter's masked input, and lora_A's result."""
+    """What a projection keeps: its adapter's input, masked or shared (then at one of them), and lora_A's result."""
 
     name: str
     masked: Made
@@ -46,19 +46,19 @@ class PeftKept:
     """What a layer keeps besides its input, which ends, but in float32."""
 
     first: Normed
-    shared: Made
     qkv: tuple[Adapted, ...]
     attended: Attended
     out: Adapted
     middle: Made
     second: Normed
-    shared_mlp: Made
     gate_up: tuple[Adapted, ...]
     inner: tuple[Made, ...]
     down: Adapted
 
 
-def forward(tape: Tape, sizes: Sizes, *, trains_before: bool = True, keeps: bool = True) -> PeftKept:
+def forward(
+    tape: Tape, sizes: Sizes, *, trains_before: bool = True, keeps: bool = True, again: bool = False
+) -> PeftKept:
     """A layer whose input is alive, up to (without) the sum that is its output; that of the MLP stays alive.
 
     Args:
@@ -66,6 +66,7 @@ def forward(tape: Tape, sizes: Sizes, *, trains_before: bool = True, keeps: bool
         sizes: Of the case.
         trains_before: Whether the layer's input has a gradient; else its first norm keeps nothing.
         keeps: Whether autograd keeps anything; as in `lean_layer.forward`.
+        again: Whether it is the run for the backward pass, which torch stops once all that is kept is there.
     """
     normal, first = norm(tape, sizes)
     if not (trains_before and keeps):
@@ -77,7 +78,7 @@ def forward(tape: Tape, sizes: Sizes, *, trains_before: bool = True, keeps: bool
     tape.drop(query, key)
     attended = attend(tape, sizes, *turned, value)
     out, result = _project(tape, sizes, "o_proj", keeps=keeps)
-    shared = _settle(tape, sizes, normal, QKV, keeps=keeps)
+    qkv = _settle(tape, sizes, normal, qkv, keeps=keeps)
     if not keeps:
         attended = drop_attended(tape, attended)
     middle = tape.make(sizes.hidden, "activations")
@@ -98,14 +99,14 @@ def forward(tape: Tape, sizes: Sizes, *, trains_before: bool = True, keeps: bool
     if not keeps:
         tape.drop(active, up_value)
         active = up_value = NOTHING
-    down, _ = _project(tape, sizes, "down_proj", keeps=keeps)
-    product = _settle(tape, sizes, product, ("down_proj",), keeps=keeps)
-    shared_mlp = _settle(tape, sizes, normal, GATE_UP, keeps=keeps)
-    inner = (gate_value, active, up_value, product)
+    down, _ = _project(tape, sizes, "down_proj", keeps=keeps, stops=again)
+    (down,) = _settle(tape, sizes, product, (down,), keeps=keeps)
+    gate_up = _settle(tape, sizes, normal, (gate, up), keeps=keeps)
+    inner = (gate_value, active, up_value)
     if keeps and not sizes.is_half:
         second = Normed(middle, second.rms)
         middle = NOTHING
-    return PeftKept(first, shared, qkv, attended, out, middle, second, shared_mlp, (gate, up), inner, down)
+    return PeftKept(first, qkv, attended, out, middle, second, gate_up, inner, down)
 
 
 def finish(tape: Tape, sizes: Sizes, kept: PeftKept) -> Made:
@@ -126,8 +127,7 @@ def forward_alone(tape: Tape, sizes: Sizes) -> Made:
 def drop_kept(tape: Tape, kept: PeftKept) -> None:
     """What a layer kept ends."""
     drop_attended(tape, kept.attended)
-    tape.drop(kept.first.wide, kept.first.rms, kept.shared, *kept.inner)
-    tape.drop(kept.second.wide, kept.second.rms, kept.shared_mlp)
+    tape.drop(kept.first.wide, kept.first.rms, kept.second.wide, kept.second.rms, *kept.inner)
     for adapted in (*kept.qkv, kept.out, *kept.gate_up, kept.down):
         tape.drop(adapted.masked, adapted.low_rank)
 
@@ -136,16 +136,14 @@ def backward(
     tape: Tape, sizes: Sizes, kept: PeftKept, stream: Made, layer_input: Made, *, needs_input: bool
 ) -> Made:
     """The gradient of a layer's input from that of its output; what was kept ends, and the input."""
-    gate, active, up, product = kept.inner
+    gate, active, up = kept.inner
     gradient = _project_back(tape, sizes, kept.down, NOTHING, NOTHING)
-    tape.drop(product)
     by_up, by_gate = tape.make(sizes.inner), tape.make(sizes.inner)
     tape.drop(gradient, active, up)
     total = _project_back(tape, sizes, kept.gate_up[1], by_up, NOTHING)
     silu_back = tape.make(sizes.inner)
     tape.drop(by_gate, gate)
     total = _project_back(tape, sizes, kept.gate_up[0], silu_back, total)
-    tape.drop(kept.shared_mlp)
     stream = _add(tape, sizes, stream, norm_back(tape, sizes, kept.second, total))
     gradient = _project_back(tape, sizes, kept.out, NOTHING, NOTHING)
     query, key, value = attend_back(tape, sizes, kept.attended, gradient)
@@ -154,7 +152,6 @@ def backward(
     total = NOTHING
     for adapted, own in zip(reversed(kept.qkv), (value, key, query), strict=True):
         total = _project_back(tape, sizes, adapted, own, total, needs_input=needs_input)
-    tape.drop(kept.shared)
     if not needs_input:
         tape.drop(kept.first.wide, kept.first.rms, stream, layer_input)
         return NOTHING
@@ -169,12 +166,19 @@ def _keep(tape: Tape, tensor: Made) -> Made:
     return tape.make(tensor.num_bytes, "activations")
 
 
-def _settle(tape: Tape, sizes: Sizes, tensor: Made, names: Sequence[str], *, keeps: bool) -> Made:
-    """An input of adapters, after its function: kept where an adapter reads it unmasked, else it ends."""
-    if keeps and sizes.ranks(tuple(names)) and not sizes.has_dropout:
-        return _keep(tape, tensor)
-    tape.drop(tensor)
-    return NOTHING
+def _settle(
+    tape: Tape, sizes: Sizes, tensor: Made, readers: tuple[Adapted, ...], *, keeps: bool
+) -> tuple[Adapted, ...]:
+    """The input of some projections, after the last of them: kept where adapters read it unmasked, else it ends.
+
+    It goes with the first of the readers, which is the last one backward.
+    """
+    owner = next((index for index, one in enumerate(readers) if sizes.rank(one.name)), None)
+    if not keeps or owner is None or sizes.has_dropout:
+        tape.drop(tensor)
+        return readers
+    kept = replace(readers[owner], masked=_keep(tape, tensor))
+    return (*readers[:owner], kept, *readers[owner + 1 :])
 
 
 def _project_all(
@@ -184,13 +188,20 @@ def _project_all(
     return adapted, results
 
 
-def _project(tape: Tape, sizes: Sizes, name: str, *, keeps: bool) -> tuple[Adapted, Made]:
-    """What peft computes, `base(x) + lora_B(lora_A(dropout(x))) * scale`, whose result is alive."""
+def _project(
+    tape: Tape, sizes: Sizes, name: str, *, keeps: bool, stops: bool = False
+) -> tuple[Adapted, Made]:
+    """What peft computes, `base(x) + lora_B(lora_A(dropout(x))) * scale`, whose result is alive.
+
+    Where it `stops`, after lora_A, the base's result is.
+    """
     result = tape.make(sizes.output_of(name))
     if not sizes.rank(name):
         return Adapted(name, NOTHING, NOTHING), result
     masked = tape.make(sizes.input_of(name) * sizes.has_dropout, "activations")
     low_rank = tape.make(sizes.low_rank(name), "activations")
+    if stops:
+        return Adapted(name, masked, low_rank), result
     added = tape.make(sizes.output_of(name))
     if not keeps:
         tape.drop(masked, low_rank)
