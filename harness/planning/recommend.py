@@ -46,14 +46,34 @@ def first_true(low: int, high: int, holds: Callable[[int], bool]) -> int | None:
 
 def fewest_recomputed(setting: Setting, rows: int) -> Setting | None:
     """The setting with so many rows and as few recomputed layers as fit; None where even all do not."""
-    layers = first_true(0, setting.case.shape.num_layers, lambda count: setting.with_rows(rows, count).fits)
+    if setting.with_rows(rows, 0).fits:
+        return setting.with_rows(rows, 0)
+    layers = first_true(1, setting.case.shape.num_layers, lambda count: setting.with_rows(rows, count).fits)
     return None if layers is None else setting.with_rows(rows, layers)
 
 
 def most_rows(setting: Setting, recompute_layers: int = 0, at_most: int = 4096) -> int:
-    """The most rows that fit with so many recomputed layers; 0 where one does not."""
-    too_many = first_true(1, at_most, lambda rows: not setting.with_rows(rows, recompute_layers).fits)
-    return at_most if too_many is None else too_many - 1
+    """The most rows that fit with so many recomputed layers; 0 where one does not.
+
+    Bytes grow with rows along nearly straight lines, so each look is where the line so far meets the limit.
+    """
+
+    def peak(rows: int) -> int:
+        return setting.with_rows(rows, recompute_layers).peak_bytes
+
+    limit, least = setting.limit_bytes, peak(1)
+    if least > limit:
+        return 0
+    low, low_bytes, high, slope = 1, least, at_most + 1, max(1, peak(2) - least)
+    while high - low > 1:
+        rows = min(max(low + (limit - low_bytes) // slope, low + 1), high - 1)
+        found = peak(rows)
+        slope = max(1, (found - least) // (rows - 1))
+        if found <= limit:
+            low, low_bytes = rows, found
+        else:
+            high = rows
+    return low
 
 
 def try_rows(most: int) -> Iterator[int]:
