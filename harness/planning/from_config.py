@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from harness.cards import MIB, Card
 from harness.config import ATTENTION_AND_MLP, RunConfig, load_deepspeed_config, load_run_config
@@ -156,8 +155,3 @@ def shipped_zero(setting: Setting, stage: int) -> Setting:
         return setting
     zero = ZeroSettings.read(load_deepspeed_config(f"zero{stage}"))
     return replace(setting, case=replace(setting.case, zero=zero))
-
-
-def is_folder_of_data(config: RunConfig) -> bool:
-    """Whether the configuration's data set is there."""
-    return Path(config.data.path).is_dir()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.cards import DRIVER_RESERVE_MIB, MIB
@@ -209,8 +209,3 @@ def _describe_candidate(found: Candidate) -> dict[str, Any]:
         "peak_bytes": found.setting.peak_bytes,
         **_describe_time(found.time),
     }
-
-
-def with_efficiency(setting: Setting, bf16: float, fp8: float, source: str) -> Setting:
-    """A setting with other shares of the peaks."""
-    return replace(setting, efficiency=replace(setting.efficiency, bf16=bf16, fp8=fp8, source=source))

@@ -2,8 +2,8 @@
 
 What the plan means by its times: it samples 2,000 songs of each of 7 genres and asks 4 questions about each, 56,000
 examples; at its 1,000 a second one pass takes 56 s, which is its "45-90 seconds" of demo training. Its "15-20 minutes
-for the complete dataset" are 900,000 to 1,200,000 examples at that rate, 225,000 to 300,000 songs, while the data set it
-names has 5 million.
+for the complete dataset" are 900,000 to 1,200,000 examples at that rate, 225,000 to 300,000 songs, while the data set
+that it names has 5 million.
 """
 
 from __future__ import annotations
@@ -120,12 +120,16 @@ def _explain_rate(setting: Setting) -> list[str]:
     if setting.case.fp8:
         rate += f" and {setting.card.fp8_tflops:g} x {setting.efficiency.fp8:.0%} in float8"
     return [
-        f"{work.tokens_per_example:.0f} tokens an example ({work.unshared_tokens / work.examples:.0f} if each repeated its "
-        f"lyrics), {per_token / 1e9:.1f} GFLOP a token computed",
-        f"a step of {time.rows} rows is {time.examples:.0f} examples, {setting.rows_of_rank} rows on the busiest rank: "
-        f"{time.flops.total / 1e12:.1f} TFLOP / ({rate}) = {time.compute_s:.3f} s",
+        (
+            f"{work.tokens_per_example:.0f} tokens an example ({work.unshared_tokens / work.examples:.0f} if each "
+            f"repeated its lyrics), {per_token / 1e9:.1f} GFLOP a token computed"
+        ),
+        (
+            f"a step of {time.rows} rows is {time.examples:.0f} examples, {setting.rows_of_rank} rows on the busiest "
+            f"rank: {time.flops.total / 1e12:.1f} TFLOP / ({rate}) = {time.compute_s:.3f} s"
+        ),
         f"{time.traffic.total / GB:.2f} GB a rank over {setting.link_gbps:g} Gb/s = {time.communication_s:.3f} s",
-        f"{time.examples:.0f} / ({time.compute_s:.3f} + {time.communication_s:.3f}) s = {time.examples_per_s:.0f} examples/s",
+        f"{time.examples:.0f} / ({time.compute_s:.3f} + {time.communication_s:.3f}) = {time.examples_per_s:.0f} per s",
     ]
 
 
@@ -234,8 +238,10 @@ def _answer_rows(setting: Setting) -> Answer:
         reachable=asked.fits,
         factor=asked.peak_bytes / setting.limit_bytes,
         arithmetic=[
-            f"without recomputation {asked.peak_bytes / GB:.1f} GB a rank, {setting.limit_bytes / GB:.1f} GB allowed; "
-            f"{most_rows(replace(setting, workload=work))} rows of {PLAN_ROW_LENGTH:,} fit",
+            (
+                f"without recomputation {asked.peak_bytes / GB:.1f} GB a rank, {setting.limit_bytes / GB:.1f} GB "
+                f"allowed; {most_rows(replace(setting, workload=work))} rows of {PLAN_ROW_LENGTH:,} fit"
+            ),
             f"the plan counts padded examples; 24 packed rows hold {24 * setting.workload.examples:.0f} of them",
         ],
         ways=ways,
@@ -299,8 +305,9 @@ def _answer_time(setting: Setting, name: str, wish: str, songs: int, wanted: flo
         arithmetic=[
             f"{songs:,} songs x {per_song:.1f} questions = {songs * per_song:,.0f} examples"
             + ("" if seconds is None else f"; / {rate:.0f} a second = {seconds:,.0f} s"),
-            f"the plan asks {PLAN_TASKS} a song: {songs * PLAN_TASKS:,} examples, {songs * PLAN_TASKS / SAMPLES_PER_S:,.0f} s at "
-            "its own 1,000 a second" + ("" if songs == DEMO_SONGS else ", so its two figures do not agree"),
+            f"the plan asks {PLAN_TASKS} a song: {songs * PLAN_TASKS:,} examples, "
+            f"{songs * PLAN_TASKS / SAMPLES_PER_S:,.0f} s at its own 1,000 a second"
+            + ("" if songs == DEMO_SONGS else ", so its two figures do not agree"),
         ],
         ways=ways,
     )
@@ -321,10 +328,14 @@ def _answer_memory(setting: Setting) -> Answer:
         reachable=reachable,
         factor=USED_BYTES / setting.peak_bytes,
         arithmetic=[
-            f"the card shows {setting.memory_bytes / MIB:,.0f} MiB = {setting.memory_bytes / GB:.1f} GB, of which "
-            f"{setting.usable_bytes / GB:.1f} can be had; as set, {setting.peak_bytes / GB:.1f} GB are used",
-            f"{rows} rows without recomputation take {reached / GB:.1f} GB, but a step has {same.rows} rows, "
-            f"{setting.rows_of_rank} a rank: more rows than these stand empty",
+            (
+                f"the card shows {setting.memory_bytes / MIB:,.0f} MiB = {setting.memory_bytes / GB:.1f} GB, of which "
+                f"{setting.usable_bytes / GB:.1f} can be had; as set, {setting.peak_bytes / GB:.1f} GB are used"
+            ),
+            (
+                f"{rows} rows without recomputation take {reached / GB:.1f} GB, but a step has {same.rows} rows, "
+                f"{setting.rows_of_rank} a rank: more rows than these stand empty"
+            ),
         ],
         ways=[
             Way(
