@@ -157,7 +157,7 @@ def test_separate_examples_cost_what_sharing_saves(tmp_path: Path) -> None:
         (["--lyrics-tokens", "4000"], 2, "does not fit a row of 2048"),
         (["--set", "model.path=nobody/nothing"], 2, "its shape is not known"),
         (["--set", "lora.targets=[gate]"], 2, "lora.targets: gate"),
-        (["--gpu", "A40", "--set", "model.fp8=true"], 2, "a A40 has no float8"),
+        (["--gpu", "A40", "--set", "model.fp8=true"], 2, "the A40 has no float8"),
         (["--measured", "/nonexistent"], 4, "give a finished run's folder"),
     ],
 )

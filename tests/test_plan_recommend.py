@@ -138,6 +138,14 @@ def test_24_rows_need_recomputation_or_a_larger_card() -> None:
     assert {a.name: a for a in answer_wishes(bigger)}["rows_a_gpu"].reachable
 
 
+def test_most_of_a_card_is_used_only_with_steps_that_hold_so_many_rows() -> None:
+    answer = wishes()["memory_used"]
+    assert not answer.reachable
+    (way,) = answer.ways
+    assert way.reaches
+    assert 0.95 * 45 <= way.value <= 45
+
+
 def test_the_demos_time_is_its_examples_over_the_predicted_rate() -> None:
     answers = wishes()
     rate = answers["samples_per_s"].predicted

@@ -61,7 +61,7 @@ def make_setting(
             f"{nodes * gpus_per_node} ranks; make them agree, or --set world_size=null"
         )
     if config.model.fp8 and card is not None and card.fp8_tflops is None:
-        raise ConfigError(f"model.fp8: a {card.name} has no float8; Ada, Hopper and later cards do")
+        raise ConfigError(f"model.fp8: the {card.name} has no float8; Ada, Hopper and later cards do")
     shape, found = find_model_shape(config.model.path)
     _check_targets(config)
     case = _make_case(config, shape, _count_new_tokens(shape, workload), nodes * gpus_per_node)

@@ -110,7 +110,7 @@ def _tabulate_basis(plan: JsonObject) -> Table:
         ["card", f"{setting['card'] or NOTHING}, {setting['memory_bytes'] / 2**20:,.0f} MiB"],
         ["ranks", f"{setting['nodes']} hosts x {setting['gpus_per_node']}"],
         ["rows", setting["workload"]["source"]],
-        ["efficiency", f"{setting['efficiency']['bf16']:.0%} in bf16 ({setting['efficiency']['source']})"],
+        ["share of peak", f"{setting['efficiency']['bf16']:.0%} in bf16 ({setting['efficiency']['source']})"],
         ["peak", f"{memory['peak_bytes'] / GIB:.1f} GiB in phase {memory['peak_phase']}"],
     ]
     return Table("Planned for", [], rows)
@@ -139,17 +139,14 @@ def _tabulate_stages(plan: JsonObject) -> Table:
 
 
 def _tabulate_wish(answer: JsonObject) -> Table:
-    predicted, unit = answer["predicted"], answer["unit"]
-    rows = [["predicted", NOTHING if predicted is None else f"{format_float(predicted)} {unit}"]]
-    if answer["factor"] is not None:
-        reached = "reachable" if answer["reachable"] else f"short by a factor of {answer['factor']:,.1f}"
-        rows.append(["answer", reached])
-    rows += [["because", line] for line in answer["arithmetic"]]
-    rows += [
-        [
-            "reaches it" if way["reaches"] else "not enough",
-            f"{way['change']}: {format_float(way['value'])} {unit}",
-        ]
-        for way in answer["ways"]
-    ]
-    return Table(answer["wish"], [], rows)
+    """The wish as planned and each way to it, the arithmetic below."""
+
+    def row(change: str, value: float | None, reaches: bool | None) -> list[str]:
+        verdict = NOTHING if reaches is None else "yes" if reaches else "no"
+        return [change, NOTHING if value is None else format_float(value), verdict]
+
+    rows = [row("as planned", answer["predicted"], answer["reachable"])]
+    rows += [row(way["change"], way["value"], way["reaches"]) for way in answer["ways"]]
+    factor = answer["factor"]
+    lines = [*answer["arithmetic"]] + ([f"factor {factor:,.1f}"] if factor is not None else [])
+    return Table(answer["wish"], ["", answer["unit"], "reaches it"], rows, note="; ".join(lines) + ".")
