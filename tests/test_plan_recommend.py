@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.planning.levers import mean_lengths
 from harness.planning.recommend import (
     best,
     best_at_stage,
@@ -15,7 +16,7 @@ from harness.planning.recommend import (
     most_rows,
     try_rows,
 )
-from harness.planning.wishes import Answer, answer_wishes, mean_lengths
+from harness.planning.wishes import Answer, answer_wishes
 from harness.planning.workload import SongLengths, assume_workload
 from tests.planned import plan_setting
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from harness.cards import CARDS, MIB, find_card
+from harness.cards import CARDS, MIB
+from harness.planning.levers import best_rate, filled_rate, list_levers, pull_all_levers
 from harness.planning.recommend import best_at_stage, fewest_recomputed, fill, first_true, most_rows
 from harness.planning.setting import Setting
 from harness.planning.speed import predict_step
-from harness.planning.workload import SongLengths, Workload, assume_workload
-from harness.shapes import SHAPES
 
 SAMPLES_PER_S = 1000.0
 PLAN_ROWS, PLAN_ROW_LENGTH, PLAN_TASKS = 24, 2048, 4
@@ -25,9 +24,6 @@ WHOLE_SONGS, WHOLE_S = 5_000_000, 20 * 60.0
 USED_BYTES = 45 * 10**9
 NEARLY = 0.95
 """Of the bytes that are wished used: whole rows come no nearer."""
-
-CUT_LYRICS = 260
-"""Tokens of the 1,000 characters that the plan cuts lyrics to."""
 
 MOST_NODES = 1024
 GB = 1e9
@@ -85,18 +81,6 @@ def answer_wishes(setting: Setting) -> list[Answer]:
     ]
 
 
-def best_rate(setting: Setting) -> float | None:
-    """Examples/s with the best rows and recomputed layers at the setting's stage; None where it cannot be told."""
-    found = best_at_stage(setting)
-    return None if found is None else found.time.examples_per_s
-
-
-def filled_rate(setting: Setting) -> float | None:
-    """Examples/s with steps so large that every rank fills its card, so that the link weighs least."""
-    found = fill(setting)
-    return None if found is None else found.time.examples_per_s
-
-
 def _answer_rate(setting: Setting) -> Answer:
     predicted = best_rate(setting)
     ways = [] if predicted is None else list(_rate_ways(setting))
@@ -147,9 +131,9 @@ def _rate_ways(setting: Setting) -> Iterator[Way]:
             f"large steps: {filled.examples:,} examples, which fill every card", filled.time.examples_per_s
         )
     yield from way("large steps, and a link that takes no time", filled_rate(replace(setting, link_gbps=1e5)))
-    for change, other in _levers(setting):
+    for change, other in list_levers(setting):
         yield from way(f"large steps, {change}", filled_rate(other))
-    together = _all_levers(setting)
+    together = pull_all_levers(setting)
     yield from way("all of these but the card and the model", filled_rate(together))
     for change, start in (
         ("as planned", setting),
@@ -158,54 +142,6 @@ def _rate_ways(setting: Setting) -> Iterator[Way]:
         nodes, full = _find_nodes(start), fill(start)
         if nodes is not None and full is not None:
             yield from way(f"{nodes} hosts, {change}, steps that fill them", _rate_on(full.setting, nodes))
-
-
-def _levers(setting: Setting) -> Iterator[tuple[str, Setting]]:
-    if _can_fp8(setting):
-        yield "frozen projections in float8", replace(setting, case=replace(setting.case, fp8=True))
-    yield "8 questions a song", _with_songs(setting, tasks=8)
-    yield (
-        f"lyrics cut to 1,000 characters ({CUT_LYRICS} tokens)",
-        _with_songs(setting, lyrics=CUT_LYRICS),
-    )
-    if setting.case.shape != SHAPES["llama-3.2-1b"]:
-        smaller = replace(setting.case, shape=SHAPES["llama-3.2-1b"])
-        yield "Llama-3.2-1B", replace(setting, case=replace(smaller, recompute_layers=0))
-    for name in ("H100 SXM", "B200"):
-        card = find_card(name)
-        if setting.card is not None and card.bf16_tflops > setting.card.bf16_tflops:
-            yield f"{name}", replace(setting, card=card, memory_bytes=card.memory_mib * MIB)
-
-
-def _all_levers(setting: Setting) -> Setting:
-    both = _with_songs(setting, tasks=8, lyrics=CUT_LYRICS)
-    return replace(both, case=replace(both.case, fp8=True)) if _can_fp8(setting) else both
-
-
-def _can_fp8(setting: Setting) -> bool:
-    return not setting.case.fp8 and setting.card is not None and setting.card.fp8_tflops is not None
-
-
-def mean_lengths(work: Workload) -> SongLengths:
-    """The lengths of a workload's mean song, from which "what if" begins."""
-    tasks = max(1, round(work.examples / work.songs))
-    alone, whole = work.unshared_tokens / work.examples, work.tokens / work.songs
-    branch = (whole - alone) / (tasks - 1) if tasks > 1 else min(85.0, alone / 2)
-    answer = max(1, round(work.supervised / work.examples))
-    question = max(1, round(branch) - answer)
-    lyrics = max(1, round(alone) - question - answer)
-    return SongLengths(max(work.longest_row, lyrics + question + answer), tasks, lyrics, question, answer)
-
-
-def _with_songs(setting: Setting, tasks: int | None = None, lyrics: int | None = None) -> Setting:
-    """The same with more questions a song, or with shorter lyrics; never with fewer or longer ones."""
-    mean = mean_lengths(setting.workload)
-    lengths = replace(
-        mean,
-        tasks=max(mean.tasks, tasks or 0),
-        lyrics=mean.lyrics if lyrics is None else min(mean.lyrics, lyrics),
-    )
-    return setting.with_workload(assume_workload(lengths))
 
 
 def _find_nodes(setting: Setting) -> int | None:
@@ -292,7 +228,7 @@ def _answer_time(setting: Setting, name: str, wish: str, songs: int, wanted: flo
                 reaches=True,
             )
         )
-        together = _all_levers(setting)
+        together = pull_all_levers(setting)
         fast, its_tasks = filled_rate(together), together.workload.examples / together.workload.songs
         if fast is not None:
             change = f"all levers of the first wish ({its_tasks:.0f} questions a song)"
