@@ -1,4 +1,4 @@
-"""`python -m harness`: start a run on the hosts of a hostfile, evaluate it, show it, report it, export it."""
+"""`python -m harness`: plan a run, start it on the hosts of a hostfile, evaluate it, show it, report it, export it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import typer
 
 from harness.config import ModelSettings, load_run_config
 from harness.launch import launch as launch_ranks
+from harness.planning.command import plan
 from preprocess.durable import write_text_durably
 from preprocess.errors import ConfigError
 from preprocess.settings import dump_settings
@@ -57,6 +58,9 @@ def launch(
     if code:
         print(f"error: the run ended with exit code {code}", file=sys.stderr)
         raise typer.Exit(code)
+
+
+app.command()(plan)
 
 
 @dataclass(frozen=True, slots=True)
