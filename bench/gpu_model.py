@@ -19,7 +19,7 @@ from bench.gpu_jobs import Job, Setting
 from bench.random_model import make_random
 from harness.assembly import assemble
 from harness.data import MicroBatch, collate
-from harness.loss import ForestLanguageModel
+from harness.loss import ForestLanguageModel, split_forward
 from harness.shapes import find_shape
 from preprocess.errors import ConfigError
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LOSS_CHUNK = 1024
 
 Part = Callable[[str], AbstractContextManager[None]]
-"""Opens a part of a step ("forward_loss", "backward", "optimizer")."""
+"""Opens a part of a step ("forward", "loss", "backward", "optimizer")."""
 
 
 class NotSupportedError(RuntimeError):
@@ -218,7 +218,7 @@ class PlainStepper:
 
     def step(self, batch: MicroBatch, part: Part) -> None:
         """One optimizer step over one micro-batch."""
-        with part("forward_loss"):
+        with split_forward(self.model, part):
             loss_sum, _ = self.model(batch, seed=self.num_steps)
         with part("backward"):
             cast("Any", loss_sum / max(1, batch.counts.supervised_tokens)).backward()

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -162,9 +162,8 @@ class Bench:
             time_one(lambda: built.stepper.step(batch, no_part), self.device)
             for _ in range(self.setting.num_turns)
         ]
-        parts = StepParts(built, memory, self.device)
-        with parts.watching():
-            built.stepper.step(batch, parts.part)
+        parts = StepParts(memory, self.device)
+        built.stepper.step(batch, parts.part)
         flops = self.count_flops(job, built, self.rows[:rows], batch)
         return Result(
             name=job.name,
@@ -199,26 +198,12 @@ class Bench:
 
 
 class StepParts:
-    """Seconds and peak memory of a step's parts; the forward pass is told from the loss by when the body is done."""
+    """Seconds and peak memory of a step's parts."""
 
-    def __init__(self, built: Built, memory: PhaseMemory, device: torch.device) -> None:
-        self.body = cast("Any", built.model.causal).model
+    def __init__(self, memory: PhaseMemory, device: torch.device) -> None:
         self.memory = memory
         self.device = device
         self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Listen to the body."""
-        handle = self.body.register_forward_hook(self._end_forward)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def _end_forward(self, *_: object) -> None:
-        self.memory.end("forward")
-        self.memory.start()
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -229,7 +214,7 @@ class StepParts:
         yield
         synchronize(self.device)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-        self.memory.end({"forward_loss": "loss"}.get(name, name))
+        self.memory.end(name)
 
 
 def time_one(action: Callable[[], object], device: torch.device) -> float:

@@ -44,11 +44,16 @@ def launch(
     config: Annotated[str, typer.Option(help="A YAML file, or the name of a shipped config.")],
     set_: Assignments = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint.")] = False,
+    memory_snapshot: Annotated[
+        bool,
+        typer.Option("--memory-snapshot", help="Write torch's snapshot of each GPU's memory, also on OOM."),
+    ] = False,
     ranks: Annotated[int | None, typer.Option(min=1, help="Refuse to start another number of ranks.")] = None,
     master_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port on the first host.")] = None,
 ) -> None:
     """Train on every slot of a hostfile through DeepSpeed's launcher, and end with a true exit code."""
     overrides = [*(set_ or ()), *(["resume=true"] if resume else [])]
+    overrides += ["memory.snapshot=true"] if memory_snapshot else []
     settings = load_run_config(config, overrides)
     launches = settings.output_dir / "launch"
     launches.mkdir(parents=True, exist_ok=True)

@@ -191,6 +191,14 @@ class ScheduleSettings(Settings):
     and stops. In fp16 the first ones are usual: the loss scale comes down from 2^16."""
 
 
+class MemorySettings(Settings):
+    """How memory is looked at."""
+
+    snapshot: bool = False
+    """Write torch's snapshot of every allocation on a GPU, for https://pytorch.org/memory_viz: `memory-rank<r>.pickle`
+    at the end, `memory-rank<r>-oom.pickle` when memory runs out. Recording takes time and memory of the host."""
+
+
 class RunConfig(Settings):
     """A whole run."""
 
@@ -203,6 +211,7 @@ class RunConfig(Settings):
     batch: BatchSettings = BatchSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    memory: MemorySettings = MemorySettings()
 
     deepspeed: str = "zero1"
     """A file of `ds_configs/` by name (zero0 … zero3, zero3_offload), or a path to a JSON file."""

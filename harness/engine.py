@@ -36,7 +36,7 @@ from harness.half_precision import (
 from harness.head import count_chunks
 from harness.lean.layer import LeanLayer
 from harness.lora import adapter_state, trainable_parameters
-from harness.loss import ForestLanguageModel, loss_by_task, scale_for_engine
+from harness.loss import ForestLanguageModel, loss_by_task, scale_for_engine, split_forward
 from harness.step import (
     Part,
     StepResult,
@@ -144,7 +144,7 @@ def train_step(
     draw = step_seed(seed, step)
     with _gradients_kept_local(engine):
         for batch, chunks in zip(batches, num_chunks or repeat(None), strict=num_chunks is not None):
-            with part("forward_loss"):
+            with split_forward(engine.module, part):
                 common = _common_chunks(engine, batch, chunks)
                 loss_sum, losses = engine(batch, seed=draw, num_chunks=common)
             with part("backward"):

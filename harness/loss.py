@@ -5,7 +5,8 @@ The labels are shifted once, in `harness.data.collate`: a supervised token is pr
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -65,6 +66,10 @@ class ForestLanguageModel(nn.Module):
         causal: A `transformers` causal model whose body is `.model` and whose head is `.lm_head`.
         loss_chunk: Supervised tokens whose logits exist at a time.
         draw: What the adapter's dropout masks are drawn from, where it has dropout; see `harness.dropout`.
+
+    Attributes:
+        before_head: Called in each forward pass between the body and the head, where it is set: what is measured of
+            the one is told from the other there.
     """
 
     def __init__(self, causal: nn.Module, loss_chunk: int, *, draw: DropoutDraw | None = None) -> None:
@@ -72,6 +77,7 @@ class ForestLanguageModel(nn.Module):
         self.causal = causal
         self.loss_chunk = loss_chunk
         self.draw = draw
+        self.before_head: Callable[[], None] | None = None
 
     def hidden_states(self, batch: MicroBatch) -> torch.Tensor:
         """[R, T, H]: the body's output, each slot seeing its own segment and its ancestors."""
@@ -102,7 +108,10 @@ class ForestLanguageModel(nn.Module):
         if self.draw is not None and self.training:
             assert seed is not None, "dropout needs a seed"
             self.draw.start(batch.token_keys, seed)
-        hidden = self.hidden_states(batch).flatten(0, 1)[batch.sources]
+        hidden = self.hidden_states(batch)
+        if self.before_head is not None:
+            self.before_head()
+        hidden = hidden.flatten(0, 1)[batch.sources]
         module = cast("nn.Module", self.causal.lm_head)
 
         def head(part: torch.Tensor, where: slice) -> torch.Tensor:
@@ -114,6 +123,25 @@ class ForestLanguageModel(nn.Module):
             return sum_losses(head, trained, hidden, batch.targets, self.loss_chunk)
         losses = token_losses(head, hidden, batch.targets, self.loss_chunk, num_chunks)
         return losses.sum(), losses.detach()
+
+
+@contextmanager
+def split_forward(
+    model: ForestLanguageModel, part: Callable[[str], AbstractContextManager[None]]
+) -> Iterator[None]:
+    """Charge the block's one forward pass to "forward" as far as the body goes, and to "loss" from the head on."""
+    with ExitStack() as opened:
+
+        def turn() -> None:
+            opened.close()
+            opened.enter_context(part("loss"))
+
+        opened.enter_context(part("forward"))
+        model.before_head = turn
+        try:
+            yield
+        finally:
+            model.before_head = None
 
 
 def scale_for_engine(loss_sum: torch.Tensor, world_size: int, global_valid_tokens: int) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """The clock of a training run: seconds by step and by part, and the rates that follow from a step's counts.
 
-start_step ─ data ─ forward_loss ─ backward ─ … ─ optimizer ─ end_step      step time
-                                                  └ eval, save                taken out of it
+start_step ─ data ─ forward ─ loss ─ backward ─ … ─ optimizer ─ end_step      step time
+                                                    └ eval, save                taken out of it
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ __all__ = [
     "print_throughput",
 ]
 
-Part = Literal["data", "forward_loss", "backward", "optimizer", "eval", "save"]
+Part = Literal["data", "forward", "loss", "backward", "optimizer", "eval", "save"]
 
-STEP_PARTS: tuple[Part, ...] = ("data", "forward_loss", "backward", "optimizer")
+STEP_PARTS: tuple[Part, ...] = ("data", "forward", "loss", "backward", "optimizer")
 """Parts of a step's time. What none of them covers is reported as "other"."""
 
 APART: tuple[Part, ...] = ("eval", "save")

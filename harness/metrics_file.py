@@ -13,7 +13,7 @@ from harness.json_lines import close_last_line, encode_line, read_json_lines, wr
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from harness.memory_profile import MemoryRecord
+    from harness.memory.profile import MemoryRecord
     from harness.throughput import StepCounts, StepRates, TaskStep, ThroughputSummary
 
 METRICS_FILE = "metrics.jsonl"
@@ -169,8 +169,16 @@ class MetricsWriter:
         self._add_scalars(step, tags)
 
     def write_memory(self, step: int, records: Iterable[MemoryRecord]) -> None:
-        """Give TensorBoard the peak of every phase on every rank; the file of record is memory.jsonl."""
-        tags = {f"memory/rank{r.rank}/{r.phase}_gib": r.peak_bytes / GIB for r in records}
+        """Give TensorBoard the peak of every phase on every rank, and the parts that are state, at their most.
+
+        The file of record is memory.jsonl.
+        """
+        tags: dict[str, float] = {}
+        for record in records:
+            tags[f"memory/rank{record.rank}/{record.phase}_gib"] = record.peak_bytes / GIB
+            for part, num_bytes in record.parts.items():
+                tag = f"memory/rank{record.rank}/parts/{part}_gib"
+                tags[tag] = max(tags.get(tag, 0.0), num_bytes / GIB)
         self._add_scalars(step, tags)
 
     def write_summary(

@@ -19,10 +19,14 @@ from harness.dist import World, gather_objects, run_together
 from harness.engine import build_engine, evaluate_loss, gather_adapter, train_step
 from harness.loader import LoadedStep, StepLoader
 from harness.lora import save_adapter
-from harness.memory_profile import MEMORY_FILE, MemoryProfile, Phase, print_memory, write_memory
+from harness.memory.case import Phase
+from harness.memory.measured import measure_parts
+from harness.memory.profile import MEMORY_FILE, MemoryProfile, print_memory, write_memory
+from harness.memory.timeline import TIMELINE_FILE, write_timelines
 from harness.meters import APART, MetricsWriter, Part, ThroughputMeter, print_throughput
 from harness.model import check_vocabulary, load_base_model
 from harness.progress import StepProgress
+from harness.recompute import decoder_layers
 from harness.run_folder import describe_run
 from harness.schedule import learning_rate
 from harness.splits import PlannedSplit
@@ -33,8 +37,8 @@ from preprocess.errors import TrainingError
 from preprocess.manifest import Manifest
 
 CLOSE_LOOK_EVERY = 20
-"""On a GPU one step in so many is timed by parts and its memory read: it waits for the device at each part's ends,
-while in the others the host runs ahead of it."""
+"""One step in so many has its memory looked at layer by layer. On a GPU it is also the one that is timed by parts: it
+waits for the device at each part's ends, while in the others the host runs ahead of it."""
 
 FIRST_LOOKS = 3
 """Steps from the start that are looked at as well: memory has its peak by then, and a short run has parts too."""
@@ -136,6 +140,7 @@ class Run:
             self.engine = build_engine(
                 assembly.model, config, self.world, shared_storage=self.checkpoints.shared_storage
             )
+            self.memory.watch(list(decoder_layers(assembly.model.causal)), lambda: measure_parts(self.engine))
 
     def load_steps(self, split: PlannedSplit, start: int, end: int) -> StepLoader:
         """This rank's micro-batches of the steps from `start` to before `end`, laid out one step ahead."""
@@ -144,8 +149,10 @@ class Run:
 
     def take_step(self, steps: Iterator[LoadedStep], progress: StepProgress) -> None:
         """One optimizer step."""
-        self.looks_closely = self.world.device.type == "cpu" or is_looked_at(self.steps_here)
+        closely = is_looked_at(self.steps_here)
+        self.looks_closely = closely or self.world.device.type == "cpu"
         self.steps_here += 1
+        self.memory.start_step(self.state.step + 1, closely=closely)
         self.meter.start_step(detailed=self.looks_closely)
         with self.part("data"):
             loaded = next(steps)
@@ -165,6 +172,7 @@ class Run:
             num_chunks=self.train_split.passes_through_head(step, self.config.model.loss_chunk),
         )
         rates = self.meter.end_step(result.counts)
+        self.memory.end_step()
         self.state = self.state.with_step(applied=result.applied, overflowed=result.overflowed)
         progress.advance(self.state.step, result.loss, rates)
         if self.metrics:
@@ -274,6 +282,7 @@ class Run:
     def write_tables(self, best: int | None) -> None:
         """Write and print where the time and the memory went."""
         records = [record for records in gather_objects(self.memory.records()) for record in records]
+        timelines = gather_objects(self.memory.timeline)
         summary = self.meter.summary()
         if self.metrics:
             self.metrics.write_memory(self.state.step, records)
@@ -286,6 +295,7 @@ class Run:
             self.metrics.write_summary(self.state.step, summary, extra)
             self.metrics.close()
             write_memory(self.config.output_dir / MEMORY_FILE, records)
+            write_timelines(self.config.output_dir / TIMELINE_FILE, [one for one in timelines if one])
             print_throughput(summary, self.console)
             print_memory(records, self.console)
 
@@ -296,7 +306,7 @@ class Run:
 
 
 def is_looked_at(steps_done: int) -> bool:
-    """Whether a GPU's next step is timed by parts and its memory read, after so many steps of this process."""
+    """Whether the next step is looked at closely, after so many steps of this process."""
     return steps_done < FIRST_LOOKS or steps_done % CLOSE_LOOK_EVERY == 0
 
 

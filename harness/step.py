@@ -25,7 +25,7 @@ from preprocess.schema import Int64Array
 Float64Array = npt.NDArray[np.float64]
 
 Part = Callable[[str], AbstractContextManager[None]]
-"""Opens a named part of a step ("forward_loss", "backward", "optimizer") for timing and memory."""
+"""Opens a named part of a step ("forward", "loss", "backward", "optimizer") for timing and memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from rich.console import Console
 
@@ -20,6 +21,7 @@ from harness.checkpoint import CheckpointFolder
 from harness.config import RunConfig, load_run_config
 from harness.dist import join_world, leave_world, run_together
 from harness.launch_outcome import launch_dir_from_environment, record_exit
+from harness.memory.snapshot import record_snapshot
 from harness.run import Run
 from harness.run_folder import (
     as_user_error,
@@ -47,7 +49,10 @@ def train(config: RunConfig, console: Console) -> None:
     if checkpoints.commits and not config.resume:
         describe_run(config)
     start_logging(config.output_dir, world.rank)
-    Run(config, console, world, manifest, train_split, eval_split, checkpoints).go()
+    run = Run(config, console, world, manifest, train_split, eval_split, checkpoints)
+    snapshot = record_snapshot(config.output_dir, world.rank, world.device, run.say)
+    with snapshot if config.memory.snapshot else nullcontext():
+        run.go()
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -58,6 +63,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--config", required=True, help="a YAML file, or the name of a shipped config")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override one setting")
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint")
+    parser.add_argument(
+        "--memory-snapshot", action="store_true", help="write torch's snapshot of a GPU's memory, also on OOM"
+    )
     parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
@@ -69,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = 1  # what an unforeseen exception ends with
     try:
         overrides = [*options.set, *(["resume=true"] if options.resume else [])]
+        overrides += ["memory.snapshot=true"] if options.memory_snapshot else []
         train(load_run_config(options.config, overrides), console)
         code = 0
     except Exception as error:

@@ -46,7 +46,7 @@ def measured(name: str = "flash", seconds: float = 2.0, rows: int = 8) -> Result
         rows=rows,
         counts={"tokens": 16_000, "examples": 120, "supervised_tokens": 4_000},
         seconds=[seconds, seconds * 1.1],
-        parts_s={"forward_loss": 1.0},
+        parts_s={"forward": 1.0},
         peak_gib={"load": 7.0, "forward": 30.0},
         model_flops=200 * 10**12,
         hardware_flops=220 * 10**12,

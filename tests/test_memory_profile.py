@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import io
+import json
 import mmap
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
 from rich.console import Console
 
-from harness import memory_profile
-from harness.memory_profile import (
+from harness.memory import readers
+from harness.memory.case import Phase
+from harness.memory.malloc import find_malloc_count
+from harness.memory.profile import (
     GIB,
     MemoryProfile,
     MemoryRecord,
-    Phase,
     print_memory,
     read_memory,
     write_memory,
@@ -39,7 +42,7 @@ def allocate(num_mib: int) -> None:
 
 
 def can_reset_peak() -> bool:
-    return memory_profile._CpuMemory().is_peak_by_phase
+    return readers.CpuMemory().is_peak_by_phase
 
 
 def test_a_peak_inside_a_phase_is_seen_though_it_is_gone_at_the_end() -> None:
@@ -53,11 +56,11 @@ def test_a_peak_inside_a_phase_is_seen_though_it_is_gone_at_the_end() -> None:
 @pytest.mark.skipif(not can_reset_peak(), reason="the kernel does not permit resetting the peak")
 def test_each_phase_has_its_own_peak() -> None:
     profile = MemoryProfile(rank=0, device=torch.device("cpu"))
-    with profile.phase("forward_loss"):
+    with profile.phase("forward"):
         allocate(200)
     with profile.phase("backward"):
         pass
-    big, small = (record_of(profile, phase) for phase in ("forward_loss", "backward"))
+    big, small = (record_of(profile, phase) for phase in ("forward", "backward"))
     assert big.peak_bytes >= small.peak_bytes + 150 * MIB
     assert (big.peak_scope, big.device) == ("phase", "cpu")
 
@@ -74,11 +77,11 @@ def test_where_the_peak_cannot_be_reset_the_record_says_it_is_the_process_s(
 
     monkeypatch.setattr(os, "open", refuse_clear_refs)
     profile = MemoryProfile(rank=0, device="cpu")
-    with profile.phase("forward_loss"):
+    with profile.phase("forward"):
         allocate(200)
     with profile.phase("backward"):
         pass
-    big, small = (record_of(profile, phase) for phase in ("forward_loss", "backward"))
+    big, small = (record_of(profile, phase) for phase in ("forward", "backward"))
     assert small.peak_bytes >= big.peak_bytes - 50 * MIB
     assert small.peak_scope == "process"
     assert "high-water mark" in print_to_text([small])
@@ -106,19 +109,19 @@ def test_pss_is_read_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
         num_reads += 1
         return {"pss": 1}
 
-    monkeypatch.setattr(memory_profile, "_read_pss", count_reads)
+    monkeypatch.setattr(readers, "read_pss", count_reads)
     profile = MemoryProfile(rank=0, device="cpu")
-    for _ in range(memory_profile.PSS_EVERY):
-        with profile.phase("forward_loss"):
+    for _ in range(readers.PSS_EVERY):
+        with profile.phase("forward"):
             pass
     assert num_reads == 1
-    with profile.phase("forward_loss"):
+    with profile.phase("forward"):
         pass
     assert num_reads == 2
-    assert record_of(profile, "forward_loss").last["pss"] == 1
+    assert record_of(profile, "forward").last["pss"] == 1
 
 
-@pytest.mark.skipif(not memory_profile._read_pss(), reason="the kernel does not tell the PSS")
+@pytest.mark.skipif(not readers.read_pss(), reason="the kernel does not tell the PSS")
 def test_pss_is_a_part_of_rss() -> None:
     profile = MemoryProfile(rank=0, device="cpu")
     with profile.phase("load"):
@@ -174,11 +177,11 @@ def test_cuda_is_read_from_the_allocator_and_the_driver(monkeypatch: pytest.Monk
     cuda = FakeCuda()
     monkeypatch.setattr(torch, "cuda", cuda)
     profile = MemoryProfile(rank=1, device="cuda:1")
-    with profile.phase("forward_loss"):
+    with profile.phase("forward"):
         cuda.peak = 25 * MIB
-    with profile.phase("forward_loss"):
+    with profile.phase("forward"):
         cuda.peak = 15 * MIB
-    record = record_of(profile, "forward_loss")
+    record = record_of(profile, "forward")
     assert cuda.num_resets == 2
     assert record.peak_bytes == 25 * MIB
     assert record.last == {
@@ -188,6 +191,7 @@ def test_cuda_is_read_from_the_allocator_and_the_driver(monkeypatch: pytest.Monk
         "peak_reserved": 32 * MIB,
         "driver_used": 40 * MIB,
     }
+    assert record.base_bytes == 10 * MIB
     assert "allocated on the device" in print_to_text([record])
 
 
@@ -222,3 +226,66 @@ def test_the_table_is_phases_by_ranks_with_the_highest_marked() -> None:
     assert lines[1].index("3.25") < lines[1].index("3.50 *")
     assert text.count("*") == 2  # the mark and its legend
     assert print_to_text([]) == ""
+
+
+@pytest.mark.skipif(find_malloc_count() is None, reason="this C library has no mallinfo2")
+def test_a_tensor_made_in_one_phase_shows_in_that_phase() -> None:
+    profile = MemoryProfile(rank=0, device="cpu")
+    held: list[torch.Tensor] = []
+    phases: list[Phase] = ["forward", "loss", "backward"]
+    for phase in phases:
+        with profile.phase(phase):
+            if phase == "loss":
+                held.append(torch.empty(64 * MIB, dtype=torch.uint8))
+        if phase == "loss":
+            held.clear()
+    ends = {phase: record_of(profile, phase).last["allocated"] for phase in phases}
+    assert ends["loss"] - ends["forward"] == pytest.approx(64 * MIB, abs=MIB)
+    assert ends["backward"] - ends["forward"] == pytest.approx(0, abs=MIB)
+
+
+def test_figures_that_take_long_are_left_out_of_a_step_that_is_not_looked_at_closely() -> None:
+    profile = MemoryProfile(rank=0, device="cpu")
+    profile.start_step(1, closely=False)
+    with profile.phase("forward"):
+        pass
+    profile.end_step()
+    with profile.phase("eval"):
+        pass
+    assert "allocated" not in record_of(profile, "forward").last
+    assert profile.timeline is None
+    assert ("allocated" in record_of(profile, "eval").last) == (find_malloc_count() is not None)
+
+
+def test_parts_are_measured_ever_more_rarely_and_late_enough() -> None:
+    profile, runs = MemoryProfile(rank=0, device="cpu"), list[int]()
+    with profile.phase("forward"):
+        pass
+    assert record_of(profile, "forward").parts == {}
+    profile.watch([], lambda: {"gradients": runs.append(0) or len(runs)})  # type: ignore[func-returns-value]
+    for _ in range(100):
+        with profile.phase("backward"):
+            pass
+    assert len(runs) == 8  # 0, 1, 2, 4, 8, 16, 32, 64
+    assert record_of(profile, "backward").parts == {"gradients": 8}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"phase": "nap"},
+        {"parts": {"dust": 1}},
+        {"parts": [1]},
+        {"parts": {"gradients": "many"}},
+        {"last": {"rss": None}},
+        {"surplus": 1},
+    ],
+)
+def test_a_line_that_is_no_record_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "memory.jsonl"
+    record = make_record(0, "backward", 1.0)
+    write_memory(path, [replace(record, base_bytes=5, parts={"gradients": 3})])
+    assert read_memory(path)[0].parts == {"gradients": 3}
+    path.write_text(json.dumps({**record.to_dict(), **change}) + "\n")
+    with pytest.raises(DataError, match="not a memory record"):
+        read_memory(path)

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from harness.json_lines import read_json_lines
-from harness.memory_profile import MemoryRecord
+from harness.memory.profile import MemoryRecord
 from harness.meters import (
     MetricsWriter,
     Part,
@@ -79,7 +79,7 @@ def test_tasks_get_their_names_and_mean_losses_and_absent_ones_are_left_out() ->
 
 
 def test_rates_divide_each_count_by_the_step_time(clock: FakeClock) -> None:
-    rates = run_step(ThroughputMeter(clock=clock), clock, {"forward_loss": 1.0, "backward": 3.0})
+    rates = run_step(ThroughputMeter(clock=clock), clock, {"forward": 1.0, "backward": 3.0})
     assert rates.step_time_s == pytest.approx(4.0)
     assert rates.samples_per_s == pytest.approx(5.0)
     assert rates.rows_per_s == pytest.approx(1.0)
@@ -102,14 +102,14 @@ def test_parts_of_the_micro_steps_add_up_and_the_rest_is_other(clock: FakeClock)
     meter = ThroughputMeter(clock=clock)
     meter.start_step()
     for _ in range(3):
-        with meter.part("forward_loss"):
+        with meter.part("forward"):
             clock.now += 1.0
         with meter.part("backward"):
             clock.now += 2.0
     clock.now += 0.5
     rates = meter.end_step(COUNTS)
     assert rates.parts_s == pytest.approx(
-        {"data": 0.0, "forward_loss": 3.0, "backward": 6.0, "optimizer": 0.0, "other": 0.5}
+        {"data": 0.0, "forward": 3.0, "loss": 0.0, "backward": 6.0, "optimizer": 0.0, "other": 0.5}
     )
     assert sum(rates.parts_s.values()) == pytest.approx(rates.step_time_s)
 
@@ -178,8 +178,8 @@ def test_parts_do_not_nest_and_a_refused_part_leaves_the_meter_whole(clock: Fake
     meter = ThroughputMeter(clock=clock)
     meter.start_step()
     with (
-        meter.part("forward_loss"),
-        pytest.raises(RuntimeError, match="'data' was opened inside part 'forward_loss'"),
+        meter.part("forward"),
+        pytest.raises(RuntimeError, match="'data' was opened inside part 'forward'"),
         meter.part("data"),
     ):
         pass
@@ -218,13 +218,13 @@ def test_calls_out_of_order_are_refused(clock: FakeClock) -> None:
 def test_the_device_is_waited_for_at_every_edge(clock: FakeClock) -> None:
     waits: list[float] = []
     meter = ThroughputMeter(clock=clock, synchronize=lambda: waits.append(clock.now))
-    run_step(meter, clock, {"forward_loss": 1.0, "backward": 2.0})
+    run_step(meter, clock, {"forward": 1.0, "backward": 2.0})
     assert waits == [100.0, 100.0, 101.0, 101.0, 103.0, 103.0]
 
 
 def test_the_table_shows_rates_parts_and_the_share_that_is_real(clock: FakeClock) -> None:
     meter = ThroughputMeter(warmup_steps=0, clock=clock)
-    run_step(meter, clock, {"forward_loss": 1.0, "backward": 3.0})
+    run_step(meter, clock, {"forward": 1.0, "backward": 3.0})
     text = print_to_text(meter)
     for expected in ("samples/s", "5.00", "80.0%", "time: backward", "75.0%", "4.000 s"):
         assert expected in text

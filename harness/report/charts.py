@@ -10,7 +10,8 @@ from matplotlib.ticker import PercentFormatter
 
 from harness.accuracy import Accuracy
 from harness.json_lines import JsonObject
-from harness.memory_profile import GIB, PHASES, MemoryRecord, describe_peaks
+from harness.memory.case import PHASES
+from harness.memory.profile import GIB, MemoryRecord, describe_peaks
 from harness.report.plots import (
     NUM_SERIES_COLORS,
     Axes,
@@ -25,7 +26,7 @@ from harness.report.plots import (
 )
 from harness.report.records import RunRecords, TaskResult
 
-STEP_PARTS = ("data", "forward_loss", "backward", "optimizer", "other")
+STEP_PARTS = ("data", "forward", "loss", "backward", "optimizer", "other")
 
 
 def take(lines: Sequence[JsonObject], key: str) -> list[float]:
@@ -35,7 +36,7 @@ def take(lines: Sequence[JsonObject], key: str) -> list[float]:
 
 def spell(name: str) -> str:
     """Write the name of a part, a phase or a key for a reader."""
-    return name.replace("forward_loss", "forward + loss").replace("_", " ")
+    return name.replace("_", " ")
 
 
 def chart_training(run: RunRecords) -> list[Chart]:

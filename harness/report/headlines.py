@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from harness.memory_profile import GIB
+from harness.memory.profile import GIB
 from harness.report.charts import spell, take
 from harness.report.records import RunRecords
 from harness.report.tables import format_float, format_percent, format_seconds, summarize_throughput

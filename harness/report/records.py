@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from harness.accuracy import Accuracy
 from harness.json_lines import JsonObject, read_json_lines
-from harness.memory_profile import MEMORY_FILE, MemoryRecord, read_memory
+from harness.memory.profile import MEMORY_FILE, MemoryRecord, read_memory
 from harness.metrics_file import METRICS_FILE
 from preprocess.errors import DataError
 

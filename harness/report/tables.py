@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from harness.accuracy import Accuracy
 from harness.json_lines import JsonObject
-from harness.memory_profile import GIB, PHASES, MemoryRecord
+from harness.memory.case import PHASES
+from harness.memory.profile import GIB, MemoryRecord
 from harness.report.charts import spell, take
 from harness.report.records import RunRecords, TaskResult
 

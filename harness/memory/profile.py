@@ -2,18 +2,15 @@
 
 On CUDA the figures are the caching allocator's (allocated, reserved, peak of both within the phase) and the
 driver's (used on the whole device, by every process on it). On the CPU they are the process's: resident set
-(RSS), its share of pages that others map too (PSS), and the highest RSS within the phase. All in bytes.
-
-Source of the CPU figures: proc(5). Writing 5 to /proc/self/clear_refs resets VmHWM, the peak; where that is
-not permitted the peak is the highest since the process began, and the record says so.
+(RSS), its share of pages that others map too (PSS), the highest RSS within the phase, and what malloc has handed out
+(allocated; torch's tensors, and all else of the process). All in bytes. See `harness.memory.readers`.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,30 +18,22 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.json_lines import read_json_lines, write_json_lines
+from harness.memory.case import PARTS, PHASES, Part, Phase
+from harness.memory.readers import open_memory
+from harness.memory.timeline import MemoryTimeline, TimelineRecorder
 from preprocess.errors import DataError
 
 if TYPE_CHECKING:
     import torch
-
-Phase = Literal["load", "lora", "engine_init", "forward_loss", "backward", "optimizer", "eval", "save"]
-
-PHASES: tuple[Phase, ...] = (
-    "load",
-    "lora",
-    "engine_init",
-    "forward_loss",
-    "backward",
-    "optimizer",
-    "eval",
-    "save",
-)
+    from torch import nn
 
 MEMORY_FILE = "memory.jsonl"
-PSS_EVERY = 500
-"""PSS walks every mapping, 2 to 3 milliseconds in a process with torch. It is read at a phase's first end and
-then this rarely: about 5 microseconds a phase on average."""
-
 GIB = 2**30
+
+NO_COUNT = (
+    "This machine's C library does not tell what malloc has handed out (mallinfo2), or another allocator stands in its "
+    "place: allocated bytes and the timeline of a step are left out."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +49,11 @@ class MemoryRecord:
         peak_scope: "phase" when the peak was reset at every start; "process" when it could not be, and the
             figure is the process's high-water mark.
         last: Bytes by measure at the last end. CUDA: allocated, reserved, peak_allocated, peak_reserved,
-            driver_used; CPU: rss, peak_rss, and pss where it can be read.
+            driver_used; CPU: rss, peak_rss, and, where they can be told, allocated and pss.
         max: The highest of each measure over all ends.
+        base_bytes: What was allocated before the run's first phase: nothing on CUDA, Python and its libraries on
+            the CPU.
+        parts: Bytes of the tensors that are state, by part, at one of the last ends; {} before there is an engine.
     """
 
     rank: int
@@ -72,87 +64,33 @@ class MemoryRecord:
     peak_scope: Literal["phase", "process"]
     last: dict[str, int]
     max: dict[str, int]
+    base_bytes: int = 0
+    parts: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what is no record.
+
+        Raises:
+            TypeError: A field is of another kind, or a phase or a part is none that there is.
+        """
+        measures = [self.last, self.max, self.parts]
+        if self.phase not in PHASES or not all(isinstance(one, dict) for one in measures):
+            raise TypeError(f"phase {self.phase!r}")
+        if unknown := set(self.parts) - set(PARTS):
+            raise TypeError(f"part {', '.join(sorted(unknown))}")
+        if not all(type(value) is int for one in measures for value in one.values()):
+            raise TypeError("bytes that are no whole number")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values: a line of memory.jsonl."""
         return asdict(self)
 
 
-class _CpuMemory:
-    """Reads the process's memory from /proc."""
-
-    peak = "peak_rss"
-
-    def __init__(self) -> None:
-        self.is_peak_by_phase = self.reset_peak()
-
-    def reset_peak(self) -> bool:
-        """Set the high-water mark to what is resident now; False when the kernel does not let us."""
-        try:
-            file = os.open("/proc/self/clear_refs", os.O_WRONLY)
-        except OSError:
-            return False
-        try:
-            os.write(file, b"5")
-        except OSError:
-            return False
-        finally:
-            os.close(file)
-        return True
-
-    def read(self, run: int) -> dict[str, int]:
-        # Unbuffered: half the cost of a Python file object, and this runs several times a micro-step.
-        file = os.open("/proc/self/status", os.O_RDONLY)
-        status = os.read(file, 1 << 14)
-        os.close(file)
-        memory = {"rss": _find_kib(status, b"VmRSS:"), "peak_rss": _find_kib(status, b"VmHWM:")}
-        if run % PSS_EVERY == 0:
-            memory |= _read_pss()
-        return memory
-
-
-def _find_kib(text: bytes, key: bytes) -> int:
-    """Return the bytes that a line "Key:  123 kB" of a /proc file tells."""
-    start = text.index(key) + len(key)
-    return int(text[start : text.index(b"kB", start)]) * 1024
-
-
-def _read_pss() -> dict[str, int]:
-    try:
-        return {"pss": _find_kib(Path("/proc/self/smaps_rollup").read_bytes(), b"\nPss:")}
-    except OSError:
-        return {}
-
-
-class _CudaMemory:
-    """Reads torch's caching allocator and the driver."""
-
-    peak = "peak_allocated"
-    is_peak_by_phase = True
-
-    def __init__(self, device: str) -> None:
-        import torch
-
-        self._cuda = torch.cuda
-        self._device = torch.device(device)
-
-    def reset_peak(self) -> bool:
-        self._cuda.reset_peak_memory_stats(self._device)
-        return True
-
-    def read(self, run: int) -> dict[str, int]:
-        free, total = self._cuda.mem_get_info(self._device)
-        return {
-            "allocated": self._cuda.memory_allocated(self._device),
-            "reserved": self._cuda.memory_reserved(self._device),
-            "peak_allocated": self._cuda.max_memory_allocated(self._device),
-            "peak_reserved": self._cuda.max_memory_reserved(self._device),
-            "driver_used": total - free,
-        }
-
-
 class MemoryProfile:
-    """Records memory at the end of every phase. Some 30 microseconds a phase on the CPU."""
+    """Records memory at the end of every phase, and within the steps that are looked at closely.
+
+    Some 30 microseconds a phase on the CPU, and where it looks closely what malloc's count takes besides.
+    """
 
     def __init__(self, rank: int, device: str | torch.device) -> None:
         """Create a profile.
@@ -163,11 +101,53 @@ class MemoryProfile:
         """
         self._rank = rank
         self._device = str(device)
-        self._memory = _CudaMemory(self._device) if self._device.startswith("cuda") else _CpuMemory()
+        self._memory = open_memory(self._device)
+        base = self._memory.read_allocated()
+        self._base_bytes = base or 0
+        self._timeline = None if base is None else TimelineRecorder(rank, self._read_allocated)
+        self._layers: Sequence[nn.Module] = ()
+        self._measure_parts: Callable[[], Mapping[Part, int]] | None = None
+        self._looks_closely = True
         self._open_phase: Phase | None = None
         self._num_runs: dict[Phase, int] = {}
         self._last: dict[Phase, dict[str, int]] = {}
         self._max: dict[Phase, dict[str, int]] = {}
+        self._parts: dict[Phase, Mapping[Part, int]] = {}
+
+    def _read_allocated(self) -> int:
+        return self._memory.read_allocated() or 0
+
+    def watch(self, layers: Sequence[nn.Module], measure_parts: Callable[[], Mapping[Part, int]]) -> None:
+        """Look into an engine from now on.
+
+        Args:
+            layers: The model's decoder layers, whose boundaries are points of a timeline.
+            measure_parts: Bytes of its state by part, see `harness.memory.measured`.
+        """
+        self._layers, self._measure_parts = layers, measure_parts
+
+    def start_step(self, step: int, *, closely: bool) -> None:
+        """Begin an optimizer step.
+
+        Args:
+            step: Its number, from 1.
+            closely: Whether to take its timeline, and figures that take long; a step that failed is dropped.
+        """
+        self.end_step()
+        self._looks_closely = closely
+        if closely and self._timeline is not None:
+            self._timeline.start(step, self._layers)
+
+    def end_step(self) -> None:
+        """End an optimizer step, if there is one. What comes before the next one is looked at closely."""
+        self._looks_closely = True
+        if self._timeline is not None:
+            self._timeline.stop()
+
+    @property
+    def timeline(self) -> MemoryTimeline | None:
+        """The last step that was looked at closely; None before it, and where allocated bytes cannot be told."""
+        return None if self._timeline is None else self._timeline.last
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
@@ -183,21 +163,28 @@ class MemoryProfile:
             raise RuntimeError(f"phase {name!r} was opened inside {self._open_phase!r}; phases do not nest")
         self._open_phase = name
         self._memory.reset_peak()
+        if self._timeline is not None:
+            self._timeline.enter(name)
         try:
             yield
         finally:
             self._open_phase = None
             self._record(name)
+            if self._timeline is not None:
+                self._timeline.leave(name)
 
     def _record(self, name: Phase) -> None:
         run = self._num_runs.get(name, 0)
-        memory = self._memory.read(run)
+        memory = self._memory.read(run, closely=self._looks_closely)
         self._num_runs[name] = run + 1
         self._last.setdefault(name, {}).update(memory)
         highest = self._max.setdefault(name, {})
         for measure, num_bytes in memory.items():
             if num_bytes > highest.get(measure, -1):
                 highest[measure] = num_bytes
+        # At the runs 0, 1, 2, 4, 8, …: the last one lies in the second half of them, and all together cost little.
+        if self._measure_parts is not None and run & (run - 1) == 0:
+            self._parts[name] = self._measure_parts()
 
     def records(self) -> list[MemoryRecord]:
         """Return one record for every phase that ran, in the order of `PHASES`."""
@@ -211,6 +198,8 @@ class MemoryProfile:
                 peak_scope="phase" if self._memory.is_peak_by_phase else "process",
                 last=dict(self._last[phase]),
                 max=dict(self._max[phase]),
+                base_bytes=self._base_bytes,
+                parts={str(part): size for part, size in self._parts.get(phase, {}).items()},
             )
             for phase in PHASES
             if phase in self._num_runs
@@ -252,6 +241,8 @@ def print_memory(records: Sequence[MemoryRecord], console: Console) -> None:
             table.add_row(phase, *(_format_peak(peak, highest) for peak in row))
     console.print(table)
     console.print(f"Peak: {describe_peaks(records)}. The highest is marked *.")
+    if not all("allocated" in record.last for record in records):
+        console.print(NO_COUNT)
 
 
 def _format_peak(peak: int | None, highest: int) -> str:
