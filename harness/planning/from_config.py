@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from harness.cards import MIB, Card
 from harness.config import ATTENTION_AND_MLP, RunConfig, load_deepspeed_config, load_run_config
-from harness.flops import Kind, LoraShape
-from harness.memory.case import MemoryCase, ZeroSettings
+from harness.flops import Kind
+from harness.memory.case import ZeroSettings
+from harness.memory.run_case import make_case
 from harness.planning.model_files import find_model_shape
 from harness.planning.setting import Setting
 from harness.planning.workload import Workload
@@ -64,7 +65,15 @@ def make_setting(
         raise ConfigError(f"model.fp8: the {card.name} has no float8; Ada, Hopper and later cards do")
     shape, found = find_model_shape(config.model.path)
     _check_targets(config)
-    case = _make_case(config, shape, _count_new_tokens(shape, workload), nodes * gpus_per_node)
+    case = make_case(
+        config,
+        shape,
+        _choose_attention(config, shape),
+        ranks=nodes * gpus_per_node,
+        device="cuda",
+        lora_kernel=config.model.lora_kernel,
+        new_tokens=_count_new_tokens(shape, workload),
+    )
     if vram_gib is not None:
         memory = round(vram_gib * 2**30)
     else:
@@ -117,28 +126,6 @@ def _count_new_tokens(shape: ModelShape, workload: Workload) -> int:
             "set with the model's own tokenizer, or plan for the model that it was built for"
         )
     return NUM_MUSIC_TOKENS if workload.music_tokens else missing
-
-
-def _make_case(config: RunConfig, shape: ModelShape, new_tokens: int, ranks: int) -> MemoryCase:
-    model = config.model
-    layers = shape.num_layers if model.recompute_layers == "all" else model.recompute_layers
-    return MemoryCase(
-        shape=shape,
-        lora=LoraShape(config.lora.r, config.lora.targets),
-        zero=ZeroSettings.read(load_deepspeed_config(config.deepspeed)),
-        ranks=ranks,
-        slots=1,
-        supervised=1,
-        precision=model.precision,
-        recompute_layers=min(layers, shape.num_layers),
-        dropout=config.lora.dropout,
-        attention=_choose_attention(config, shape),
-        loss_chunk=model.loss_chunk,
-        lora_kernel=model.lora_kernel,
-        fp8=model.fp8,
-        compile=model.compile,
-        new_tokens=new_tokens,
-    )
 
 
 def _choose_attention(config: RunConfig, shape: ModelShape) -> Kind:
