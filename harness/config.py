@@ -191,6 +191,21 @@ class ScheduleSettings(Settings):
     and stops. In fp16 the first ones are usual: the loss scale comes down from 2^16."""
 
 
+class MemorySettings(Settings):
+    """How much of the memory a run is to use, and what is kept of its use."""
+
+    target: float | None = Field(default=None, gt=0, le=1)
+    """Share of the limit that the peak is brought to, as in 0.94. Then `batch.micro_batch_size` and
+    `model.recompute_layers` are found by trial before the first step, not read."""
+
+    limit_gib: float | None = Field(default=None, gt=0)
+    """What one rank may use. Without it the card's memory; on a CPU the share that one rank has of its control
+    group's limit, or of the machine's memory."""
+
+    snapshot: bool = False
+    """Write torch's memory snapshot of a step, and of what was held when memory ran out."""
+
+
 class RunConfig(Settings):
     """A whole run."""
 
@@ -203,6 +218,7 @@ class RunConfig(Settings):
     batch: BatchSettings = BatchSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    memory: MemorySettings = MemorySettings()
 
     deepspeed: str = "zero1"
     """A file of `ds_configs/` by name (zero0 … zero3, zero3_offload), or a path to a JSON file."""
@@ -233,6 +249,14 @@ def load_run_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfi
         ConfigError: There is no such file, a key is unknown, or a value is not allowed.
     """
     return load_settings(RunConfig, find_shipped(str(path), "harness.configs"), overrides)
+
+
+def gather_overrides(
+    assignments: Sequence[str], *, vram_target: float | None = None, resume: bool = False
+) -> list[str]:
+    """The overrides that a command line asks for: its assignments, and its flags spelt as such."""
+    target = [] if vram_target is None else [f"memory.target={vram_target}"]
+    return [*assignments, *target, *(["resume=true"] if resume else [])]
 
 
 def load_deepspeed_config(name: str) -> dict[str, Any]:

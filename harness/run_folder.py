@@ -42,7 +42,8 @@ def fingerprint(config: RunConfig, manifest: Manifest, world_size: int) -> dict[
         "precision": config.model.precision,
         "fp8": config.model.fp8,
         "lora": config.lora.model_dump(mode="json"),
-        "batch": config.batch.model_dump(mode="json"),
+        # Steps take the same rows in any micro-batches, whose size may have to change for want of memory.
+        "batch": config.batch.model_dump(mode="json", exclude={"micro_batch_size"}),
         # The rate may be lowered on the way: a run that diverged goes on from an earlier checkpoint.
         "optimizer": config.optimizer.model_dump(mode="json", exclude={"learning_rate"}),
         "epochs": config.schedule.epochs,

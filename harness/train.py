@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from harness.checkpoint import CheckpointFolder
-from harness.config import RunConfig, load_run_config
+from harness.config import RunConfig, gather_overrides, load_run_config
 from harness.dist import join_world, leave_world, run_together
 from harness.launch_outcome import launch_dir_from_environment, record_exit
 from harness.run import Run
@@ -57,6 +57,12 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--config", required=True, help="a YAML file, or the name of a shipped config")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override one setting")
+    parser.add_argument(
+        "--vram-target",
+        type=float,
+        metavar="SHARE",
+        help="bring the peak to this share of the memory, as in 0.94; the same as --set memory.target=SHARE",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint")
     parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
@@ -68,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 110)
     code = 1  # what an unforeseen exception ends with
     try:
-        overrides = [*options.set, *(["resume=true"] if options.resume else [])]
+        overrides = gather_overrides(options.set, vram_target=options.vram_target, resume=options.resume)
         train(load_run_config(options.config, overrides), console)
         code = 0
     except Exception as error:
