@@ -176,12 +176,13 @@ class _Grid:
     def passes(self) -> Float64Array:
         """float64[choices]: micro-batches of a step."""
         of_rows = [self.micro_steps(row) for row in range(1, self.rows + 1)]
-        return np.array([of_rows[choice.rows - 1] for choice in self.choices])
+        return np.array([of_rows[choice.rows - 1] for choice in self.choices], dtype=np.float64)
 
     @cached_property
     def coordinates(self) -> Float64Array:
         """float64[choices, 2]: rows and layers as shares of their ranges."""
-        return np.array(self.choices) / np.array([self.rows, max(self.layers, 1)])
+        ranges = np.array([self.rows, max(self.layers, 1)], dtype=np.float64)
+        return np.array(self.choices, dtype=np.float64) / ranges
 
     def step_seconds(self, trials: Sequence[Trial]) -> Float64Array:
         """float64[choices]: a step's time as the trials have it: its rows' work, and a fixed time a micro-batch."""
