@@ -36,11 +36,11 @@ from harness.lean.layer import LeanLayer
 from harness.lora import adapter_state, trainable_parameters
 from harness.loss import ForestLanguageModel, loss_by_task
 from harness.micro_steps import (
+    attempt,
     common_chunks,
     drop_gradients,
     local_norm,
     run_micro_steps,
-    unless_out_of_memory,
 )
 from harness.step import (
     Part,
@@ -245,11 +245,7 @@ def evaluate_loss(
             for batch, chunks in zip(batches, passes, strict=False):
                 add(batch, chunks)
 
-    reason = None
-    if engine.zero_optimization_stage() == 3:
-        add_all()
-    else:
-        reason = unless_out_of_memory(add_all)
+    reason = attempt(engine, add_all)
     engine.train(was_training)
     return _read_eval(sums, reason, world)
 

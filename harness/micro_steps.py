@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 
@@ -68,12 +69,15 @@ def run_micro_step(
     return loss_sum.detach(), losses
 
 
-def unless_out_of_memory(action: Callable[[], None]) -> str | None:
-    """Run something. Where memory runs out, return the message's first line, with nothing left that holds tensors."""
+def attempt(engine: Engine, action: Callable[[], None]) -> str | None:
+    """Run passes. Where memory runs out, return the message's first line, with nothing left that holds tensors.
+
+    At ZeRO 3 other ranks wait for this one in the middle of a pass, so there the error goes on.
+    """
     try:
         action()
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        if engine.zero_optimization_stage() == 3 or not is_out_of_memory(error):
             raise
         # A traceback keeps every frame's tensors, and this one ends with the block.
         return next(iter(str(error).splitlines()), type(error).__name__)
@@ -111,10 +115,7 @@ def run_micro_steps(
 
     with gradients_kept_local(engine):
         for batch, chunks in zip(batches, num_chunks, strict=True):
-            if engine.zero_optimization_stage() == 3:
-                run(batch, chunks)
-                continue
-            tally.ran_out = unless_out_of_memory(lambda batch=batch, chunks=chunks: run(batch, chunks))  # type: ignore[misc]
+            tally.ran_out = attempt(engine, partial(run, batch, chunks))
             if tally.ran_out is not None:
                 drop_gradients(engine)
                 return

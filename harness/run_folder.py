@@ -14,10 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from harness.checkpoint import PREFIX
 from harness.config import RunConfig, load_deepspeed_config
+from harness.memory.limit import is_out_of_memory
 from preprocess.durable import write_text_durably
 from preprocess.errors import (
     ConfigError,
@@ -112,7 +111,7 @@ def as_user_error(error: Exception) -> UserError | None:
     if isinstance(error, UserError):
         return error
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in text:
+    if is_out_of_memory(error):
         return OutOfMemoryError(
             f"out of memory ({text}). Lower batch.micro_batch_size, set model.recompute_layers=all, or use a higher "
             "ZeRO stage"
