@@ -102,7 +102,7 @@ class MemoryFit:
         if target is not None:
             run_together(lambda: check_target(self.memory, target, self.world.rank))
         if target is not None or self.config.memory.limit_gib is not None:
-            self.memory.enforce()
+            self.memory.enforce(count_bucket_bytes(self.engine))
         fit, why = gather_objects(read_fit(self._path, self._key) if self.world.is_main else None)[0]
         if why is not None:
             self.say(why)
@@ -347,5 +347,12 @@ def count_step_bytes(engine: Engine, world_size: int) -> int:
     numbers = sum(getattr(one, "ds_numel", one.numel()) for _, one in trainable_parameters(engine.module))
     if not engine.zero_optimization_stage():
         return 4 * numbers * (2 if world_size > 1 else 1)
-    bucket = min(int(engine.zero_reduce_bucket_size()), numbers)
-    return 4 * (numbers + bucket + -(-numbers // world_size))
+    bucket = count_bucket_bytes(engine)
+    if engine.device.type == "cpu":  # of its memory only what is written is taken
+        bucket = min(bucket, 4 * numbers)
+    return bucket + 4 * (numbers + -(-numbers // world_size))
+
+
+def count_bucket_bytes(engine: Engine) -> int:
+    """Bytes that ZeRO allocates for sums of gradients on their way, however small the gradients are."""
+    return 4 * int(engine.zero_reduce_bucket_size()) if engine.zero_optimization_stage() else 0

@@ -79,8 +79,12 @@ class RankMemory(ABC):
         """Bytes that this rank could use in all, at most: what it has and what is free."""
 
     @abstractmethod
-    def enforce(self) -> None:
-        """Let allocations beyond the limit fail from now on."""
+    def enforce(self, untouched_bytes: int = 0) -> None:
+        """Let allocations beyond the limit fail from now on.
+
+        Args:
+            untouched_bytes: Of buffers to come that are larger than what is written into them.
+        """
 
     @abstractmethod
     def release(self) -> None:
@@ -116,8 +120,8 @@ def check_target(memory: RankMemory, target: float, rank: int) -> None:
 
 
 def spell(num_bytes: float) -> str:
-    """Bytes in GiB, as in "43.28 GiB"."""
-    return f"{num_bytes / GIB:.2f} GiB"
+    """Bytes in GiB, or below one in MiB, as in "43.28 GiB"."""
+    return f"{num_bytes / GIB:.2f} GiB" if num_bytes >= GIB else f"{num_bytes / 2**20:.1f} MiB"
 
 
 class CudaMemory(RankMemory):
@@ -159,7 +163,7 @@ class CudaMemory(RankMemory):
         """What other processes leave of the card."""
         return int(self._total) - max(0, self._outside_allocator() - CONTEXT_BYTES)
 
-    def enforce(self) -> None:
+    def enforce(self, untouched_bytes: int = 0) -> None:
         """Let the allocator fail beyond the limit, where that is less than the card."""
         if self.limit_bytes < self._total:
             share = max(self.limit_bytes - self._overhead(), 1) / self._total
@@ -206,16 +210,16 @@ class CpuMemory(RankMemory):
         """What this process has, and what the host has free (shared out among the ranks here)."""
         return self.used() + read_meminfo("MemAvailable") // self._ranks_here
 
-    def enforce(self) -> None:
+    def enforce(self, untouched_bytes: int = 0) -> None:
         """Let an allocation fail that would take the process beyond its limit.
 
-        RLIMIT_DATA counts private writable memory, whether it is resident or not; so what it has now and what is left
-        of the limit.
+        RLIMIT_DATA counts private writable memory, whether it is resident or not; so it is set to what there is of that
+        now, what is left of the limit, and what is to be allocated and never touched.
         """
         self.release()
         room = max(self.limit_bytes - self.used(), 0)
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (read_status("VmData") + room, hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (read_status("VmData") + room + untouched_bytes, hard))
         self.enforced = True
 
     def release(self) -> None:
