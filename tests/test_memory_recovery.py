@@ -67,7 +67,7 @@ def assert_same(one: Path, other: Path) -> None:
         assert torch.equal(weight, expected[name]), name
 
 
-@pytest.mark.parametrize(("place", "stage"), product(PLACES, STAGES))
+@pytest.mark.parametrize(("place", "stage"), list(product(PLACES, STAGES)))
 def test_a_step_that_broke_on_one_rank_leaves_every_bit_as_if_it_had_not(
     root: Path, outcomes: dict[str, list[tuple[int, str]]], place: Place, stage: int
 ) -> None:
