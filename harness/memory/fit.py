@@ -239,7 +239,7 @@ class TrialRun:
         steps, ranks = self._plan.sizes_of_steps(), self._world.size
         stage = self._engine.zero_optimization_stage()
         return search(
-            self._measure,
+            self.measure,
             self.estimate.predict_bytes,
             self.estimate.predict_seconds,
             min(-(-int(steps.max()) // ranks), len(self._longest)),
@@ -253,7 +253,7 @@ class TrialRun:
         flat = self._fit.attention in ("flash", "flex")
         return collate([self._fit.split.rows[int(row)] for row in self._longest[:rows]], flat=flat)
 
-    def _measure(self, choice: Choice) -> Measured:
+    def measure(self, choice: Choice) -> Measured:
         """The highest share of the target and the slowest time of all ranks, in this rank's bytes."""
         enable_recompute(self._fit.causal, choice.layers)
         batch = self._batch(choice.rows)
