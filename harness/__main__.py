@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from harness.config import ModelSettings, load_run_config
+from harness.config import ModelSettings, gather_overrides, load_run_config
 from harness.launch import launch as launch_ranks
 from harness.planning.command import plan
 from preprocess.durable import write_text_durably
@@ -50,10 +50,14 @@ def launch(
     ] = False,
     ranks: Annotated[int | None, typer.Option(min=1, help="Refuse to start another number of ranks.")] = None,
     master_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port on the first host.")] = None,
+    vram_target: Annotated[
+        float | None, typer.Option(help="Bring the peak to this share of the memory, as in 0.94.")
+    ] = None,
 ) -> None:
     """Train on every slot of a hostfile through DeepSpeed's launcher, and end with a true exit code."""
-    overrides = [*(set_ or ()), *(["resume=true"] if resume else [])]
-    overrides += ["memory.snapshot=true"] if memory_snapshot else []
+    overrides = gather_overrides(
+        set_ or (), vram_target=vram_target, memory_snapshot=memory_snapshot, resume=resume
+    )
     settings = load_run_config(config, overrides)
     launches = settings.output_dir / "launch"
     launches.mkdir(parents=True, exist_ok=True)
