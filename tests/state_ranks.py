@@ -1,4 +1,4 @@
-"""Count every tensor of a training step on a rank: after the engine is built, before, in and after an optimizer step."""
+"""Count every tensor on a rank: after the engine is built, and before, in and after an optimizer step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from harness.config import (
     RunConfig,
     deepspeed_config,
 )
-from harness.data import collate
+from harness.data import MicroBatch, collate
 from harness.dist import Engine, World, join_world
 from harness.engine import build_engine, train_step
 from harness.linear_flops import LoraShape
@@ -127,7 +127,9 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         owner, function = find_owner()
         if owner.endswith(OF_THE_HARNESS) or (owner.endswith(LOSSES) and value.dim() == 1):
             return
-        self.add(value, is_whole=owner.endswith("partition_parameters.py") and "_partition_param" not in function)
+        self.add(
+            value, is_whole=owner.endswith("partition_parameters.py") and "_partition_param" not in function
+        )
 
     def add(self, value: torch.Tensor, *, is_whole: bool = False) -> None:
         """Count a tensor, unless its storage is counted already."""
@@ -256,6 +258,10 @@ def count_case(case: StateCase, root: Path, world: World, rows: Sequence[PackedR
         zero_stage=stage,
         new_tokens=tokens,
     )
+    batches = [
+        [collate([rows[(2 * step + micro + world.rank) % len(rows)]]) for micro in range(2)]
+        for step in range(3)
+    ]
     live = Live()
     for name, value in (*made.model.named_parameters(), *made.model.named_buffers()):
         if not name.endswith("inv_freq"):
@@ -265,10 +271,11 @@ def count_case(case: StateCase, root: Path, world: World, rows: Sequence[PackedR
         live.restart()
         at_init = live.now - count_others(live, made.model)
         for step in range(2):
-            take_step(engine, world, rows, step, nullcontext)
+            take_step(engine, world, batches[step], step, most_chunks(rows))
         live.restart()
         before = list[int]()
-        take_step(engine, world, rows, 2, lambda: watch_step(live, before))
+        with watch_step(live, before):
+            take_step(engine, world, batches[2], 2, most_chunks(rows))
         before_step, gathered = before[0], before[1]
         at_step = live.most
         live.restart()
@@ -296,23 +303,19 @@ def watch_step(live: Live, before: list[int]) -> Iterator[None]:
         yield
 
 
-def take_step(
-    engine: Engine, world: World, rows: Sequence[PackedRow], step: int, watched: Callable[[], Any]
-) -> None:
-    """One step of two micro-steps."""
-    batches = [collate([rows[(2 * step + micro + world.rank) % len(rows)]]) for micro in range(2)]
-    with watched():
-        train_step(
-            engine,
-            batches,
-            world,
-            step=step,
-            global_valid_tokens=100,
-            learning_rate=1e-3,
-            seed=0,
-            part=lambda name: nullcontext(),
-            num_chunks=[most_chunks(rows)] * 2,
-        )
+def take_step(engine: Engine, world: World, batches: Sequence[MicroBatch], step: int, chunks: int) -> None:
+    """One step, each of whose micro-steps passes the head as often."""
+    train_step(
+        engine,
+        batches,
+        world,
+        step=step,
+        global_valid_tokens=100,
+        learning_rate=1e-3,
+        seed=0,
+        part=lambda name: nullcontext(),
+        num_chunks=[chunks] * len(batches),
+    )
 
 
 def count_others(live: Live, model: ForestLanguageModel) -> int:

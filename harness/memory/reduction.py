@@ -1,8 +1,9 @@
 """The most bytes that DeepSpeed's reduction of gradients and its optimizer's step take, tensor by tensor.
 
 What DeepSpeed does is played through with sizes in the place of tensors: buckets fill up, are copied into one tensor
-(by which they travel), and what they held on the gradients is let go of. Read in DeepSpeed 0.19.8, `zero/stage_1_and_2.py`,
-`zero/stage3.py`, `fp16/unfused_optimizer.py`. Not counted are scalars, and what a communication library takes itself.
+(by which they travel), and what they held on the gradients is let go of. Not counted
+are scalars, and what a communication library takes itself. Source: DeepSpeed 0.19.8, `zero/stage_1_and_2.py`,
+`zero/stage3.py`, `fp16/unfused_optimizer.py`.
 """
 
 from __future__ import annotations

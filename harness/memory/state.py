@@ -1,8 +1,8 @@
 """The bytes that one rank holds of weights, gradients and optimizer, at every ZeRO stage, to the byte.
 
 Which tensors there are, of T trained values in all (F frozen ones) on n ranks. w is the bytes of a value in the model's
-precision; P the values of a partition: T, rounded up to a multiple of 2 n, over n at stages 1 and 2, and the sum of every
-parameter's values over n, each rounded up, at stage 3.
+precision; P the values of a partition: at stages 1 and 2 T, rounded up to a multiple of 2 n, over n; at stage 3 the sum
+of every parameter's values over n, each rounded up.
 
     tensor                            stage 0      stages 1, 2   stage 3            alive
     frozen weights                    w F          w F           w F / n, rounded   always

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from harness.linear_flops import LoraShape
 from harness.memory.case import MemoryCase
 from harness.shapes import ModelShape
+
+Part = Literal["weight", "bias", "lora_A", "lora_B", "new_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,44 +18,53 @@ class Weight:
     """A parameter.
 
     Attributes:
-        name: As torch calls it, without what all names begin with.
+        module: Whose it is, "layers.0.q_proj".
+        part: Which of its parameters.
         num_values: How many numbers it holds.
-        trains: Whether it has a gradient.
     """
 
-    name: str
+    module: str
+    part: Part
     num_values: int
-    trains: bool = False
+
+    @property
+    def trains(self) -> bool:
+        """Whether it has a gradient."""
+        return self.part not in ("weight", "bias")
 
 
 def list_weights(case: MemoryCase) -> tuple[Weight, ...]:
     """All parameters of a model with its adapter, in the order of torch's `parameters()`, each once."""
-    shape = case.shape
-    body = (weight for layer in range(shape.num_layers) for weight in list_layer(case, layer))
-    return (*list_embedding(case), *body, Weight("norm", shape.hidden_size), *list_head(case))
+    body = (weight for layer in range(case.shape.num_layers) for weight in list_layer(case, layer))
+    return (*list_embedding(case), *body, last_norm(case), *list_head(case))
 
 
 def list_embedding(case: MemoryCase) -> tuple[Weight, ...]:
     """The embedding and, where tokens are new, their rows."""
-    matrix = Weight("embed_tokens", case.shape.vocab_size * case.shape.hidden_size)
+    matrix = Weight("embed_tokens", "weight", case.shape.vocab_size * case.shape.hidden_size)
     return (matrix, *_new_rows(case, "embed_tokens"))
 
 
 def list_layer(case: MemoryCase, layer: int) -> tuple[Weight, ...]:
     """A decoder layer's projections, each followed by its adapter, and its two norms."""
-    names, prefix = case.shape.projections, f"layers.{layer}"
-    linear = (weight for name in names for weight in _list_linear(case, prefix, name))
-    norms = (Weight(f"{prefix}.norm_{place}", case.shape.hidden_size) for place in ("attention", "mlp"))
-    return (*linear, *norms)
+    prefix = f"layers.{layer}"
+    linear = (weight for name in case.shape.projections for weight in _list_linear(case, prefix, name))
+    norms = ("input_layernorm", "post_attention_layernorm")
+    return (*linear, *(Weight(f"{prefix}.{name}", "weight", case.shape.hidden_size) for name in norms))
+
+
+def last_norm(case: MemoryCase) -> Weight:
+    """The norm before the head."""
+    return Weight("norm", "weight", case.shape.hidden_size)
 
 
 def list_head(case: MemoryCase) -> tuple[Weight, ...]:
     """What the head has and the embedding has not: new rows and matrix where it is not tied, and its adapter."""
-    sizes = (case.shape.hidden_size, case.shape.vocab_size)
-    adapter = _list_adapter(case.lora, "lm_head", "lm_head", sizes)
+    inputs, outputs = case.shape.hidden_size, case.shape.vocab_size
+    adapter = _list_adapter(case.lora, "lm_head", (inputs, outputs))
     if case.shape.tied:
         return adapter
-    return (*_new_rows(case, "lm_head"), Weight("lm_head", sizes[0] * sizes[1]), *adapter)
+    return (*_new_rows(case, "lm_head"), Weight("lm_head", "weight", inputs * outputs), *adapter)
 
 
 def trained_sizes(case: MemoryCase) -> tuple[int, ...]:
@@ -73,23 +85,22 @@ def count_float8(shape: ModelShape) -> int:
 
 def _list_linear(case: MemoryCase, prefix: str, name: str) -> Iterator[Weight]:
     inputs, outputs = case.shape.projections[name]
+    module = f"{prefix}.{name}"
     if not case.fp8:
-        yield Weight(f"{prefix}.{name}", inputs * outputs)
+        yield Weight(module, "weight", inputs * outputs)
     if name in case.shape.biases:
-        yield Weight(f"{prefix}.{name}.bias", outputs)
-    yield from _list_adapter(case.lora, f"{prefix}.{name}", name, (inputs, outputs))
+        yield Weight(module, "bias", outputs)
+    yield from _list_adapter(case.lora, module, (inputs, outputs))
 
 
-def _list_adapter(lora: LoraShape | None, path: str, name: str, sizes: tuple[int, int]) -> tuple[Weight, ...]:
-    if lora is None or name not in lora.targets:
+def _list_adapter(lora: LoraShape | None, module: str, sizes: tuple[int, int]) -> tuple[Weight, ...]:
+    if lora is None or module.rpartition(".")[2] not in lora.targets:
         return ()
-    return tuple(
-        Weight(f"{path}.lora_{half}", lora.r * size, trains=True)
-        for half, size in zip("AB", sizes, strict=True)
-    )
+    inputs, outputs = sizes
+    return Weight(module, "lora_A", lora.r * inputs), Weight(module, "lora_B", lora.r * outputs)
 
 
-def _new_rows(case: MemoryCase, name: str) -> tuple[Weight, ...]:
+def _new_rows(case: MemoryCase, module: str) -> tuple[Weight, ...]:
     if not case.new_tokens:
         return ()
-    return (Weight(f"{name}.new_rows", case.new_tokens * case.shape.hidden_size, trains=True),)
+    return (Weight(module, "new_rows", case.new_tokens * case.shape.hidden_size),)
