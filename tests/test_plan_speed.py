@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.memory.traffic import count_traffic
+from harness.memory.weights import trained_sizes
 from harness.planning.setting import Efficiency
 from harness.planning.speed import predict_step, read_efficiency, read_link, send_seconds
-from harness.planning.traffic import count_traffic, count_trained
 from preprocess.errors import ConfigError, DataError
 from tests.planned import FREE_LINK_GBPS, plan_setting, separate_examples
 
@@ -20,7 +21,7 @@ TRAINED = 128 * (28 * ((3072 + 3072) * 2 + (3072 + 1024) * 2 + (3072 + 8192) * 3
 
 def test_the_plans_adapter_has_as_many_weights_as_counted_by_hand() -> None:
     assert pytest.approx(211.3e6, rel=1e-3) == TRAINED
-    assert count_trained(plan_setting().case) == TRAINED
+    assert sum(trained_sizes(plan_setting().case)) == TRAINED
 
 
 def test_three_l40s_at_half_their_peak_compute_about_40_000_tokens_a_second() -> None:
@@ -42,7 +43,9 @@ def test_separate_examples_come_as_fast_as_their_length_allows(tokens: int, exam
 def test_gradients_travel_in_float32_and_updated_weights_in_bf16() -> None:
     traffic = count_traffic(plan_setting().case, 1)
     assert traffic.gradients == round(2 * 2 / 3 * 4 * TRAINED)
-    assert traffic.updated_weights == round(2 / 3 * 2 * TRAINED)
+    assert traffic.updated_weights == pytest.approx(
+        2 / 3 * 2 * TRAINED, rel=1e-6
+    )  # padded to equal partitions
     assert traffic.gathered_weights == 0
     assert traffic.gradients == pytest.approx(1.13e9, rel=0.01)
     assert traffic.gradients / 2 == pytest.approx(0.56e9, rel=0.01)  # what bf16 gradients would take
@@ -51,7 +54,8 @@ def test_gradients_travel_in_float32_and_updated_weights_in_bf16() -> None:
 def test_stage_3_gathers_all_weights_in_each_pass_of_each_micro_step() -> None:
     case = plan_setting().with_stage(3).case
     one = count_traffic(case, 1)
-    assert one.gathered_weights == pytest.approx(9.4e9, rel=0.03)
+    # Two thirds of 6.43 GB and the adapters, twice; what the passes have in common is gathered once.
+    assert one.gathered_weights == pytest.approx(2 * 2 / 3 * (6.43e9 + 2 * TRAINED), rel=0.1)
     assert one.gathered_weights == round(2 * 2 / 3 * 2 * (case.shape.num_weights + TRAINED))
     assert count_traffic(case, 4).gathered_weights == pytest.approx(4 * one.gathered_weights, abs=4)
     assert count_traffic(case, 4).gradients == one.gradients

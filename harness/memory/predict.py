@@ -45,18 +45,21 @@ def predict(case: MemoryCase) -> MemoryPlan:
     adapted: dict[Part, int] = {**loaded, "lora_weights": state.lora_weights}
     training: dict[Part, int] = {**resident, "gradients": state.gradients}
     batch: dict[Part, int] = {"activations": batch_bytes(case)}
-    gathered: dict[Part, int] = {"communication": state.gathered}
+    buffers, whole = state.held_buffers, state.held_buffers + state.persistent
+    gathered: dict[Part, int] = {"communication": state.held_buffers + state.gathered}
     phases: list[tuple[Phase, Iterable[Mapping[Part, int]]]] = [
         ("load", (loaded,)),
         ("lora", (adapted,)),
-        ("engine_init", (resident, {"communication": state.reduce_buffers})),
+        ("engine_init", (resident, {"communication": buffers})),
         *(_pass(stretch, training, gathered, batch, steps.peaks[stretch]) for stretch in _STRETCHES),
-        ("optimizer", (training, {"communication": state.reduce_buffers, "layer_work": state.step_work})),
+        (
+            "optimizer",
+            (training, {"communication": state.reduce_buffers + whole, "layer_work": state.step_work}),
+        ),
         ("eval", (resident, gathered, batch, replay_evaluation(case))),
-        ("save", (resident, gathered)),
+        ("save", (resident, {"communication": whole})),
     ]
-    host = {"offloaded state": state.host} if state.host else {}
-    return MemoryPlan(tuple(_add_slack(case, phase, parts) for phase, parts in phases), host)
+    return MemoryPlan(tuple(_add_slack(case, phase, parts) for phase, parts in phases), state.host)
 
 
 _STRETCHES: tuple[Phase, ...] = ("forward", "loss", "backward")

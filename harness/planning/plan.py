@@ -8,6 +8,8 @@ from typing import Any
 from harness.cards import DRIVER_RESERVE_MIB, MIB
 from harness.memory.case import MemoryPlan
 from harness.memory.predict import predict
+from harness.memory.traffic import count_traffic
+from harness.memory.weights import trained_sizes
 from harness.planning.estimator import estimate
 from harness.planning.recommend import (
     Candidate,
@@ -19,7 +21,6 @@ from harness.planning.recommend import (
 )
 from harness.planning.setting import Setting
 from harness.planning.speed import StepTime, predict_step, send_seconds
-from harness.planning.traffic import count_traffic, count_trained
 from harness.planning.wishes import Answer, answer_wishes
 
 FORMAT_VERSION = 1
@@ -102,7 +103,7 @@ def _contrast(setting: Setting) -> dict[int, tuple[int, int]]:
         case = setting.with_stage(stage).case
         theirs = estimate(
             case.shape,
-            count_trained(case),
+            sum(trained_sizes(case)),
             case.ranks,
             stage,
             offload=case.zero.offload_optimizer,
@@ -170,7 +171,7 @@ def _describe_setting(setting: Setting) -> dict[str, Any]:
         "recompute_layers": case.recompute_layers,
         "slots": case.slots,
         "num_weights": case.shape.num_weights,
-        "num_trained": count_trained(case),
+        "num_trained": sum(trained_sizes(case)),
         "workload": {
             **asdict(work),
             "tokens_per_example": work.tokens_per_example,

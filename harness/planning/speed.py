@@ -1,7 +1,7 @@
 """Predicted seconds of an optimizer step: computation and communication, one after the other.
 
 Computation: hardware FLOPs of the rank with the most rows (`harness.flops`) over peak times efficiency; frozen
-projections at the float8 peak where they run in float8. Communication: a rank's bytes (`harness.planning.traffic`)
+projections at the float8 peak where they run in float8. Communication: a rank's bytes (`harness.memory.traffic`)
 over its host's link; a ring leaves each host once, whatever ranks it has. Nothing overlaps: gradients stay on their
 rank until the last backward pass. Left out, for they follow from no size: kernel launches, loading, latency, the
 optimizer (each below a few percent of a step that fills a card).
@@ -19,9 +19,9 @@ from harness.flops import FlopParts, count_step_flops
 from harness.json_lines import JsonObject, read_json_lines
 from harness.linear_flops import LoraShape
 from harness.memory.case import MemoryCase
+from harness.memory.traffic import Traffic, count_traffic
 from harness.planning.model_files import find_model_shape
 from harness.planning.setting import ASSUMED_BF16, ASSUMED_FP8, Efficiency, Setting
-from harness.planning.traffic import Traffic, count_traffic
 from preprocess.errors import ConfigError, DataError
 
 TERA = 1e12
