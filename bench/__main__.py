@@ -31,8 +31,10 @@ PROGRAMS = {
     "bare": "What does a whole step cost beside a bare DeepSpeed engine that is fed the same ready tensors?",
     "flops": "Do the FLOPs that the harness predicts from sizes agree with what torch counts operator by operator?",
     "activations": "How many bytes a token does training keep for backward, with peft's layers and with lean ones?",
+    "memory": "Is the memory that is planned from sizes the memory that torch counts, tensor by tensor?",
     "gpu": "How fast does a card train Llama-3.2-3B's real shape with LoRA, and how near its peak is that?",
     "growth": "How does the cost grow with row length, tasks a song, ranks, and memory with the micro-batch?",
+    "fit": "Does the search for rows and recomputed layers end near its memory target, as fast as the best of a sweep?",
     "quickstart": "What did the last `make quickstart` reach: speed, and accuracy before and after?",
 }
 """Names and questions. Program NAME is the module `bench.NAME`, which is imported only when it runs."""

@@ -7,36 +7,16 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
 import torch
 
-GIB = 2**30
+from harness.cards import find_peak
 
-DENSE_PEAKS: Mapping[str, tuple[float, float | None]] = {
-    "B200": (2250, 4500),
-    "GH200": (989, 1979),
-    "H200": (989, 1979),
-    "H100 NVL": (835, 1671),
-    "H100 PCIe": (756, 1513),
-    "H100": (989, 1979),
-    "A100": (312, None),
-    "A40": (150, None),
-    "A30": (165, None),
-    "A10": (125, None),
-    "L40S": (362, 733),
-    "L40": (181, 362),
-    "L4": (121, 242),
-    "RTX 6000 Ada": (364, 729),
-    "RTX A6000": (155, None),
-    "RTX 4090": (165, 330),
-    "RTX 3090": (71, None),
-}
-"""TFLOP/s without sparsity, accumulating in float32, from NVIDIA's data sheets: bfloat16, and float8 where there is
-any. The first name that is a whole part of the card's own name counts."""
+GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +45,6 @@ class Card:
 def find_device() -> torch.device:
     """The first CUDA card, or the CPU where there is none."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-
-
-def find_peak(name: str) -> float | None:
-    """TFLOP/s in bfloat16 of a card by its name, or None."""
-    words = f" {name.replace('-', ' ')} "
-    return next((peak for key, (peak, _) in DENSE_PEAKS.items() if f" {key} " in words), None)
 
 
 def describe_card(device: torch.device, dtype: torch.dtype) -> Card:

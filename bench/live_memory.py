@@ -1,4 +1,7 @@
-"""How many bytes of tensors are alive at once while something runs, counted at every operation, on any device."""
+"""How many bytes of tensors are alive at once while something runs, counted at every operation, on any device.
+
+Fake tensors are counted as well: storages are told apart by identity, not by address.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,25 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         width: Last dimension of the tensors that are counted apart.
 
     Attributes:
+        now: Bytes alive.
         most: Most bytes alive at once, of everything made inside.
         widest: Most bytes alive at once, of storages made as tensors `width` wide.
+        peaks: Most bytes alive at once in each stretch that `begin` has named.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int = 0) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.width = width
-        self.most = self.widest = 0
+        self.now = self.most = self.widest = 0
+        self.peaks: dict[str, int] = {}
+        self._stretch: str | None = None
         self._alive: dict[int, tuple[int, bool]] = {}
-        self._now = self._now_wide = 0
+        self._now_wide = 0
+
+    def begin(self, stretch: str) -> None:
+        """From here on peaks are those of a new stretch."""
+        self._stretch = stretch
+        self.peaks[stretch] = self.now
 
     def __torch_dispatch__(
         self,
@@ -37,10 +49,10 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - as torch's base class has it
         """Run an operation, and count what it made."""
-        given = {value.untyped_storage().data_ptr() for value in _tensors((args, kwargs))}
+        given = {value.untyped_storage()._cdata for value in _tensors((args, kwargs))}
         result = func(*args, **(kwargs or {}))
         for value in _tensors(result):
-            if value.untyped_storage().data_ptr() not in given:
+            if value.untyped_storage()._cdata not in given:
                 self._count(value)
         return result
 
@@ -59,9 +71,11 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._add(-size, is_wide)
 
     def _add(self, size: int, is_wide: bool) -> None:
-        self._now += size
+        self.now += size
         self._now_wide += size * is_wide
-        self.most = max(self.most, self._now)
+        self.most = max(self.most, self.now)
+        if self._stretch is not None:
+            self.peaks[self._stretch] = max(self.peaks[self._stretch], self.now)
         self.widest = max(self.widest, self._now_wide)
 
 

@@ -25,6 +25,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from bench.material import SMOLLM2
+from harness.batch_plan import BatchPlan
 from harness.config import RunConfig
 from harness.loader import LoadedStep, load_step
 from harness.progress import StepProgress
@@ -223,6 +224,14 @@ class Steps:
         self._progress = StepProgress(Console(quiet=True), run.num_steps, 0, enabled=False)
         self._steps = map(self.load, range(run.num_steps))
 
+    def __next__(self) -> LoadedStep:
+        """Read and lay out the next step."""
+        return next(self._steps)
+
+    def restart(self, plan: BatchPlan, step: int) -> None:
+        """Begin again at a step; the run's own plan is read anyway."""
+        self._steps = map(self.load, range(step, self.run.num_steps))
+
     def load(self, step: int) -> LoadedStep:
         """Read and lay out a step, as the run's loader does it."""
         split = self.run.train_split
@@ -232,7 +241,7 @@ class Steps:
         """Take the next step, as the harness's own loop does."""
         gc.collect()
         started = time.perf_counter()
-        self.run.take_step(self._steps, self._progress)
+        self.run.take_step(self, self._progress)
         self.seconds.append(time.perf_counter() - started)
 
     def examples(self, step: int) -> list[PackedRow]:

@@ -1,4 +1,4 @@
-"""`python -m harness`: start a run on the hosts of a hostfile, evaluate it, show it, report it, export it."""
+"""`python -m harness`: plan a run, start it on the hosts of a hostfile, evaluate it, show it, report it, export it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Annotated
 
 import typer
 
-from harness.config import ModelSettings, load_run_config
+from harness.config import ModelSettings, gather_overrides, load_run_config
 from harness.launch import launch as launch_ranks
+from harness.planning.command import plan
 from preprocess.durable import write_text_durably
 from preprocess.errors import ConfigError
 from preprocess.settings import dump_settings
@@ -49,10 +50,14 @@ def launch(
     ] = False,
     ranks: Annotated[int | None, typer.Option(min=1, help="Refuse to start another number of ranks.")] = None,
     master_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port on the first host.")] = None,
+    vram_target: Annotated[
+        float | None, typer.Option(help="Bring the peak to this share of the memory, as in 0.94.")
+    ] = None,
 ) -> None:
     """Train on every slot of a hostfile through DeepSpeed's launcher, and end with a true exit code."""
-    overrides = [*(set_ or ()), *(["resume=true"] if resume else [])]
-    overrides += ["memory.snapshot=true"] if memory_snapshot else []
+    overrides = gather_overrides(
+        set_ or (), vram_target=vram_target, memory_snapshot=memory_snapshot, resume=resume
+    )
     settings = load_run_config(config, overrides)
     launches = settings.output_dir / "launch"
     launches.mkdir(parents=True, exist_ok=True)
@@ -62,6 +67,9 @@ def launch(
     if code:
         print(f"error: the run ended with exit code {code}", file=sys.stderr)
         raise typer.Exit(code)
+
+
+app.command()(plan)
 
 
 @dataclass(frozen=True, slots=True)

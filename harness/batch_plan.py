@@ -89,6 +89,19 @@ class BatchPlan:
         # The loader reads ahead into the next epoch while the run is still in this one.
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
 
+    def with_micro_batch_size(self, rows: int) -> BatchPlan:
+        """The same steps in micro-batches of another size; without a seed, a step is one micro-batch on each rank."""
+        target = self.target if self.seed is not None else StepTarget("rows", rows * self.world_size)
+        return BatchPlan(self.sizes, target, rows, self.world_size, self.seed)
+
+    def sizes_of_steps(self) -> Int64Array:
+        """int64[steps]: rows of each step of the first epoch, over all ranks."""
+        return np.diff(self._epoch(0).bounds)
+
+    def longest_rows(self) -> Int64Array:
+        """int64[rows]: all rows, those with the most tokens first, and of them those with the most supervised ones."""
+        return np.lexsort((-self.sizes.supervised.astype(np.int64), -self.sizes.tokens.astype(np.int64)))
+
     def rows_of_step(self, step: int) -> Int64Array:
         """int64[≥ 1]: the rows of a step (counted from 0 over all epochs), in the order of the epoch."""
         number, within = self._locate(step)

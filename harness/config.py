@@ -192,7 +192,15 @@ class ScheduleSettings(Settings):
 
 
 class MemorySettings(Settings):
-    """How memory is looked at."""
+    """How much of the memory a run is to use, and what is kept of its use."""
+
+    target: float | None = Field(default=None, gt=0, le=1)
+    """Share of the limit that the peak is brought to, as in 0.94. Then `batch.micro_batch_size` and
+    `model.recompute_layers` are found by trial before the first step, not read."""
+
+    limit_gib: float | None = Field(default=None, gt=0)
+    """What one rank may use. Without it the card's memory; on a CPU the share that one rank has of its control
+    group's limit, or of the machine's memory."""
 
     snapshot: bool = False
     """Write torch's snapshot of every allocation on a GPU, for https://pytorch.org/memory_viz: `memory-rank<r>.pickle`
@@ -242,6 +250,19 @@ def load_run_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfi
         ConfigError: There is no such file, a key is unknown, or a value is not allowed.
     """
     return load_settings(RunConfig, find_shipped(str(path), "harness.configs"), overrides)
+
+
+def gather_overrides(
+    assignments: Sequence[str],
+    *,
+    vram_target: float | None = None,
+    memory_snapshot: bool = False,
+    resume: bool = False,
+) -> list[str]:
+    """The overrides that a command line asks for: its assignments, and its flags spelt as such."""
+    target = [] if vram_target is None else [f"memory.target={vram_target}"]
+    snapshot = ["memory.snapshot=true"] if memory_snapshot else []
+    return [*assignments, *target, *snapshot, *(["resume=true"] if resume else [])]
 
 
 def load_deepspeed_config(name: str) -> dict[str, Any]:

@@ -8,8 +8,7 @@ are dropped, and DeepSpeed never sees them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import repeat
 from typing import cast
@@ -25,7 +24,7 @@ from transformers import PreTrainedModel
 
 from harness.config import RunConfig, deepspeed_config, zero_stage
 from harness.data import MicroBatch
-from harness.dist import Engine, World, max_over_ranks, sum_over_ranks
+from harness.dist import Engine, World, sum_over_ranks
 from harness.half_precision import (
     loss_scale,
     missing_scale,
@@ -33,12 +32,19 @@ from harness.half_precision import (
     reduce_in_float32,
     scale_kept,
 )
-from harness.head import count_chunks
 from harness.lean.layer import LeanLayer
 from harness.lora import adapter_state, trainable_parameters
-from harness.loss import ForestLanguageModel, loss_by_task, scale_for_engine, split_forward
+from harness.loss import ForestLanguageModel, loss_by_task
+from harness.micro_steps import (
+    attempt,
+    common_chunks,
+    drop_gradients,
+    local_norm,
+    run_micro_steps,
+)
 from harness.step import (
     Part,
+    RanksOutOfMemoryError,
     StepResult,
     StepSums,
     StepTally,
@@ -137,53 +143,31 @@ def train_step(
         num_chunks: For each micro-step the passes through the head of the rank that needs the most, from the plan.
             Only ZeRO-3, where each is a collective, needs it; there None asks all ranks in each micro-step. The same
             number in every step lets ZeRO-3 keep its record of what it gathers when, and so its prefetch.
+
+    Raises:
+        RanksOutOfMemoryError: Memory ran out in a pass on some ranks, at ZeRO 0 to 2; raised on all. Nothing has
+            changed, so the step can be taken again, with the same rows in other micro-batches.
     """
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate
-    tally = StepTally(num_tasks, world.device)
-    draw = step_seed(seed, step)
-    with _gradients_kept_local(engine):
-        for batch, chunks in zip(batches, num_chunks or repeat(None), strict=num_chunks is not None):
-            with split_forward(engine.module, part):
-                common = _common_chunks(engine, batch, chunks)
-                loss_sum, losses = engine(batch, seed=draw, num_chunks=common)
-            with part("backward"):
-                loss = scale_for_engine(loss_sum, world.size, global_valid_tokens) * missing_scale(engine)
-                engine.backward(loss, scale_wrt_gas=False)
-                tally.add(batch, loss_sum, losses)
+    tally = StepTally(num_tasks, world.device, len(batches))
+    run_micro_steps(
+        engine,
+        batches,
+        world,
+        tally,
+        global_valid_tokens=global_valid_tokens,
+        seed=step_seed(seed, step),
+        num_chunks=num_chunks or [None] * len(batches),
+        part=part,
+    )
     with part("optimizer"):
-        vector = tally.to_vector(_grad_norm(engine), world.rank, world.size)
-        return _finish_step(engine, tally.read(sum_over_ranks(vector), world.size), world)
-
-
-@contextmanager
-def _gradients_kept_local(engine: Engine) -> Iterator[None]:
-    """Let backward passes add gradients up on their rank, without any communication, at every ZeRO stage.
-
-    It is the first half of DeepSpeed's `coalesce_grad_reduction`, whose end always reduces what it has.
-    """
-    engine.set_gradient_accumulation_boundary(is_boundary=False)
-    engine.inside_no_sync_ctxt = engine.optimizer._coalesce_grad_reduction = True
-    try:
-        yield
-    finally:
-        engine.inside_no_sync_ctxt = engine.optimizer._coalesce_grad_reduction = False
-
-
-def _common_chunks(engine: Engine, batch: MicroBatch, chunks: int | None) -> int | None:
-    """Under ZeRO-3, where each pass through the head gathers it: the passes of the rank that needs the most."""
-    if engine.zero_optimization_stage() < 3:
-        return None
-    if chunks is not None:
-        return chunks
-    needed = count_chunks(len(batch.targets), engine.module.loss_chunk)
-    return int(max_over_ranks(torch.tensor(needed, device=batch.targets.device)).item())
-
-
-def _grad_norm(engine: Engine) -> torch.Tensor:
-    """The norm of the gradients that lie on this rank's parameters."""
-    parameters = [parameter for _, parameter in trainable_parameters(engine.module)]
-    return torch.nn.utils.get_total_norm([one.grad for one in parameters if one.grad is not None])
+        vector = tally.to_vector(local_norm(engine), world.rank, world.size)
+        sums = tally.read(sum_over_ranks(vector), world.size)
+        if sums.ran_out:
+            drop_gradients(engine)
+            raise RanksOutOfMemoryError(sums.ran_out, tally.ran_out)
+        return _finish_step(engine, sums, world)
 
 
 def _finish_step(engine: Engine, sums: StepSums, world: World) -> StepResult:
@@ -191,7 +175,7 @@ def _finish_step(engine: Engine, sums: StepSums, world: World) -> StepResult:
     scale, norm, applied = loss_scale(engine), float("nan"), False
     overflowed = engine.fp16_enabled() and not sums.has_bad_loss
     if sums.faults:
-        _drop_gradients(engine, lower_scale=overflowed)
+        drop_gradients(engine, lower_scale=overflowed)
     else:
         _reduce_gradients(engine, world)
         norm = _update(engine)
@@ -201,15 +185,6 @@ def _finish_step(engine: Engine, sums: StepSums, world: World) -> StepResult:
         return done
     reason = explain_overflow(scale, loss_scale(engine)) if overflowed else explain_faults(sums.faults)
     return replace(done, grad_norm=float("nan"), reason=reason, overflowed=overflowed)
-
-
-def _drop_gradients(engine: Engine, *, lower_scale: bool) -> None:
-    """Forget a step's gradients, of which DeepSpeed has not seen any yet."""
-    engine.zero_grad()
-    if not isinstance(engine.optimizer, torch.optim.Optimizer):
-        engine.optimizer.zero_grad()  # sets ZeRO's own counters back as well
-    if lower_scale:
-        engine.optimizer._update_scale(True)
 
 
 def _reduce_gradients(engine: Engine, world: World) -> None:
@@ -226,7 +201,7 @@ def _update(engine: Engine) -> float:
     """Clip, and let the optimizer step. Returns the norm before clipping, without any loss scale."""
     scale = missing_scale(engine)
     # DeepSpeed forgets the norm that it clips by where it wraps no optimizer: float32 without ZeRO.
-    plain = _grad_norm(engine) if isinstance(engine.optimizer, torch.optim.Optimizer) else None
+    plain = local_norm(engine) if isinstance(engine.optimizer, torch.optim.Optimizer) else None
     with scale_kept(engine):
         engine.step()
     return float(engine.get_global_grad_norm() if plain is None else plain) / scale
@@ -251,22 +226,44 @@ def evaluate_loss(
     Returns:
         The mean over all supervised tokens in nats, the mean by task (both NaN without tokens), supervised
         tokens.
+
+    Raises:
+        RanksOutOfMemoryError: Memory ran out on some ranks, at ZeRO 0 to 2; raised on all.
     """
     was_training = engine.module.training
     engine.eval()
     sums = torch.zeros(num_tasks, 2, dtype=torch.float64, device=world.device)
-    with torch.no_grad():
-        passes: Iterable[int | None] = repeat(None) if num_chunks is None else num_chunks
-        for batch, chunks in zip(batches, passes, strict=False):
-            on_device = batch.to(world.device)
-            _, losses = engine(on_device, num_chunks=_common_chunks(engine, on_device, chunks))
-            sums += loss_by_task(losses, on_device.target_tasks, num_tasks)
+
+    def add(batch: MicroBatch, chunks: int | None) -> None:
+        on_device = batch.to(world.device)
+        _, losses = engine(on_device, num_chunks=common_chunks(engine, on_device, chunks))
+        sums.add_(loss_by_task(losses, on_device.target_tasks, num_tasks))
+
+    def add_all() -> None:
+        with torch.no_grad():
+            passes: Iterable[int | None] = repeat(None) if num_chunks is None else num_chunks
+            for batch, chunks in zip(batches, passes, strict=False):
+                add(batch, chunks)
+
+    reason = attempt(engine, add_all)
     engine.train(was_training)
-    total = sum_over_ranks(sums).cpu().numpy()
+    return _read_eval(sums, reason, world)
+
+
+def _read_eval(sums: torch.Tensor, reason: str | None, world: World) -> tuple[float, list[float], int]:
+    """Add up over ranks what `evaluate_loss` returns, and hear of ranks whose memory ran out."""
+    ran_out = torch.zeros(world.size, dtype=torch.float64, device=world.device)
+    ran_out[world.rank] = float(reason is not None)
+    total, flags = torch.split(
+        sum_over_ranks(torch.cat([sums.flatten(), ran_out])).cpu(), [sums.numel(), world.size]
+    )
+    if flags.any():
+        raise RanksOutOfMemoryError(torch.nonzero(flags).flatten().tolist(), reason)
+    by_task = total.reshape(-1, 2).numpy()
     with np.errstate(invalid="ignore"):
-        by_task = (total[:, 0] / total[:, 1]).tolist()
-        mean = float(total[:, 0].sum() / total[:, 1].sum())
-    return mean, by_task, int(total[:, 1].sum())
+        means = (by_task[:, 0] / by_task[:, 1]).tolist()
+        mean = float(by_task[:, 0].sum() / by_task[:, 1].sum())
+    return mean, means, int(by_task[:, 1].sum())
 
 
 def gather_adapter(engine: Engine, peft_model: PeftModel) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from queue import Empty, Queue
 from threading import Event, Thread
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 import torch
 
@@ -39,6 +39,16 @@ class LoadedStep(NamedTuple):
     step: int
     rows: Int64Array
     batches: list[MicroBatch]
+
+
+class StepSource(Protocol):
+    """Where a run gets its steps from."""
+
+    def __next__(self) -> LoadedStep:
+        """The next step."""
+
+    def restart(self, plan: BatchPlan, step: int) -> None:
+        """Begin again at a step, laid out by another plan."""
 
 
 def load_step(
@@ -86,9 +96,19 @@ class StepLoader:
         # Threads begin on the first GPU, and would make a context there for the memory that they lock.
         self._gpu = torch.accelerator.current_device_index() if pin else None
         self._ready: Queue[LoadedStep | BaseException | None] = Queue(maxsize=depth)
+        self._start()
+
+    def _start(self) -> None:
         self._stop = Event()
         self._thread = Thread(target=self._work, name="step-loader", daemon=True)
         self._thread.start()
+
+    def restart(self, plan: BatchPlan, step: int) -> None:
+        """Drop what is ready, and begin again at a step, laid out by another plan."""
+        self.close()
+        self._plan = plan
+        self._steps = range(step, self._steps.stop)
+        self._start()
 
     def __enter__(self) -> Self:
         """Return the loader itself."""

@@ -168,6 +168,10 @@ class MetricsWriter:
         tags = {"eval/loss": loss} | {f"eval/{task}/loss": value for task, value in by_task.items()}
         self._add_scalars(step, tags)
 
+    def write_event(self, step: int, event: Mapping[str, Any]) -> None:
+        """Write what happened in a step beside its training, as plain values: memory that ran out."""
+        self._append({"kind": "event", "step": step, **event})
+
     def write_memory(self, step: int, records: Iterable[MemoryRecord]) -> None:
         """Give TensorBoard the peak of every phase on every rank, and the parts that are state, at their most.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import torch
@@ -17,9 +17,11 @@ from harness.checkpoint import CheckpointFolder, RunState, publish_adapter
 from harness.config import RunConfig, zero_stage
 from harness.dist import World, gather_objects, run_together
 from harness.engine import build_engine, evaluate_loss, gather_adapter, train_step
-from harness.loader import LoadedStep, StepLoader
+from harness.loader import StepLoader, StepSource
 from harness.lora import save_adapter
 from harness.memory.case import Phase
+from harness.memory.fit import MemoryFit
+from harness.memory.limit import is_out_of_memory
 from harness.memory.measured import measure_parts
 from harness.memory.profile import MEMORY_FILE, MemoryProfile, print_memory, write_memory
 from harness.memory.timeline import TIMELINE_FILE, write_timelines
@@ -30,7 +32,7 @@ from harness.recompute import decoder_layers
 from harness.run_folder import describe_run
 from harness.schedule import learning_rate
 from harness.splits import PlannedSplit
-from harness.step import StepResult, name_rows
+from harness.step import RanksOutOfMemoryError, StepResult, name_rows
 from harness.throughput import name_tasks
 from harness.vocabulary import find_new_tokens
 from preprocess.errors import TrainingError
@@ -75,6 +77,19 @@ class Run:
         self.looks_closely = True
 
     def go(self) -> None:
+        """The whole run.
+
+        Raises:
+            OutOfMemoryError: Memory ran out where nothing can be done again.
+        """
+        try:
+            self.follow()
+        except (RuntimeError, MemoryError) as error:
+            if not (is_out_of_memory(error) and hasattr(self, "fit")):
+                raise
+            raise self.fit.explain(error, f"step {self.state.step + 1}") from None
+
+    def follow(self) -> None:
         """Build the engine, take every step, leave an adapter and the tables."""
         self.build()
         if self.config.resume and not self.resume():
@@ -141,36 +156,47 @@ class Run:
                 assembly.model, config, self.world, shared_storage=self.checkpoints.shared_storage
             )
             self.memory.watch(list(decoder_layers(assembly.model.causal)), lambda: measure_parts(self.engine))
+        self.fit = MemoryFit(
+            config,
+            self.world,
+            self.engine,
+            attention=assembly.attention,
+            split=self.train_split,
+            holds_for=self.checkpoints.fingerprint,
+            writes=self.checkpoints.commits,
+            say=self.say,
+        )
+        self.fit.settle()
+        self.lay_out()
+
+    def lay_out(self) -> None:
+        """Plan the steps in micro-batches of as many rows as memory has room for."""
+        rows = self.fit.choice.rows
+        if rows != self.plan.micro_batch_size:
+            self.train_split = self.train_split.with_micro_batch_size(rows)
+            self.plan = self.train_split.plan
+        if self.eval_split is not None and (
+            self.config.memory.target is not None or rows < self.eval_split.plan.micro_batch_size
+        ):
+            self.eval_split = self.eval_split.with_micro_batch_size(rows)
 
     def load_steps(self, split: PlannedSplit, start: int, end: int) -> StepLoader:
         """This rank's micro-batches of the steps from `start` to before `end`, laid out one step ahead."""
         pin = self.world.device.type == "cuda"
         return StepLoader(split.rows, split.plan, self.world.rank, start, end, flat=self.flat, pin=pin)
 
-    def take_step(self, steps: Iterator[LoadedStep], progress: StepProgress) -> None:
+    def take_step(self, steps: StepSource, progress: StepProgress) -> None:
         """One optimizer step."""
         closely = is_looked_at(self.steps_here)
         self.looks_closely = closely or self.world.device.type == "cpu"
         self.steps_here += 1
         self.memory.start_step(self.state.step + 1, closely=closely)
         self.meter.start_step(detailed=self.looks_closely)
-        with self.part("data"):
-            loaded = next(steps)
-            batches = [batch.to(self.world.device) for batch in loaded.batches]
-        step = loaded.step
+        step, events = self.state.step, list[dict[str, Any]]()
         rate = learning_rate(step - self.state.skipped_steps, self.num_steps, self.config.optimizer)
-        result = train_step(
-            self.engine,
-            batches,
-            self.world,
-            step=step,
-            global_valid_tokens=self.plan.supervised_of_step(step),
-            learning_rate=rate,
-            seed=self.config.seed,
-            part=self.part,
-            num_tasks=len(self.manifest.tasks),
-            num_chunks=self.train_split.passes_through_head(step, self.config.model.loss_chunk),
-        )
+        while (result := self.compute_step(steps, step, rate, events)) is None:
+            self.lay_out()
+            steps.restart(self.plan, step)
         rates = self.meter.end_step(result.counts)
         self.memory.end_step()
         self.state = self.state.with_step(applied=result.applied, overflowed=result.overflowed)
@@ -188,9 +214,36 @@ class Run:
                 by_task,
                 skipped=result.reason,
             )
+            for event in events:
+                self.metrics.write_event(self.state.step, event)
         self.skips_in_a_row = 0 if result.applied else self.skips_in_a_row + 1
         if not result.applied:
             self.skip(step, result)
+
+    def compute_step(
+        self, steps: StepSource, step: int, rate: float, events: list[dict[str, Any]]
+    ) -> StepResult | None:
+        """Compute a step; None where memory ran out, and it is to be taken again in what takes less."""
+        with self.part("data"):
+            loaded = next(steps)
+        try:
+            return train_step(
+                self.engine,
+                loaded.batches,
+                self.world,
+                step=step,
+                global_valid_tokens=self.plan.supervised_of_step(step),
+                learning_rate=rate,
+                seed=self.config.seed,
+                part=self.part,
+                num_tasks=len(self.manifest.tasks),
+                num_chunks=self.train_split.passes_through_head(step, self.config.model.loss_chunk),
+            )
+        except RanksOutOfMemoryError as error:
+            ranks, reason = error.ranks, error.reason
+        rows_of_a_rank = -(-len(loaded.rows) // self.world.size)
+        events.append(self.fit.take_less(rows_of_a_rank, step, ranks, reason))
+        return None
 
     def skip(self, step: int, result: StepResult) -> None:
         """Say that a step was left out, and stop when too many in a row were.
@@ -218,17 +271,12 @@ class Run:
         """Loss on the eval split."""
         if self.eval_split is None:
             return
-        tasks, plan = self.manifest.tasks, self.eval_split.plan
-        num_steps = plan.num_steps(1)
+        tasks = self.manifest.tasks
         started_s = time.perf_counter()
-        with self.part("eval"), self.load_steps(self.eval_split, 0, num_steps) as steps:
-            loss, by_task, supervised = evaluate_loss(
-                self.engine,
-                (batch for step in steps for batch in step.batches),
-                self.world,
-                len(tasks),
-                self.eval_split.passes_through_head(0, self.config.model.loss_chunk) * num_steps,
-            )
+        while (found := self.compute_eval(self.eval_split)) is None:
+            rows = self.eval_split.plan.micro_batch_size // 2
+            self.eval_split = self.eval_split.with_micro_batch_size(rows)
+        loss, by_task, supervised = found
         if not supervised:
             return
         if not np.isfinite(loss):
@@ -238,6 +286,31 @@ class Run:
         if self.metrics:
             named = {task: value for task, value in zip(tasks, by_task, strict=True) if np.isfinite(value)}
             self.metrics.write_eval(self.state.step, loss, named, supervised, time.perf_counter() - started_s)
+
+    def compute_eval(self, split: PlannedSplit) -> tuple[float, list[float], int] | None:
+        """Loss on a split; None where memory ran out, and fewer rows are to be tried.
+
+        Raises:
+            OutOfMemoryError: Memory ran out with one row.
+        """
+        num_steps = split.plan.num_steps(1)
+        try:
+            with self.part("eval"), self.load_steps(split, 0, num_steps) as steps:
+                return evaluate_loss(
+                    self.engine,
+                    (batch for step in steps for batch in step.batches),
+                    self.world,
+                    len(self.manifest.tasks),
+                    split.passes_through_head(0, self.config.model.loss_chunk) * num_steps,
+                )
+        except RanksOutOfMemoryError as error:
+            lost = str(error)
+        rows = split.plan.micro_batch_size
+        if rows == 1:
+            raise self.fit.explain(MemoryError(lost), "evaluation")
+        self.fit.memory.release()
+        self.say(f"evaluation: {lost} with {rows} rows; it is done again with {rows // 2}")
+        return None
 
     def stop(self, reason: str) -> NoReturn:
         """End a run that has diverged: its state is saved beside the checkpoints that it had, none is pruned.

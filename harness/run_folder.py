@@ -14,10 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from harness.checkpoint import PREFIX
 from harness.config import RunConfig, load_deepspeed_config
+from harness.memory.limit import is_out_of_memory
 from preprocess.durable import write_text_durably
 from preprocess.errors import (
     ConfigError,
@@ -42,7 +41,8 @@ def fingerprint(config: RunConfig, manifest: Manifest, world_size: int) -> dict[
         "precision": config.model.precision,
         "fp8": config.model.fp8,
         "lora": config.lora.model_dump(mode="json"),
-        "batch": config.batch.model_dump(mode="json"),
+        # Steps take the same rows in any micro-batches, whose size may have to change for want of memory.
+        "batch": config.batch.model_dump(mode="json", exclude={"micro_batch_size"}),
         # The rate may be lowered on the way: a run that diverged goes on from an earlier checkpoint.
         "optimizer": config.optimizer.model_dump(mode="json", exclude={"learning_rate"}),
         "epochs": config.schedule.epochs,
@@ -111,7 +111,7 @@ def as_user_error(error: Exception) -> UserError | None:
     if isinstance(error, UserError):
         return error
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in text:
+    if is_out_of_memory(error):
         return OutOfMemoryError(
             f"out of memory ({text}). Lower batch.micro_batch_size, set model.recompute_layers=all, or use a higher "
             "ZeRO stage"

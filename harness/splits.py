@@ -21,6 +21,10 @@ class PlannedSplit:
     rows: ShardedRows
     plan: BatchPlan
 
+    def with_micro_batch_size(self, rows: int) -> PlannedSplit:
+        """The same split in micro-batches of another size."""
+        return PlannedSplit(self.rows, self.plan.with_micro_batch_size(rows))
+
     def passes_through_head(self, step: int, chunk: int) -> list[int]:
         """For each micro-step of a step, how often all ranks go through the head: as often as any rank ever needs to.
 

@@ -3,7 +3,7 @@
 Everything that a step has to know of all ranks travels in one vector, and is read by the host once, before the update::
 
     counts of work | examples by task | losses and supervised tokens by task
-    | bad losses by rank and micro-step | bad gradients by rank
+    | bad losses by rank and micro-step | bad gradients by rank | ranks whose memory ran out
 """
 
 from __future__ import annotations
@@ -46,6 +46,20 @@ class Fault:
         return f"the loss of micro-step {self.micro_step + 1} on rank {self.rank}"
 
 
+class RanksOutOfMemoryError(Exception):
+    """Memory ran out on some ranks in what can be done again; raised on all of them, after what they have agreed on.
+
+    Attributes:
+        ranks: Which.
+        reason: What this rank's allocator said; None where its memory sufficed.
+    """
+
+    def __init__(self, ranks: Sequence[int], reason: str | None) -> None:
+        super().__init__(f"memory ran out on rank {', '.join(map(str, ranks))}")
+        self.ranks = tuple(ranks)
+        self.reason = reason
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """What one optimizer step did.
@@ -82,12 +96,14 @@ class StepSums:
         by_task: float64[num_tasks, 2], the sum of losses in nats and the supervised tokens of each task.
         examples: int64[num_tasks].
         faults: Losses and gradients that are not finite, losses first.
+        ran_out: Ranks whose memory ran out; then the step is to be done again, and the rest says nothing.
     """
 
     counts: StepCounts
     by_task: Float64Array
     examples: Int64Array
     faults: tuple[Fault, ...]
+    ran_out: tuple[int, ...] = ()
 
     @property
     def loss(self) -> float:
@@ -108,18 +124,22 @@ class StepTally:
     Attributes:
         num_tasks: Tasks in the data set; None counts all tokens as one task's.
         device: Where the losses are.
+        num_micro_steps: Of the step, as many on every rank.
         counts: Work so far.
         by_task: float64[num_tasks, 2].
         examples: int64[num_tasks].
-        bad_losses: For each micro-step float64[], 1 where its loss is not finite.
+        bad_losses: For each micro-step done float64[], 1 where its loss is not finite.
+        ran_out: What the allocator said when memory ran out, or None.
     """
 
     num_tasks: int | None
     device: torch.device
+    num_micro_steps: int
     counts: StepCounts = field(default_factory=StepCounts)
     by_task: torch.Tensor = field(init=False)
     examples: Int64Array = field(init=False)
     bad_losses: list[torch.Tensor] = field(default_factory=list)
+    ran_out: str | None = None
 
     def __post_init__(self) -> None:
         self.by_task = torch.zeros(self.num_tasks or 1, 2, dtype=torch.float64, device=self.device)
@@ -142,12 +162,14 @@ class StepTally:
             world_size: Ranks.
         """
         counts = torch.from_numpy(np.concatenate([self.counts.to_array(), self.examples]).astype(np.float64))
-        losses = torch.zeros(world_size, len(self.bad_losses), dtype=torch.float64, device=self.device)
-        losses[rank] = torch.stack(self.bad_losses)
-        gradients = torch.zeros(world_size, dtype=torch.float64, device=self.device)
+        losses = torch.zeros(world_size, self.num_micro_steps, dtype=torch.float64, device=self.device)
+        if self.bad_losses:
+            losses[rank, : len(self.bad_losses)] = torch.stack(self.bad_losses)
+        gradients, ran_out = torch.zeros(2, world_size, dtype=torch.float64, device=self.device)
         gradients[rank] = (~torch.isfinite(grad_norm)).double()
+        ran_out[rank] = float(self.ran_out is not None)
         moved = counts.to(self.device, non_blocking=True)
-        return torch.cat([moved, self.by_task.flatten(), losses.flatten(), gradients])
+        return torch.cat([moved, self.by_task.flatten(), losses.flatten(), gradients, ran_out])
 
     def read(self, total: torch.Tensor, world_size: int) -> StepSums:
         """The sums over all ranks, on the host: the one place where it waits for the device.
@@ -158,13 +180,14 @@ class StepTally:
         """
         values = total.cpu().numpy()
         num_counts, num_tasks = len(self.counts.to_array()), len(self.examples)
-        sizes = (num_counts, num_tasks, 2 * num_tasks, world_size * len(self.bad_losses))
-        counts, examples, by_task, losses, gradients = np.split(values, np.cumsum(sizes))
+        sizes = (num_counts, num_tasks, 2 * num_tasks, world_size * self.num_micro_steps, world_size)
+        counts, examples, by_task, losses, gradients, ran_out = np.split(values, np.cumsum(sizes))
         return StepSums(
             StepCounts.from_array(counts.astype(np.int64)),
             by_task.reshape(-1, 2),
             examples.astype(np.int64),
             find_faults(losses.reshape(world_size, -1), gradients),
+            tuple(np.flatnonzero(ran_out > 0).tolist()),
         )
 
 

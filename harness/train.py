@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from rich.console import Console
 
 from harness.checkpoint import CheckpointFolder
-from harness.config import RunConfig, load_run_config
+from harness.config import RunConfig, gather_overrides, load_run_config
 from harness.dist import join_world, leave_world, run_together
 from harness.launch_outcome import launch_dir_from_environment, record_exit
 from harness.memory.snapshot import record_snapshot
@@ -62,6 +62,12 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--config", required=True, help="a YAML file, or the name of a shipped config")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override one setting")
+    parser.add_argument(
+        "--vram-target",
+        type=float,
+        metavar="SHARE",
+        help="bring the peak to this share of the memory, as in 0.94; the same as --set memory.target=SHARE",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint")
     parser.add_argument(
         "--memory-snapshot", action="store_true", help="write torch's snapshot of a GPU's memory, also on OOM"
@@ -76,8 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 110)
     code = 1  # what an unforeseen exception ends with
     try:
-        overrides = [*options.set, *(["resume=true"] if options.resume else [])]
-        overrides += ["memory.snapshot=true"] if options.memory_snapshot else []
+        overrides = gather_overrides(
+            options.set,
+            vram_target=options.vram_target,
+            memory_snapshot=options.memory_snapshot,
+            resume=options.resume,
+        )
         train(load_run_config(options.config, overrides), console)
         code = 0
     except Exception as error:

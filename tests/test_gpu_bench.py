@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from bench import gpu, gpu_worker
-from bench.cards import PhaseMemory, cap_memory, describe_card, find_peak, is_poisoned, supports_fp8
+from bench.cards import PhaseMemory, cap_memory, describe_card, is_poisoned, supports_fp8
 from bench.gpu_jobs import PLAN, QUICK_PLAN, Job, Result, Setting, choose_jobs
 from bench.gpu_model import Built, NotSupportedError, PlainStepper, build, check_float8, lay_out, no_part
 from bench.gpu_process import Worker, run_jobs, with_hint
@@ -51,26 +51,6 @@ def measured(name: str = "flash", seconds: float = 2.0, rows: int = 8) -> Result
         model_flops=200 * 10**12,
         hardware_flops=220 * 10**12,
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "peak"),
-    [
-        ("NVIDIA H100 80GB HBM3", 989),
-        ("NVIDIA H100 PCIe", 756),
-        ("NVIDIA H100 NVL", 835),
-        ("NVIDIA A100-SXM4-80GB", 312),
-        ("NVIDIA L40S", 362),
-        ("NVIDIA L40", 181),
-        ("NVIDIA RTX A6000", 155),
-        ("NVIDIA RTX 6000 Ada Generation", 364),
-        ("NVIDIA GeForce RTX 4090", 165),
-        ("NVIDIA A10G", None),
-        ("Quadro P4000", None),
-    ],
-)
-def test_a_cards_peak_is_found_by_whole_words_of_its_name(name: str, peak: float | None) -> None:
-    assert find_peak(name) == peak
 
 
 def test_a_cpu_answers_what_a_card_is_asked() -> None:

@@ -24,7 +24,16 @@ SHARED_BY_PREPROCESS = {"errors", "forest", "manifest", "prompt", "schema", "sha
 HEAVY = {"torch", "transformers", "deepspeed", "peft", "accelerate"}
 DISTRIBUTED = {"deepspeed", "torch.distributed"}
 OWNERS_OF_DISTRIBUTED = {"dist.py", "engine.py", "checkpoint.py"}
-MODULES_WITHOUT_TORCH = ("preprocess.__main__", "harness.config", "harness.hostfile", "harness.launch")
+MODULES_WITHOUT_TORCH = (
+    "preprocess.__main__",
+    "harness.__main__",
+    "harness.cards",
+    "harness.config",
+    "harness.hostfile",
+    "harness.launch",
+    "harness.planning.tables",
+    "harness.report.plan",
+)
 
 
 def names_used(source: str, package: str = "") -> set[str]:

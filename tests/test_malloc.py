@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,6 +24,7 @@ needs_count = pytest.mark.skipif(COUNT is None, reason="this C library has no ma
 def test_the_count_follows_tensors_large_and_small(num_tensors: int, mib: float) -> None:
     assert COUNT is not None
     total = num_tensors * int(mib * MIB)
+    gc.collect()  # or what other tests have left ends in between
     before = COUNT()
     held = [torch.empty(int(mib * MIB), dtype=torch.uint8) for _ in range(num_tensors)]
     during = COUNT()
@@ -36,6 +38,7 @@ def test_the_count_follows_tensors_large_and_small(num_tensors: int, mib: float)
 def test_the_count_follows_tensors_of_another_thread_as_backward_makes_them() -> None:
     assert COUNT is not None
     held: list[torch.Tensor] = []
+    gc.collect()
     before = COUNT()
     thread = threading.Thread(
         target=lambda: held.extend(torch.empty(100_000, dtype=torch.uint8) for _ in range(200))

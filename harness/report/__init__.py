@@ -11,7 +11,8 @@ from markupsafe import Markup
 from harness.json_lines import replace_text
 from harness.report.charts import chart_accuracy, chart_memory, chart_throughput, chart_training
 from harness.report.headlines import list_cards, list_warnings
-from harness.report.records import RunRecords, read_run
+from harness.report.plan import chart_plan, check_plan, tabulate_plan
+from harness.report.records import PLAN_FILE, RunRecords, read_run
 from harness.report.tables import (
     OVERVIEW,
     tabulate_accuracy,
@@ -41,7 +42,10 @@ def write_report(run_dir: Path) -> Path:
         DataError: The folder is missing, is no run's, or holds a damaged file.
     """
     path = run_dir / REPORT_FILE
-    replace_text(path, render_report(read_run(run_dir)))
+    run = read_run(run_dir)
+    if run.plan:
+        check_plan(run_dir / PLAN_FILE, run.plan)
+    replace_text(path, render_report(run))
     return path
 
 
@@ -72,6 +76,7 @@ def list_sections(run: RunRecords) -> list[dict[str, object]]:
         ("accuracy", "Accuracy", chart_accuracy(run.tasks), tabulate_accuracy(run)),
         ("training", "Training", chart_training(run), []),
         ("throughput", "Throughput", chart_throughput(run), tabulate_throughput(run)),
+        ("plan", "Plan", chart_plan(run.plan), tabulate_plan(run.plan)),
         ("memory", "Memory", chart_memory(run.memory), tabulate_memory(run.memory)),
         ("data", "Data", [], tabulate_nested(OVERVIEW, run.quality)),
     ]

@@ -65,6 +65,8 @@ class RunRecords:
         demo: Sample answers.
         quality: Summary of the data, nested as its writer chose.
         versions: Versions of the software and hardware.
+        plan: What `harness plan` predicted before the run; {} without one.
+        kind: What the page is, as its first line says.
         missing: A sentence for each part that the folder does not hold.
     """
 
@@ -79,6 +81,8 @@ class RunRecords:
     demo: list[SampleAnswer] = field(default_factory=list)
     quality: JsonObject = field(default_factory=dict)
     versions: JsonObject = field(default_factory=dict)
+    plan: JsonObject = field(default_factory=dict)
+    kind: str = "Training report"
     missing: list[str] = field(default_factory=list)
 
 
@@ -92,6 +96,9 @@ PARTS = {
     "versions.json": "versions",
 }
 """File of the run folder to what the report shows of it."""
+
+PLAN_FILE = "plan.json"
+"""What `python -m harness plan --json` printed, where a user keeps it with the run; nothing is missing without it."""
 
 
 def read_run(run_dir: Path) -> RunRecords:
@@ -113,6 +120,8 @@ def read_run(run_dir: Path) -> RunRecords:
     run = RunRecords(name=run_dir.resolve().name)
     for name in present:
         READERS[name](run, run_dir / name)
+    if (run_dir / PLAN_FILE).is_file():
+        run.plan = _read_object(run_dir / PLAN_FILE)
     run.missing = [f"{name} is not there: {PARTS[name]} left out." for name in PARTS if name not in present]
     if run.train and run.summary is None:
         run.missing.append(f"{METRICS_FILE} has no summary: throughput is taken from the steps.")
