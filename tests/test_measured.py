@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from harness.memory.measured import PARTS_OF_STATE, find_tensors, measure_parts
+from harness.memory.case import PARTS_OF_STATE
+from harness.memory.measured import find_tensors, measure_parts
 from tests.dist_ranks import run_ranks
 from tests.engine_ranks import Case, make_root
 from tests.memory_ranks import EXTRA_BYTES, Weighed, weigh_cases

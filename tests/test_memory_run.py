@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from harness.memory.malloc import find_malloc_count
+from harness.memory.plan_file import read_plan
 from harness.memory.profile import MemoryRecord, read_memory
 from harness.memory.timeline import MemoryTimeline, read_timelines
 from tests.dist_ranks import run_ranks
@@ -71,6 +72,18 @@ def test_each_rank_has_every_phase_of_a_run_and_the_parts_of_its_state(left: tup
         assert left[0].records[rank, "load"].parts == {}
     assert left[0].records[0, "forward"].num_runs == left[0].records[0, "loss"].num_runs == 6
     assert left[0].records[0, "eval"].num_runs == 1
+
+
+def test_the_state_that_was_predicted_is_the_state_that_is_measured(
+    left: tuple[Left, Left], root: Path
+) -> None:
+    plans = read_plan(root / "plain" / "memory_plan.json")
+    assert len(plans) == 2
+    for rank, plan in enumerate(plans):
+        predicted = next(one.parts for one in plan.phases if one.phase == "backward")
+        measured = left[0].records[rank, "backward"].parts
+        for part in ("frozen_weights", "lora_weights", "master_weights", "optimizer_states", "gradients"):
+            assert measured[part] == pytest.approx(predicted[part], abs=512), part
 
 
 def ends(left: Left, rank: int, measure: str = "allocated") -> dict[str, int]:

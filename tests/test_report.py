@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
-from harness.memory.case import PHASES
+from harness.memory.case import PHASES, MemoryPlan, PhaseMemory
+from harness.memory.plan_file import write_plan
 from harness.memory.profile import GIB, MemoryRecord, write_memory
+from harness.memory.timeline import MemoryTimeline, TimelinePoint, write_timelines
 from harness.meters import MetricsWriter, StepCounts, ThroughputMeter
 from harness.report import write_report
 from harness.report.plots import MAX_POINTS, STAND_INS, Series, draw_lines, thin
@@ -82,11 +84,36 @@ def make_memory(num_ranks: int = 3) -> list[MemoryRecord]:
             peak_bytes=int((peak + 0.21 * rank) * GIB),
             peak_scope="phase",
             last={"allocated": GIB},
-            max={"allocated": GIB},
+            max={"allocated": GIB, "peak_allocated": int(peak * GIB), "peak_reserved": int((peak + 2) * GIB)},
+            parts={"frozen_weights": 6 * GIB, "gradients": GIB} if phase == "backward" else {},
         )
         for rank in range(num_ranks)
         for phase, peak in peaks_gib.items()
     ]
+
+
+def make_timeline(rank: int) -> MemoryTimeline:
+    """Two layers, forward and backward."""
+    places = ("forward begins", "layer 0 forward", "layer 1 forward", "forward ends", "backward begins")
+    heights = (10, 20, 30 + rank, 30, 29)
+    return MemoryTimeline(
+        rank,
+        41,
+        tuple(
+            TimelinePoint(0.5 * i, place, height * GIB)
+            for i, (place, height) in enumerate(zip(places, heights, strict=True))
+        ),
+    )
+
+
+def make_plans(num_ranks: int = 3) -> list[MemoryPlan]:
+    """A plan that is right about the loss and knows nothing of the optimizer."""
+    peak = int(31.5 * GIB)
+    phases = (
+        PhaseMemory("loss", {"logits": peak - 6 * GIB, "frozen_weights": 6 * GIB, "context": GIB}),
+        PhaseMemory("backward", {"activations": 50 * GIB}),
+    )
+    return [MemoryPlan(phases) for _ in range(num_ranks)]
 
 
 def accuracy(correct: int, total: int) -> dict[str, Any]:
@@ -172,6 +199,8 @@ def write_run(run_dir: Path) -> Path:
     run_dir.mkdir(parents=True)
     write_metrics(run_dir)
     write_memory(run_dir / "memory.jsonl", make_memory())
+    write_timelines(run_dir / "memory_timeline.jsonl", [make_timeline(rank) for rank in range(3)])
+    write_plan(run_dir / "memory_plan.json", make_plans())
     for name, content in (
         ("evaluation", EVALUATION),
         ("demo", DEMO),
@@ -229,7 +258,7 @@ def test_a_full_run_shows_every_part(page: str) -> None:
     sections = {"accuracy", "training", "throughput", "memory", "data", "answers", "setup"}
     assert sections <= set(reader.ids)
     assert "missing" not in reader.ids
-    assert reader.tags.count("svg") == 1 + 4 + 3 + 1
+    assert reader.tags.count("svg") == 1 + 4 + 3 + 4
     for text in ("41.5%", "samples/s", "38.82 GiB", "4,210", "travel, night, longing"):
         assert text in reader.texts, text
     assert "as expected" in reader.texts
@@ -301,6 +330,8 @@ def test_what_is_missing_is_left_out_with_a_line_saying_so(tmp_path: Path) -> No
     left_out = " ".join(text for text in reader.texts if "left out" in text)
     for name in (
         "memory.jsonl",
+        "memory_timeline.jsonl",
+        "memory_plan.json",
         "evaluation.json",
         "demo.json",
         "quality.json",
@@ -320,7 +351,17 @@ def test_a_stopped_run_s_rate_leaves_its_first_step_out(tmp_path: Path) -> None:
     assert rate in PageReader(write_report(tmp_path).read_text(encoding="utf-8")).texts
 
 
-@pytest.mark.parametrize("name", ["memory.jsonl", "evaluation.json", "quality.json", "config.yaml"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "memory.jsonl",
+        "memory_timeline.jsonl",
+        "memory_plan.json",
+        "evaluation.json",
+        "quality.json",
+        "config.yaml",
+    ],
+)
 def test_each_part_can_stand_alone(run_dir: Path, tmp_path: Path, name: str) -> None:
     shutil.copy(run_dir / name, tmp_path / name)
     PageReader(write_report(tmp_path).read_text(encoding="utf-8"))
@@ -344,6 +385,8 @@ def test_a_step_without_a_finite_loss_is_told_at_the_top(tmp_path: Path) -> None
         ("demo.json", '[{"title": "a"}]', "artist"),
         ("quality.json", "[]", "expected an object"),
         ("memory.jsonl", '{"rank": 0}\n', "not a memory record"),
+        ("memory_timeline.jsonl", '{"rank": 0}\n', "not a timeline"),
+        ("memory_plan.json", "{}", "not a plan"),
     ],
 )
 def test_a_damaged_file_is_named_in_the_error(tmp_path: Path, name: str, content: str, says: str) -> None:

@@ -35,6 +35,16 @@ weights; the device's context and communicators; what the allocator holds and ca
 
 PARTS: tuple[Part, ...] = get_args(Part)
 
+PARTS_OF_STATE: tuple[Part, ...] = (
+    "frozen_weights",
+    "lora_weights",
+    "master_weights",
+    "optimizer_states",
+    "gradients",
+    "communication",
+)
+"""Parts whose tensors are there between passes, so that they can be measured."""
+
 Precision = Literal["bf16", "fp16", "fp32"]
 
 BYTES: Mapping[Precision, int] = {"bf16": 2, "fp16": 2, "fp32": 4}

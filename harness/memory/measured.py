@@ -14,19 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.memory.case import Part
+from harness.memory.case import PARTS_OF_STATE, Part
 
 if TYPE_CHECKING:
     from harness.dist import Engine
-
-PARTS_OF_STATE: tuple[Part, ...] = (
-    "frozen_weights",
-    "lora_weights",
-    "master_weights",
-    "optimizer_states",
-    "gradients",
-    "communication",
-)
 
 MASTERS = (
     "single_partition_of_fp32_groups",  # ZeRO-1 and 2

@@ -9,12 +9,21 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from harness.json_lines import replace_text
-from harness.report.charts import chart_accuracy, chart_memory, chart_throughput, chart_training
+from harness.report.charts import chart_accuracy, chart_throughput, chart_training
 from harness.report.headlines import list_cards, list_warnings
+from harness.report.memory import (
+    chart_memory,
+    chart_parts,
+    chart_prediction,
+    chart_timeline,
+    tabulate_prediction,
+)
 from harness.report.plan import chart_plan, check_plan, tabulate_plan
+from harness.report.plots import Chart
 from harness.report.records import PLAN_FILE, RunRecords, read_run
 from harness.report.tables import (
     OVERVIEW,
+    Table,
     tabulate_accuracy,
     tabulate_memory,
     tabulate_nested,
@@ -32,8 +41,8 @@ def write_report(run_dir: Path) -> Path:
     The same folder gives the same bytes.
 
     Args:
-        run_dir: Folder of the run, with any of config.yaml, metrics.jsonl, memory.jsonl, evaluation.json,
-            demo.json, quality.json, versions.json.
+        run_dir: Folder of the run, with any of config.yaml, metrics.jsonl, memory.jsonl, memory_timeline.jsonl,
+            memory_plan.json, evaluation.json, demo.json, quality.json, versions.json.
 
     Returns:
         Path of the file, `run_dir`/report.html.
@@ -77,7 +86,7 @@ def list_sections(run: RunRecords) -> list[dict[str, object]]:
         ("training", "Training", chart_training(run), []),
         ("throughput", "Throughput", chart_throughput(run), tabulate_throughput(run)),
         ("plan", "Plan", chart_plan(run.plan), tabulate_plan(run.plan)),
-        ("memory", "Memory", chart_memory(run.memory), tabulate_memory(run.memory)),
+        ("memory", "Memory", list_memory_charts(run), tabulate_all_memory(run)),
         ("data", "Data", [], tabulate_nested(OVERVIEW, run.quality)),
     ]
     return [
@@ -85,3 +94,18 @@ def list_sections(run: RunRecords) -> list[dict[str, object]]:
         for name, title, charts, tables in sections
         if charts or tables
     ]
+
+
+def list_memory_charts(run: RunRecords) -> list[Chart]:
+    """Where memory went: by phase, by part, within one step, and against what was predicted."""
+    return [
+        *chart_memory(run.memory),
+        *chart_parts(run.memory, run.timelines),
+        *chart_timeline(run.timelines),
+        *chart_prediction(run.memory, run.timelines, run.memory_plans),
+    ]
+
+
+def tabulate_all_memory(run: RunRecords) -> list[Table]:
+    """Peaks by phase and rank, and predicted beside measured."""
+    return tabulate_memory(run.memory) + tabulate_prediction(run.memory, run.timelines, run.memory_plans)

@@ -10,7 +10,11 @@ from typing import Any, TypeVar
 
 from harness.accuracy import Accuracy
 from harness.json_lines import JsonObject, read_json_lines
+from harness.memory.case import MemoryPlan
+from harness.memory.plan_file import PLAN_FILE as MEMORY_PLAN_FILE
+from harness.memory.plan_file import read_plan
 from harness.memory.profile import MEMORY_FILE, MemoryRecord, read_memory
+from harness.memory.timeline import TIMELINE_FILE, MemoryTimeline, read_timelines
 from harness.metrics_file import METRICS_FILE
 from preprocess.errors import DataError
 
@@ -60,6 +64,8 @@ class RunRecords:
         evals: Lines of kind "eval", by step.
         summary: The last line of kind "summary", or None (a run that was stopped writes none).
         memory: Memory by phase and rank.
+        timelines: Memory within one step by rank.
+        memory_plans: What was predicted for each rank.
         tasks: Accuracy by task.
         evaluation: Further figures of the evaluation (num_songs, seconds, ...).
         demo: Sample answers.
@@ -76,6 +82,8 @@ class RunRecords:
     evals: list[JsonObject] = field(default_factory=list)
     summary: JsonObject | None = None
     memory: list[MemoryRecord] = field(default_factory=list)
+    timelines: list[MemoryTimeline] = field(default_factory=list)
+    memory_plans: list[MemoryPlan] = field(default_factory=list)
     tasks: list[TaskResult] = field(default_factory=list)
     evaluation: JsonObject = field(default_factory=dict)
     demo: list[SampleAnswer] = field(default_factory=list)
@@ -89,6 +97,8 @@ class RunRecords:
 PARTS = {
     METRICS_FILE: "loss, learning rate and throughput",
     MEMORY_FILE: "memory by phase",
+    TIMELINE_FILE: "memory within a step",
+    MEMORY_PLAN_FILE: "predicted memory",
     "evaluation.json": "accuracy before and after",
     "demo.json": "sample answers",
     "quality.json": "the data summary",
@@ -140,6 +150,14 @@ def _read_memory(run: RunRecords, path: Path) -> None:
     run.memory = read_memory(path)
 
 
+def _read_timelines(run: RunRecords, path: Path) -> None:
+    run.timelines = read_timelines(path)
+
+
+def _read_memory_plan(run: RunRecords, path: Path) -> None:
+    run.memory_plans = read_plan(path)
+
+
 def _read_evaluation(run: RunRecords, path: Path) -> None:
     content = _read_object(path)
     tasks = content.pop("tasks", {})
@@ -185,6 +203,8 @@ def _read_config(run: RunRecords, path: Path) -> None:
 READERS: dict[str, Callable[[RunRecords, Path], None]] = {
     METRICS_FILE: _read_metrics,
     MEMORY_FILE: _read_memory,
+    TIMELINE_FILE: _read_timelines,
+    MEMORY_PLAN_FILE: _read_memory_plan,
     "evaluation.json": _read_evaluation,
     "demo.json": _read_demo,
     "quality.json": _read_quality,
