@@ -42,9 +42,9 @@ def find_field(dotted: str) -> FieldInfo:
 
 
 def settings_named(text: str) -> set[str]:
-    """Settings that a page names: `section.name` of a section that there is."""
+    """Settings that a page names: `section.name` of a section that there is, and not the file `memory.jsonl`."""
     sections = "|".join(RunConfig.model_fields)
-    return set(re.findall(rf"`((?:{sections})\.\w+)`", text))
+    return set(re.findall(rf"`((?:{sections})\.(?!jsonl`)\w+)`", text))
 
 
 def links_of(text: str) -> list[str]:
