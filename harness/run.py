@@ -23,7 +23,9 @@ from harness.memory.case import Phase
 from harness.memory.fit import MemoryFit
 from harness.memory.limit import is_out_of_memory
 from harness.memory.measured import measure_parts
+from harness.memory.plan_file import PLAN_FILE, write_plan
 from harness.memory.profile import MEMORY_FILE, MemoryProfile, print_memory, write_memory
+from harness.memory.run_plan import predict_run
 from harness.memory.timeline import TIMELINE_FILE, write_timelines
 from harness.meters import APART, MetricsWriter, Part, ThroughputMeter, print_throughput
 from harness.model import check_vocabulary, load_base_model
@@ -168,6 +170,23 @@ class Run:
         )
         self.fit.settle()
         self.lay_out()
+        self.predict_memory()
+
+    def predict_memory(self) -> None:
+        """Write down what each rank is expected to take, for the report to show beside what it takes."""
+        plan = predict_run(
+            self.config,
+            self.fit.causal,
+            self.fit.attention,
+            self.plan,
+            self.world,
+            recompute_layers=self.fit.choice.layers,
+            num_steps=self.num_steps,
+            new_tokens=0 if self.new_tokens is None else len(self.new_tokens.ids),
+        )
+        plans = [one for one in gather_objects(plan) if one is not None]
+        if self.world.is_main and len(plans) == self.world.size:
+            write_plan(self.config.output_dir / PLAN_FILE, plans)
 
     def lay_out(self) -> None:
         """Plan the steps in micro-batches of as many rows as memory has room for."""

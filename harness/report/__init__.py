@@ -9,8 +9,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from harness.json_lines import replace_text
-from harness.report.charts import chart_accuracy, chart_memory, chart_throughput, chart_training
+from harness.report.charts import chart_accuracy, chart_throughput, chart_training
 from harness.report.headlines import list_cards, list_warnings
+from harness.report.memory import chart_memory
 from harness.report.plan import chart_plan, check_plan, tabulate_plan
 from harness.report.records import PLAN_FILE, RunRecords, read_run
 from harness.report.tables import (
@@ -77,7 +78,12 @@ def list_sections(run: RunRecords) -> list[dict[str, object]]:
         ("training", "Training", chart_training(run), []),
         ("throughput", "Throughput", chart_throughput(run), tabulate_throughput(run)),
         ("plan", "Plan", chart_plan(run.plan), tabulate_plan(run.plan)),
-        ("memory", "Memory", chart_memory(run.memory), tabulate_memory(run.memory)),
+        (
+            "memory",
+            "Memory",
+            chart_memory(run.memory, run.timelines, run.memory_plans),
+            tabulate_memory(run.memory),
+        ),
         ("data", "Data", [], tabulate_nested(OVERVIEW, run.quality)),
     ]
     return [

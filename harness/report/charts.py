@@ -5,22 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.ticker import PercentFormatter
 
 from harness.accuracy import Accuracy
 from harness.json_lines import JsonObject
-from harness.memory.case import PHASES
-from harness.memory.profile import GIB, MemoryRecord, describe_peaks
 from harness.report.plots import (
-    NUM_SERIES_COLORS,
     Axes,
     Chart,
     LegendEntry,
     Series,
     color,
     draw,
-    draw_bars,
     draw_lines,
     draw_stack,
 )
@@ -85,24 +80,6 @@ def chart_throughput(run: RunRecords) -> list[Chart]:
         draw_lines("samples-per-s", "Samples (examples) a second, all ranks", [samples], from_zero=True),
         draw_stack("parts", "Seconds of a step by part", take(timed, "step"), layers),
     ]
-
-
-def chart_memory(records: Sequence[MemoryRecord]) -> list[Chart]:
-    """Chart the peak of every phase on every rank; beyond eight ranks, the highest and the lowest of them."""
-    if not records:
-        return []
-    phases = [phase for phase in PHASES if any(record.phase == phase for record in records)]
-    peaks = {(record.rank, record.phase): record.peak_bytes / GIB for record in records}
-    ranks = sorted({record.rank for record in records})
-    by_rank = {rank: [peaks.get((rank, phase), math.nan) for phase in phases] for rank in ranks}
-    bars = {f"rank {rank}": heights for rank, heights in by_rank.items()}
-    if len(ranks) > NUM_SERIES_COLORS:
-        stacked = np.array(list(by_rank.values()))
-        highest, lowest = np.nanmax(stacked, axis=0).tolist(), np.nanmin(stacked, axis=0).tolist()
-        bars = {f"highest of {len(ranks)} ranks": highest, "lowest": lowest}
-    names = [spell(phase) for phase in phases]
-    note = f"Peak: {describe_peaks(records)}."
-    return [draw_bars("memory", "Peak memory by phase, GiB", names, bars, note)]
 
 
 def chart_accuracy(tasks: Sequence[TaskResult]) -> list[Chart]:

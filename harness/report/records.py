@@ -10,7 +10,11 @@ from typing import Any, TypeVar
 
 from harness.accuracy import Accuracy
 from harness.json_lines import JsonObject, read_json_lines
+from harness.memory.case import MemoryPlan
+from harness.memory.plan_file import PLAN_FILE as MEMORY_PLAN_FILE
+from harness.memory.plan_file import read_plan
 from harness.memory.profile import MEMORY_FILE, MemoryRecord, read_memory
+from harness.memory.timeline import TIMELINE_FILE, MemoryTimeline, read_timelines
 from harness.metrics_file import METRICS_FILE
 from preprocess.errors import DataError
 
@@ -66,6 +70,8 @@ class RunRecords:
         quality: Summary of the data, nested as its writer chose.
         versions: Versions of the software and hardware.
         plan: What `harness plan` predicted before the run; {} without one.
+        timelines: Memory within one step, by rank.
+        memory_plans: Predicted memory, by rank.
         kind: What the page is, as its first line says.
         missing: A sentence for each part that the folder does not hold.
     """
@@ -82,6 +88,8 @@ class RunRecords:
     quality: JsonObject = field(default_factory=dict)
     versions: JsonObject = field(default_factory=dict)
     plan: JsonObject = field(default_factory=dict)
+    timelines: list[MemoryTimeline] = field(default_factory=list)
+    memory_plans: list[MemoryPlan] = field(default_factory=list)
     kind: str = "Training report"
     missing: list[str] = field(default_factory=list)
 
@@ -122,6 +130,10 @@ def read_run(run_dir: Path) -> RunRecords:
         READERS[name](run, run_dir / name)
     if (run_dir / PLAN_FILE).is_file():
         run.plan = _read_object(run_dir / PLAN_FILE)
+    if (run_dir / TIMELINE_FILE).is_file():
+        run.timelines = read_timelines(run_dir / TIMELINE_FILE)
+    if (run_dir / MEMORY_PLAN_FILE).is_file():
+        run.memory_plans = read_plan(run_dir / MEMORY_PLAN_FILE)
     run.missing = [f"{name} is not there: {PARTS[name]} left out." for name in PARTS if name not in present]
     if run.train and run.summary is None:
         run.missing.append(f"{METRICS_FILE} has no summary: throughput is taken from the steps.")
