@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
+from rich.console import Console
+from torch.distributed import get_rank
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from harness.config import load_run_config
 from harness.dist import Engine, join_world
+from harness.head import sum_losses
 from harness.lora import trainable_parameters
+from harness.loss import scale_for_engine
 from harness.memory.measured import measure_parts
+from harness.train import train
 from tests.engine_ranks import (
     Case,
     fp16_on_cpu,
@@ -21,6 +30,7 @@ from tests.engine_ranks import (
 )
 
 EXTRA_BYTES = 4 << 20
+PLANTED_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +104,34 @@ def with_gradients(engine: Engine, trained: Sequence[torch.nn.Parameter]) -> dic
 def by_name(engine: Engine) -> dict[str, int]:
     """What is measured, as a plain dictionary."""
     return {str(part): num_bytes for part, num_bytes in measure_parts(engine).items()}
+
+
+def train_with_plants(plain: Path, planted: Path) -> None:
+    """Train twice; the second time rank 0 takes 64 MiB more in layer 1, and rank 1 in the loss, until backward."""
+    kept: list[torch.Tensor] = []
+
+    def plant() -> None:
+        kept.append(torch.empty(PLANTED_BYTES, dtype=torch.uint8))
+
+    def greedy_layer(self: LlamaDecoderLayer, *args: Any, **kwargs: Any) -> Any:
+        if self.self_attn.layer_idx == 1 and torch.is_grad_enabled() and get_rank() == 0 and not kept:
+            plant()
+        return layer_forward(self, *args, **kwargs)
+
+    def greedy_loss(*args: Any) -> Any:
+        if get_rank() == 1:
+            plant()
+        return sum_losses(*args)
+
+    def forget(*args: Any) -> torch.Tensor:
+        kept.clear()
+        return scale_for_engine(*args)
+
+    layer_forward = LlamaDecoderLayer.forward
+    train(load_run_config(plain), Console(quiet=True))
+    with (
+        patch.object(LlamaDecoderLayer, "forward", greedy_layer),
+        patch("harness.loss.sum_losses", greedy_loss),
+        patch("harness.engine.scale_for_engine", forget),
+    ):
+        train(load_run_config(planted), Console(quiet=True))
