@@ -132,6 +132,6 @@ def train_with_plants(plain: Path, planted: Path) -> None:
     with (
         patch.object(LlamaDecoderLayer, "forward", greedy_layer),
         patch("harness.loss.sum_losses", greedy_loss),
-        patch("harness.engine.scale_for_engine", forget),
+        patch("harness.micro_steps.scale_for_engine", forget),
     ):
         train(load_run_config(planted), Console(quiet=True))
