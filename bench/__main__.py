@@ -35,6 +35,7 @@ PROGRAMS = {
     "gpu": "How fast does a card train Llama-3.2-3B's real shape with LoRA, and how near its peak is that?",
     "growth": "How does the cost grow with row length, tasks a song, ranks, and memory with the micro-batch?",
     "fit": "Does the search for rows and recomputed layers end near its memory target, as fast as the best of a sweep?",
+    "profile": "What does profiling a run's memory cost: its phases in every step, the timeline in one of twenty?",
     "quickstart": "What did the last `make quickstart` reach: speed, and accuracy before and after?",
 }
 """Names and questions. Program NAME is the module `bench.NAME`, which is imported only when it runs."""

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from bench import bare, growth, trl
+from bench import bare, growth, profile, trl
 from bench.live_memory import LiveMemory
 from bench.record import WrongResultError
 from bench.training import VOCAB_SIZE
+from harness.memory.timeline import MemoryTimeline, TimelinePoint
 from preprocess.forest import PackedRow
 from preprocess.schema import IGNORE_INDEX, ROOT
 from tests.runs import REPOSITORY
@@ -169,6 +170,25 @@ def test_a_quick_run_beside_a_bare_engine_trains_the_same_weights() -> None:
     record = run_quick("bare")
     assert record["facts"]["largest_loss_difference"] < 1e-4
     assert set(record["ratios"]) == {"harness", "bare_engine_again"}
+
+
+def test_a_cost_in_one_step_of_twenty_is_shared_out_over_all() -> None:
+    assert profile.mix(1.0, 21.0) == pytest.approx(2.0)
+    points = [TimelinePoint(0.0, where, 1) for where in ("forward begins", "layer 0 forward", "forward ends")]
+    micros = {"phase": [100.0], "phase_closely": [300.0], "point": [50.0], "hooks_of_a_step": [10.0]}
+    found = profile.add_up(micros, MemoryTimeline(0, 1, tuple(points)), step_s=0.01)
+    assert found["added_up_percent_phases"] == pytest.approx(1.0)
+    assert found["added_up_percent_timeline"] == pytest.approx(3.6)
+    assert (found["phases_in_a_step"], found["points_in_a_timeline"]) == (1, 3)
+
+
+@pytest.mark.slow
+def test_a_quick_run_of_the_profile_s_cost_times_each_way_and_each_action() -> None:
+    record = run_quick("profile")
+    assert set(record["ratios"]) == {"phases", "timeline"}
+    # One layer, one micro-step: four phases, the layer's end, and the head's backward pass.
+    assert record["facts"]["points_in_a_timeline"] == 2 * 4 + 2
+    assert all(record["figures"][f"{name}_us"]["median"] > 0 for name in ("phase", "point", "parts"))
 
 
 @pytest.mark.slow
