@@ -104,7 +104,7 @@ class MemoryProfile:
         self._memory = open_memory(self._device)
         base = self._memory.read_allocated()
         self._base_bytes = base or 0
-        self._timeline = None if base is None else TimelineRecorder(rank, self._read_allocated)
+        self._timeline = None if base is None else TimelineRecorder(rank, self.read_allocated)
         self._layers: Sequence[nn.Module] = ()
         self._measure_parts: Callable[[], Mapping[Part, int]] | None = None
         self._looks_closely = True
@@ -114,7 +114,8 @@ class MemoryProfile:
         self._max: dict[Phase, dict[str, int]] = {}
         self._parts: dict[Phase, Mapping[Part, int]] = {}
 
-    def _read_allocated(self) -> int:
+    def read_allocated(self) -> int:
+        """Bytes that are allocated now; 0 where that cannot be told."""
         return self._memory.read_allocated() or 0
 
     def watch(self, layers: Sequence[nn.Module], measure_parts: Callable[[], Mapping[Part, int]]) -> None:
