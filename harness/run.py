@@ -23,10 +23,9 @@ from harness.memory.case import Phase
 from harness.memory.fit import MemoryFit
 from harness.memory.limit import is_out_of_memory
 from harness.memory.measured import measure_parts
-from harness.memory.plan_file import PLAN_FILE as MEMORY_PLAN_FILE
-from harness.memory.plan_file import write_plan
+from harness.memory.plan_file import PLAN_FILE, write_plan
 from harness.memory.profile import MEMORY_FILE, MemoryProfile, print_memory, write_memory
-from harness.memory.run_plan import plan_run
+from harness.memory.run_plan import predict_run
 from harness.memory.timeline import TIMELINE_FILE, write_timelines
 from harness.meters import APART, MetricsWriter, Part, ThroughputMeter, print_throughput
 from harness.model import check_vocabulary, load_base_model
@@ -98,7 +97,6 @@ class Run:
         if self.config.resume and not self.resume():
             self.publish()  # a run that was killed at its end may have none
             return
-        self.write_memory_plan()
         schedule = self.config.schedule
         with (
             StepProgress(
@@ -172,6 +170,23 @@ class Run:
         )
         self.fit.settle()
         self.lay_out()
+        self.predict_memory()
+
+    def predict_memory(self) -> None:
+        """Write down what each rank is expected to take, for the report to show beside what it takes."""
+        plan = predict_run(
+            self.config,
+            self.fit.causal,
+            self.fit.attention,
+            self.plan,
+            self.world,
+            recompute_layers=self.fit.choice.layers,
+            num_steps=self.num_steps,
+            new_tokens=0 if self.new_tokens is None else len(self.new_tokens.ids),
+        )
+        plans = [one for one in gather_objects(plan) if one is not None]
+        if self.world.is_main and len(plans) == self.world.size:
+            write_plan(self.config.output_dir / PLAN_FILE, plans)
 
     def lay_out(self) -> None:
         """Plan the steps in micro-batches of as many rows as memory has room for."""
@@ -200,7 +215,6 @@ class Run:
         rate = learning_rate(step - self.state.skipped_steps, self.num_steps, self.config.optimizer)
         while (result := self.compute_step(steps, step, rate, events)) is None:
             self.lay_out()
-            self.write_memory_plan()
             steps.restart(self.plan, step)
         rates = self.meter.end_step(result.counts)
         self.memory.end_step()
@@ -376,23 +390,6 @@ class Run:
             write_timelines(self.config.output_dir / TIMELINE_FILE, [one for one in timelines if one])
             print_throughput(summary, self.console)
             print_memory(records, self.console)
-
-    def write_memory_plan(self) -> None:
-        """Write what each rank's memory is to be, by the rows and layers of the steps to come."""
-        if not self.world.is_main:
-            return
-        plans = plan_run(
-            self.config,
-            self.engine.module,
-            self.plan,
-            attention=self.fit.attention,
-            recompute_layers=self.fit.choice.layers,
-            num_steps=self.num_steps,
-            ranks=self.world.size,
-            device=self.world.device,
-            new_tokens=0 if self.new_tokens is None else len(self.new_tokens.ids),
-        )
-        write_plan(self.config.output_dir / MEMORY_PLAN_FILE, plans)
 
     def say(self, line: str) -> None:
         """A line on rank 0's terminal."""

@@ -128,6 +128,7 @@ def test_where_nothing_takes_less_every_rank_ends_with_code_8_and_says_where_mem
     assert not list((root / "never").glob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_a_real_allocation_that_fails_is_answered_in_the_same_way(root: Path) -> None:
     paths = [
         config_of(

@@ -330,8 +330,6 @@ def test_what_is_missing_is_left_out_with_a_line_saying_so(tmp_path: Path) -> No
     left_out = " ".join(text for text in reader.texts if "left out" in text)
     for name in (
         "memory.jsonl",
-        "memory_timeline.jsonl",
-        "memory_plan.json",
         "evaluation.json",
         "demo.json",
         "quality.json",
@@ -355,8 +353,6 @@ def test_a_stopped_run_s_rate_leaves_its_first_step_out(tmp_path: Path) -> None:
     "name",
     [
         "memory.jsonl",
-        "memory_timeline.jsonl",
-        "memory_plan.json",
         "evaluation.json",
         "quality.json",
         "config.yaml",
@@ -390,6 +386,7 @@ def test_a_step_without_a_finite_loss_is_told_at_the_top(tmp_path: Path) -> None
     ],
 )
 def test_a_damaged_file_is_named_in_the_error(tmp_path: Path, name: str, content: str, says: str) -> None:
+    write_metrics(tmp_path, num_steps=1)
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=says) as caught:
         write_report(tmp_path)

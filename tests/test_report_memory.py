@@ -14,13 +14,10 @@ from harness.report.memory import (
     REST,
     UNUSED,
     chart_parts,
-    chart_prediction,
     chart_timeline,
-    highest_in,
-    measure_phase,
     stack_of_rank,
-    tabulate_prediction,
 )
+from harness.report.prediction import chart_prediction, highest_in, measure_phase, tabulate_prediction
 
 PARTS = {"frozen_weights": 6 * GIB, "lora_weights": GIB, "gradients": 2 * GIB}
 

@@ -54,13 +54,13 @@ def spoil_scale(case: Case, parts: Sequence[Sequence[PackedRow]]) -> AbstractCon
         def average(loss_sum: torch.Tensor, world_size: int, global_valid_tokens: int) -> torch.Tensor:
             return loss_sum / max(next(counts), 1) / case.micro_steps
 
-        return patch("harness.engine.scale_for_engine", average)
+        return patch("harness.micro_steps.scale_for_engine", average)
     if case.sabotage == "ranks not counted":
 
         def forget_ranks(loss_sum: torch.Tensor, world_size: int, global_valid_tokens: int) -> torch.Tensor:
             return loss_sum / global_valid_tokens
 
-        return patch("harness.engine.scale_for_engine", forget_ranks)
+        return patch("harness.micro_steps.scale_for_engine", forget_ranks)
     return nullcontext()
 
 

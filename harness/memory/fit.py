@@ -255,6 +255,7 @@ class TrialRun:
 
     def measure(self, choice: Choice) -> Measured:
         """The highest share of the target and the slowest time of all ranks, in this rank's bytes."""
+        self._fit.say(f"trying {describe(choice)}")
         enable_recompute(self._fit.causal, choice.layers)
         batch = self._batch(choice.rows)
         most = choice.rows * self._plan.most_supervised_row

@@ -1,63 +1,64 @@
-"""What a run's memory was to be, rank by rank, for the run to write beside what it measures."""
+"""What memory a run is expected to take, told before its first step."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any
 
+from torch import nn
+
+from harness.batch_plan import BatchPlan
+from harness.config import RunConfig
+from harness.dist import World
+from harness.flops import Kind
 from harness.lean.layer import LeanLayer
 from harness.memory.case import MemoryPlan
 from harness.memory.predict import predict
 from harness.memory.run_case import make_case, with_largest_batch
 from harness.shapes import read_shape
-
-if TYPE_CHECKING:
-    import torch
-
-    from harness.attention.choice import Kind
-    from harness.batch_plan import BatchPlan
-    from harness.config import RunConfig
-    from harness.loss import ForestLanguageModel
+from preprocess.errors import ConfigError
 
 
-def plan_run(
+def predict_run(
     config: RunConfig,
-    model: ForestLanguageModel,
-    plan: BatchPlan,
-    *,
+    causal: nn.Module,
     attention: Kind,
+    plan: BatchPlan,
+    world: World,
+    *,
     recompute_layers: int,
     num_steps: int,
-    ranks: int,
-    device: torch.device,
-    new_tokens: int = 0,
-) -> list[MemoryPlan]:
-    """Predict each rank's memory from the sizes that the run has, in rank order.
+    new_tokens: int,
+) -> MemoryPlan | None:
+    """Predict a rank's memory; None for a model whose sizes are not told by its configuration.
 
     Args:
         config: The run's.
-        model: Tells the shape, and which LoRA kernel its layers really have.
+        causal: The model with its adapter.
+        attention: The kernel.
         plan: Which rows a step takes.
-        attention: The kernel in use.
-        recompute_layers: In use.
+        world: This rank's place.
+        recompute_layers: As it is now; a search may have found it.
         num_steps: Of the run.
-        ranks: In all.
-        device: What computes.
         new_tokens: Token rows that are trained.
-
-    Raises:
-        ConfigError: The model's configuration does not tell a size.
     """
-    is_lean = any(isinstance(module, LeanLayer) for module in model.modules())
-    kernel: Literal["lean", "peft"] = "lean" if is_lean else "peft"
+    try:
+        shape = read_shape(_settings(causal))
+    except ConfigError:
+        return None
+    is_lean = any(isinstance(module, LeanLayer) for module in causal.modules())
     case = make_case(
         config,
-        read_shape(cast("Any", model.causal).config),
+        shape,
         attention,
-        ranks=ranks,
-        device="cuda" if device.type == "cuda" else "cpu",
-        lora_kernel=kernel,
+        ranks=world.size,
+        device="cpu" if world.device.type == "cpu" else "cuda",
+        lora_kernel="lean" if is_lean else "peft",
         new_tokens=new_tokens,
     )
     case = replace(case, recompute_layers=recompute_layers)
-    return [predict(with_largest_batch(case, plan, rank, num_steps)) for rank in range(ranks)]
+    return predict(with_largest_batch(case, plan, world.rank, num_steps))
+
+
+def _settings(causal: nn.Module) -> Any:  # noqa: ANN401 - a configuration of transformers
+    return causal.config

@@ -11,15 +11,10 @@ from markupsafe import Markup
 from harness.json_lines import replace_text
 from harness.report.charts import chart_accuracy, chart_throughput, chart_training
 from harness.report.headlines import list_cards, list_warnings
-from harness.report.memory import (
-    chart_memory,
-    chart_parts,
-    chart_prediction,
-    chart_timeline,
-    tabulate_prediction,
-)
+from harness.report.memory import chart_memory, chart_parts, chart_timeline
 from harness.report.plan import chart_plan, check_plan, tabulate_plan
 from harness.report.plots import Chart
+from harness.report.prediction import chart_prediction, tabulate_prediction
 from harness.report.records import PLAN_FILE, RunRecords, read_run
 from harness.report.tables import (
     OVERVIEW,

@@ -64,14 +64,14 @@ class RunRecords:
         evals: Lines of kind "eval", by step.
         summary: The last line of kind "summary", or None (a run that was stopped writes none).
         memory: Memory by phase and rank.
-        timelines: Memory within one step by rank.
-        memory_plans: What was predicted for each rank.
         tasks: Accuracy by task.
         evaluation: Further figures of the evaluation (num_songs, seconds, ...).
         demo: Sample answers.
         quality: Summary of the data, nested as its writer chose.
         versions: Versions of the software and hardware.
         plan: What `harness plan` predicted before the run; {} without one.
+        timelines: Memory within one step, by rank.
+        memory_plans: Predicted memory, by rank.
         kind: What the page is, as its first line says.
         missing: A sentence for each part that the folder does not hold.
     """
@@ -82,14 +82,14 @@ class RunRecords:
     evals: list[JsonObject] = field(default_factory=list)
     summary: JsonObject | None = None
     memory: list[MemoryRecord] = field(default_factory=list)
-    timelines: list[MemoryTimeline] = field(default_factory=list)
-    memory_plans: list[MemoryPlan] = field(default_factory=list)
     tasks: list[TaskResult] = field(default_factory=list)
     evaluation: JsonObject = field(default_factory=dict)
     demo: list[SampleAnswer] = field(default_factory=list)
     quality: JsonObject = field(default_factory=dict)
     versions: JsonObject = field(default_factory=dict)
     plan: JsonObject = field(default_factory=dict)
+    timelines: list[MemoryTimeline] = field(default_factory=list)
+    memory_plans: list[MemoryPlan] = field(default_factory=list)
     kind: str = "Training report"
     missing: list[str] = field(default_factory=list)
 
@@ -97,8 +97,6 @@ class RunRecords:
 PARTS = {
     METRICS_FILE: "loss, learning rate and throughput",
     MEMORY_FILE: "memory by phase",
-    TIMELINE_FILE: "memory within a step",
-    MEMORY_PLAN_FILE: "predicted memory",
     "evaluation.json": "accuracy before and after",
     "demo.json": "sample answers",
     "quality.json": "the data summary",
@@ -132,6 +130,10 @@ def read_run(run_dir: Path) -> RunRecords:
         READERS[name](run, run_dir / name)
     if (run_dir / PLAN_FILE).is_file():
         run.plan = _read_object(run_dir / PLAN_FILE)
+    if (run_dir / TIMELINE_FILE).is_file():
+        run.timelines = read_timelines(run_dir / TIMELINE_FILE)
+    if (run_dir / MEMORY_PLAN_FILE).is_file():
+        run.memory_plans = read_plan(run_dir / MEMORY_PLAN_FILE)
     run.missing = [f"{name} is not there: {PARTS[name]} left out." for name in PARTS if name not in present]
     if run.train and run.summary is None:
         run.missing.append(f"{METRICS_FILE} has no summary: throughput is taken from the steps.")
@@ -148,14 +150,6 @@ def _read_metrics(run: RunRecords, path: Path) -> None:
 
 def _read_memory(run: RunRecords, path: Path) -> None:
     run.memory = read_memory(path)
-
-
-def _read_timelines(run: RunRecords, path: Path) -> None:
-    run.timelines = read_timelines(path)
-
-
-def _read_memory_plan(run: RunRecords, path: Path) -> None:
-    run.memory_plans = read_plan(path)
 
 
 def _read_evaluation(run: RunRecords, path: Path) -> None:
@@ -203,8 +197,6 @@ def _read_config(run: RunRecords, path: Path) -> None:
 READERS: dict[str, Callable[[RunRecords, Path], None]] = {
     METRICS_FILE: _read_metrics,
     MEMORY_FILE: _read_memory,
-    TIMELINE_FILE: _read_timelines,
-    MEMORY_PLAN_FILE: _read_memory_plan,
     "evaluation.json": _read_evaluation,
     "demo.json": _read_demo,
     "quality.json": _read_quality,
