@@ -21,6 +21,7 @@ class ModelShape:
         ffn_size: Width inside the gated MLP.
         vocab_size: Rows of the embedding, and logits of a token.
         tied: Whether the head is the embedding's matrix.
+        biases: Linear layers of a decoder layer that have a bias.
     """
 
     hidden_size: int
@@ -31,6 +32,7 @@ class ModelShape:
     ffn_size: int
     vocab_size: int
     tied: bool
+    biases: tuple[str, ...] = ()
 
     @property
     def projections(self) -> dict[str, tuple[int, int]]:
@@ -60,14 +62,30 @@ class ModelShape:
         """Weights of linear layers, embedding and head (once where they are tied); norms and biases left out."""
         return self.num_body_weights + self.hidden_size * self.vocab_size * (1 if self.tied else 2)
 
+    @property
+    def num_parameters(self) -> int:
+        """All weights: `num_weights`, two norms a layer, the last norm, and biases."""
+        biases = sum(self.projections[name][1] for name in self.biases)
+        norms = self.hidden_size * (2 * self.num_layers + 1)
+        return self.num_weights + norms + self.num_layers * biases
+
+
+QKV_BIASES = ("q_proj", "k_proj", "v_proj")
+"""What Qwen2 has biases on."""
 
 SHAPES: Mapping[str, ModelShape] = {
     "llama-3.2-1b": ModelShape(2048, 16, 32, 8, 64, 8192, 128_256, tied=True),
     "llama-3.2-3b": ModelShape(3072, 28, 24, 8, 128, 8192, 128_256, tied=True),
+    "llama-3.1-8b": ModelShape(4096, 32, 32, 8, 128, 14_336, 128_256, tied=False),
     "mistral-7b": ModelShape(4096, 32, 32, 8, 128, 14_336, 32_768, tied=False),
-    "qwen2.5-0.5b": ModelShape(896, 24, 14, 2, 64, 4864, 151_936, tied=True),
-    "qwen2.5-1.5b": ModelShape(1536, 28, 12, 2, 128, 8960, 151_936, tied=True),
+    "qwen2.5-0.5b": ModelShape(896, 24, 14, 2, 64, 4864, 151_936, tied=True, biases=QKV_BIASES),
+    "qwen2.5-1.5b": ModelShape(1536, 28, 12, 2, 128, 8960, 151_936, tied=True, biases=QKV_BIASES),
+    "qwen2.5-3b": ModelShape(2048, 36, 16, 2, 128, 11_008, 151_936, tied=True, biases=QKV_BIASES),
+    "qwen2.5-7b": ModelShape(3584, 28, 28, 4, 128, 18_944, 152_064, tied=False, biases=QKV_BIASES),
+    "qwen2.5-14b": ModelShape(5120, 48, 40, 8, 128, 13_824, 152_064, tied=False, biases=QKV_BIASES),
     "smollm2-135m": ModelShape(576, 30, 9, 3, 64, 1536, 49_152, tied=True),
+    "smollm2-360m": ModelShape(960, 32, 15, 5, 64, 2560, 49_152, tied=True),
+    "smollm2-1.7b": ModelShape(2048, 24, 32, 32, 64, 8192, 49_152, tied=True),
     "toy": ModelShape(64, 2, 4, 2, 16, 128, 512, tied=True),
 }
 """Shapes by name, as in the models' own config.json; "toy" is for a look on a CPU."""
@@ -103,7 +121,15 @@ def read_shape(config: object) -> ModelShape:
     # Both may be left out, or be null: a key head for each query head, and heads that share the width evenly.
     sizes["num_kv_heads"] = _read(config, "num_key_value_heads", sizes["num_heads"])
     sizes["head_dim"] = _read(config, "head_dim", sizes["hidden_size"] // sizes["num_heads"])
-    return ModelShape(**sizes, tied=bool(_get(config, "tie_word_embeddings")))
+    return ModelShape(**sizes, tied=bool(_get(config, "tie_word_embeddings")), biases=_read_biases(config))
+
+
+def _read_biases(config: object) -> tuple[str, ...]:
+    """Which linear layers have a bias: Qwen2's always, Llama's by two settings."""
+    if _get(config, "model_type") == "qwen2":
+        return QKV_BIASES
+    attention = (*QKV_BIASES, "o_proj") if _get(config, "attention_bias") else ()
+    return attention + (("gate_proj", "up_proj", "down_proj") if _get(config, "mlp_bias") else ())
 
 
 def _get(config: object, key: str) -> object:

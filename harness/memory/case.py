@@ -54,6 +54,7 @@ class ZeroSettings:
     prefetch_bucket_size: int = 50_000_000
     persistence_threshold: int = 100_000
     max_live_parameters: int = 1_000_000_000
+    max_reuse_distance: int = 1_000_000_000
 
     @classmethod
     def read(cls, deepspeed: Mapping[str, Any]) -> Self:
@@ -74,6 +75,7 @@ class ZeroSettings:
             prefetch_bucket_size=int(zero.get("stage3_prefetch_bucket_size", 50_000_000)),
             persistence_threshold=int(zero.get("stage3_param_persistence_threshold", 100_000)),
             max_live_parameters=int(zero.get("stage3_max_live_parameters", 1_000_000_000)),
+            max_reuse_distance=int(zero.get("stage3_max_reuse_distance", 1_000_000_000)),
         )
 
 
