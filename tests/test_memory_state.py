@@ -129,7 +129,9 @@ def test_whole_weights_of_stage_3_are_gathered_as_predicted(two_ranks: list[list
         for counted in of_rank:
             predicted = count_state(counted.case).gathered
             assert (predicted > 0) == (counted.case.zero.stage == 3)
-            assert counted.gathered == pytest.approx(predicted, rel=0.1)
+            assert (
+                counted.gathered <= predicted <= 1.3 * counted.gathered
+            )  # at most: DeepSpeed's order may vary
 
 
 @pytest.mark.slow
@@ -137,6 +139,9 @@ def test_whole_weights_of_stage_3_are_gathered_as_predicted(two_ranks: list[list
 def test_it_holds_for_every_stage_precision_bucket_and_adapter(tmp_path: Path, ranks: int) -> None:
     results = run_ranks(count_cases, ranks, tmp_path, MANY, timeout_s=600)
     check_to_the_byte(results)
+    whole = [counted for of_rank in results for counted in of_rank if counted.case.zero.stage == 3]
+    for counted in whole:
+        assert counted.gathered <= count_state(counted.case).gathered <= 1.3 * counted.gathered
     uneven = [index for index, of in enumerate(MANY) if of.deepspeed in ("zero1", "zero2")]
     peaks = [[of_rank[index].at_step - of_rank[index].at_rest for index in uneven] for of_rank in results]
     assert ranks == 1 or peaks[0] != peaks[-1]  # ranks are not all alike, and each is predicted
