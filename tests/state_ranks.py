@@ -39,7 +39,7 @@ from harness.memory.case import MemoryCase, Precision, ZeroSettings
 from harness.shapes import read_shape
 from harness.vocabulary import NewTokens
 from preprocess.forest import PackedRow
-from tests.engine_ranks import DTYPES, LOSS_CHUNK, make_rows, most_chunks
+from tests.engine_ranks import DTYPES, LOSS_CHUNK, fp16_on_cpu, make_rows, most_chunks
 from tests.lean_models import FAMILIES
 from tests.runs import REPOSITORY
 
@@ -213,6 +213,7 @@ def make_config(case: StateCase, root: Path, rank: int) -> RunConfig:
     values = json.loads((REPOSITORY / "ds_configs" / f"{case.deepspeed}.json").read_text())
     values["zero_optimization"] |= case.zero
     values["zero_force_ds_cpu_optimizer"] = False
+    values["fp16"]["initial_scale_power"] = 4  # no step is skipped
     (path := root / f"state-{rank}.json").write_text(json.dumps(values))
     return RunConfig(
         output_dir=root,
@@ -351,4 +352,5 @@ def count_cases(root: Path, cases: Sequence[StateCase]) -> list[Counted]:
     """Cases one after another in this rank's process group."""
     warnings.simplefilter("ignore", FutureWarning)  # of torch, about collectives that DeepSpeed calls
     world, rows = join_world(None), make_rows()
-    return [count_case(case, root, world, rows) for case in cases]
+    with fp16_on_cpu():
+        return [count_case(case, root, world, rows) for case in cases]

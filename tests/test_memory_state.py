@@ -45,6 +45,7 @@ MANY = [
         for name in FILES
         for precision in ("bf16", "fp32")
     ),
+    *(StateCase(name, "fp16", new_tokens=1, zero=SMALL) for name in FILES[:4]),
     StateCase("zero0", "fp32", tied=False, targets=WITH_HEAD, zero={"reduce_bucket_size": 450}),
     StateCase("zero1", tied=False, family="qwen2", zero={"reduce_bucket_size": 450, "overlap_comm": True}),
     StateCase("zero1", "fp32", tied=False, family="qwen2", new_tokens=1, zero={"reduce_bucket_size": 250}),

@@ -24,7 +24,9 @@ of every parameter's values over n, each rounded up.
 
 With the optimizer offloaded its copies, moments and partition of gradients are the host's, and so are the weights'
 partitions where parameters are, but for those of (d). Not counted are scalars (norms, losses), the rotary embeddings'
-frequencies (4 bytes for each value of a head), dropout's tables (`harness.dropout`), and micro-batches.
+frequencies (4 bytes for each value of a head), dropout's tables (`harness.dropout`), and micro-batches. Nor is what a
+step's last forward pass leaves: at stage 3, with the lean kernel and no new tokens, the embedding's output and its
+gradient, 2 w S H bytes for S slots, live until the step is done.
 
 Source: DeepSpeed 0.19.8, and tensors counted at every stage (`tests/test_memory_state.py`).
 """
