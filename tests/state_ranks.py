@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import sys
-import weakref
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -15,8 +13,6 @@ from unittest.mock import patch
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 import harness.engine
 from harness.assembly import assemble
@@ -37,13 +33,12 @@ from harness.memory.case import MemoryCase, Precision, ZeroSettings
 from harness.shapes import read_shape
 from harness.vocabulary import NewTokens
 from preprocess.forest import PackedRow
-from tests.engine_ranks import DTYPES, LOSS_CHUNK, make_rows, most_chunks
+from tests.engine_ranks import DTYPES, LOSS_CHUNK, fp16_on_cpu, make_rows, most_chunks
 from tests.lean_models import FAMILIES
+from tests.live_state import Live
 from tests.runs import REPOSITORY
 
 VOCAB_SIZE = 391
-OF_THE_HARNESS = ("harness/step.py", "harness/dist.py")
-LOSSES = ("harness/head.py", "harness/loss.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,79 +97,6 @@ class Counted:
     others: int
 
 
-class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts storages from their making to their end; scalars, losses and the step's sums are left out.
-
-    Attributes:
-        now: Bytes alive.
-        most: Most of them since the last `restart`.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.most = self.whole = self.most_whole = 0
-        self._alive: dict[int, tuple[int, bool]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if not any(returned.alias_info for returned in func._schema.returns):  # else a view, or in place
-            for value in tensors_in(result):
-                if value.dim() and value.dtype != torch.bool:
-                    self._add_if_state(value)
-        return result
-
-    def _add_if_state(self, value: torch.Tensor) -> None:
-        owner, function = find_owner()
-        if owner.endswith(OF_THE_HARNESS) or (owner.endswith(LOSSES) and value.dim() == 1):
-            return
-        self.add(
-            value, is_whole=owner.endswith("partition_parameters.py") and "_partition_param" not in function
-        )
-
-    def add(self, value: torch.Tensor, *, is_whole: bool = False) -> None:
-        """Count a tensor, unless its storage is counted already."""
-        storage = value.untyped_storage()
-        if storage._cdata in self._alive or not storage.nbytes() or value.device.type != "cpu":
-            return
-        self._alive[storage._cdata] = (storage.nbytes(), is_whole)
-        self._change(storage.nbytes(), is_whole=is_whole)
-        weakref.finalize(storage, self._end, storage._cdata)
-
-    def _end(self, key: int) -> None:
-        size, is_whole = self._alive.pop(key)
-        self._change(-size, is_whole=is_whole)
-
-    def _change(self, size: int, *, is_whole: bool) -> None:
-        self.now += size
-        self.whole += size * is_whole
-        self.most, self.most_whole = max(self.most, self.now), max(self.most_whole, self.whole)
-
-    def restart(self) -> None:
-        """Forget the peaks."""
-        gc.collect()
-        self.most, self.most_whole = self.now, self.whole
-
-    def counts(self, value: torch.Tensor) -> bool:
-        """Whether a tensor's storage is among those counted."""
-        return value.untyped_storage()._cdata in self._alive
-
-
-def tensors_in(values: Any) -> list[torch.Tensor]:
-    """All tensors of a nested structure."""
-    return [value for value in tree_iter(values) if isinstance(value, torch.Tensor)]
-
-
-def find_owner() -> tuple[str, str]:
-    """File and function, of DeepSpeed or the harness, that asked for an operation."""
-    frame: Any = sys._getframe(2)
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if ("/deepspeed/" in name and not name.endswith("nvtx.py")) or "/harness/" in name:
-            return name, frame.f_code.co_name
-        frame = frame.f_back
-    return "", ""
-
-
 def make_causal(case: StateCase) -> nn.Module:
     """A random frozen model with sizes that divide by nothing in particular."""
     make_config, make_causal_model = FAMILIES[case.family]
@@ -200,6 +122,7 @@ def make_config(case: StateCase, root: Path, rank: int) -> RunConfig:
     values = json.loads((REPOSITORY / "ds_configs" / f"{case.deepspeed}.json").read_text())
     values["zero_optimization"] |= case.zero
     values["zero_force_ds_cpu_optimizer"] = False
+    values["fp16"]["initial_scale_power"] = 4  # no step is skipped
     (path := root / f"state-{rank}.json").write_text(json.dumps(values))
     return RunConfig(
         output_dir=root,
@@ -297,6 +220,7 @@ def watch_step(live: Live, before: list[int]) -> Iterator[None]:
         most_whole = live.most_whole
         live.restart()
         before.extend((live.now, most_whole))
+        live.is_patient = True
         reduce(engine, world)
 
     with patch.object(harness.engine, "_reduce_gradients", reduce_watched):
@@ -335,5 +259,7 @@ def count_steps(engine: Engine) -> int:
 
 def count_cases(root: Path, cases: Sequence[StateCase]) -> list[Counted]:
     """Cases one after another in this rank's process group."""
+    warnings.simplefilter("ignore", FutureWarning)  # of torch, about collectives that DeepSpeed calls
     world, rows = join_world(None), make_rows()
-    return [count_case(case, root, world, rows) for case in cases]
+    with fp16_on_cpu():
+        return [count_case(case, root, world, rows) for case in cases]

@@ -45,6 +45,7 @@ MANY = [
         for name in FILES
         for precision in ("bf16", "fp32")
     ),
+    *(StateCase(name, "fp16", new_tokens=1, zero=SMALL) for name in FILES[:4]),
     StateCase("zero0", "fp32", tied=False, targets=WITH_HEAD, zero={"reduce_bucket_size": 450}),
     StateCase("zero1", tied=False, family="qwen2", zero={"reduce_bucket_size": 450, "overlap_comm": True}),
     StateCase("zero1", "fp32", tied=False, family="qwen2", new_tokens=1, zero={"reduce_bucket_size": 250}),
@@ -62,16 +63,17 @@ MANY = [
 
 def all_bytes(state: StateBytes) -> int:
     """What a CPU's rank holds between steps: device and host are one."""
-    return state.at_rest + sum(state.host.values())
+    return state.at_rest + lasting_host(state)
+
+
+def lasting_host(state: StateBytes) -> int:
+    """Bytes of the host that are not for a moment."""
+    return sum(size for name, size in state.host.items() if name != "step_work")
 
 
 def find_differences(counted: Counted, state: StateBytes) -> dict[str, int]:
-    """Bytes by which tensors take more than predicted, at each of four moments; only those that differ.
-
-    Weights, gradients, masters and moments must be there to the byte. Two moments have an
-    allowance: the peak inside a step, where collectives let go of their buffers when they like, and the engine's start.
-    """
-    host = sum(state.host.values())
+    """Bytes by which tensors take more than predicted, at each of four moments; only those that differ."""
+    host, work = lasting_host(state), state.host.get("step_work", 0)
     at_init = state.at_init + host - state.host.get("optimizer_states", 0)
     differences = {
         "at_init": counted.at_init - at_init,
@@ -79,8 +81,9 @@ def find_differences(counted: Counted, state: StateBytes) -> dict[str, int]:
         "at_step": counted.at_step - state.at_step - host,
         "at_rest": counted.at_rest - all_bytes(state),
     }
-    allowed = {"at_init": 0.02 * counted.at_init, "at_step": 0.1 * counted.at_step}
-    return {name: value for name, value in differences.items() if abs(value) > allowed.get(name, 0)}
+    if -work <= differences["at_step"] - work <= 0:  # device and host need not reach their peaks together
+        differences["at_step"] = 0
+    return {name: value for name, value in differences.items() if value}
 
 
 def check_to_the_byte(results: Sequence[Sequence[Counted]]) -> None:
@@ -103,19 +106,23 @@ def test_each_rank_holds_at_every_stage_what_is_predicted(two_ranks: list[list[C
     check_to_the_byte(two_ranks)
 
 
+ANOTHER_STAGE = {0: 1, 1: 3, 2: 0, 3: 2}
+"""Stages 1 and 2 are alike: gradients stay whole on their rank until a step's one reduction."""
+
+
 def test_no_other_stage_nor_precision_nor_adapter_would_fit(two_ranks: list[list[Counted]]) -> None:
     for counted in two_ranks[0]:
         case = counted.case
         assert case.lora is not None
         wrong = [
-            replace(case, zero=replace(case.zero, stage=(case.zero.stage + 2) % 4)),
+            replace(case, zero=replace(case.zero, stage=ANOTHER_STAGE[case.zero.stage])),
             replace(case, precision="fp32" if case.precision == "bf16" else "bf16"),
             replace(case, lora=replace(case.lora, r=5)),
             replace(case, new_tokens=case.new_tokens + 1),
             replace(case, shape=replace(case.shape, tied=not case.shape.tied)),
         ]
         for other in wrong:
-            assert "at_rest" in find_differences(counted, count_state(other)), other
+            assert {"at_init", "at_rest"} <= find_differences(counted, count_state(other)).keys(), other
 
 
 def test_whole_weights_of_stage_3_are_gathered_as_predicted(two_ranks: list[list[Counted]]) -> None:
@@ -123,8 +130,9 @@ def test_whole_weights_of_stage_3_are_gathered_as_predicted(two_ranks: list[list
         for counted in of_rank:
             predicted = count_state(counted.case).gathered
             assert (predicted > 0) == (counted.case.zero.stage == 3)
-            # How far ahead weights are gathered, and when they are let go, varies from run to run.
-            assert counted.gathered == pytest.approx(predicted, rel=0.4)
+            assert (
+                counted.gathered <= predicted <= 1.3 * counted.gathered
+            )  # at most: DeepSpeed's order may vary
 
 
 @pytest.mark.slow
@@ -132,6 +140,9 @@ def test_whole_weights_of_stage_3_are_gathered_as_predicted(two_ranks: list[list
 def test_it_holds_for_every_stage_precision_bucket_and_adapter(tmp_path: Path, ranks: int) -> None:
     results = run_ranks(count_cases, ranks, tmp_path, MANY, timeout_s=600)
     check_to_the_byte(results)
+    whole = [counted for of_rank in results for counted in of_rank if counted.case.zero.stage == 3]
+    for counted in whole:
+        assert counted.gathered <= count_state(counted.case).gathered <= 1.3 * counted.gathered
     uneven = [index for index, of in enumerate(MANY) if of.deepspeed in ("zero1", "zero2")]
     peaks = [[of_rank[index].at_step - of_rank[index].at_rest for index in uneven] for of_rank in results]
     assert ranks == 1 or peaks[0] != peaks[-1]  # ranks are not all alike, and each is predicted
@@ -181,6 +192,10 @@ def test_in_fp16_a_rank_holds_what_it_holds_in_bf16() -> None:
         assert count_state(replace(plan, precision="fp16")) == count_state(plan)
 
 
+def test_zero_2_takes_as_much_as_zero_1() -> None:
+    assert count_state(make_plan(2)) == count_state(make_plan(1))
+
+
 def test_float8_keeps_two_copies_and_their_scales_in_the_place_of_each_projection() -> None:
     plan = make_plan(1)
     widths = sum(inputs + outputs for inputs, outputs in plan.shape.projections.values())
@@ -197,7 +212,7 @@ def test_traffic_is_that_of_rings_over_the_bytes_that_change() -> None:
     third = count_traffic(make_plan(3), 4)
     assert third.gradients == pytest.approx(2 / 3 * 4 * weights, rel=1e-4)
     assert third.gathered_weights == 4 * count_traffic(make_plan(3), 1).gathered_weights
-    # Each micro-step gathers all weights at least once for either pass, but for few that last from one to the other.
+    # Either pass gathers all weights, but for the few that last from one to the other.
     assert 1.5 < third.gathered_weights / (4 * 2 / 3 * 6.4e9) < 3
 
 

@@ -196,13 +196,13 @@ class Gathering:
 
     def _fetch(self, step: int, module: Module) -> None:
         self._gather([weight for weight in module.weights if self._is_away(weight)])
-        for weight in module.weights:
-            if (flight := self._flights.get(weight)) is not None:
-                self._land(flight)
-                self._flights.pop(weight)
-                flight.waiting.discard(weight)
-                if not flight.waiting and len(flight.weights) > 1:
-                    self.ledger.drop(flight.tensor_bytes)
+        asked = [(weight, self._flights.pop(weight)) for weight in module.weights if weight in self._flights]
+        for _, flight in asked:  # they land in any order, so all of them before a tensor goes: at most
+            self._land(flight)
+        for weight, flight in asked:
+            flight.waiting.discard(weight)
+            if not flight.waiting and len(flight.weights) > 1:
+                self.ledger.drop(flight.tensor_bytes)
         missing = {weight for weight in module.weights if self._fetched_for.get(weight, -1) < step}
         while missing and self._queue:
             last_step, weight = self._queue.popleft()

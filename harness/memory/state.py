@@ -24,7 +24,9 @@ of every parameter's values over n, each rounded up.
 
 With the optimizer offloaded its copies, moments and partition of gradients are the host's, and so are the weights'
 partitions where parameters are, but for those of (d). Not counted are scalars (norms, losses), the rotary embeddings'
-frequencies (4 bytes for each value of a head), dropout's tables (`harness.dropout`), and micro-batches.
+frequencies (4 bytes for each value of a head), dropout's tables (`harness.dropout`), and micro-batches. Nor is what a
+step's last forward pass leaves: at stage 3, with the lean kernel and no new tokens, the embedding's output and its
+gradient, 2 w S H bytes for S slots, live until the step is done.
 
 Source: DeepSpeed 0.19.8, and tensors counted at every stage (`tests/test_memory_state.py`).
 """
@@ -38,6 +40,7 @@ from harness.memory.case import MemoryCase
 from harness.memory.gathering import count_gathered, count_persistent
 from harness.memory.reduction import (
     FLOAT32,
+    FLOAT64,
     PartitionedReduction,
     peak_of_stage_3,
     peak_without_zero,
@@ -188,7 +191,9 @@ def _move_to_host(
         host["gradients"] = 2 * gradients if zero.stage == 3 else gradients
         held = state.held_buffers - (gradients if zero.stage == 3 else 0)
         state = replace(state, master_weights=0, optimizer_states=0, held_buffers=held)
-        if zero.stage < 3:
+        if zero.stage == 3:  # the norm of each piece is taken in float64
+            host["step_work"] = FLOAT64 * max((-(-size // case.ranks) for size in sizes), default=0)
+        else:
             staging = partition_values(case, sizes) + max(sizes, default=0)
             host["staging"] = case.value_bytes * staging
     if zero.offload_parameters and zero.stage == 3:
