@@ -13,9 +13,10 @@ from statistics import median
 
 from bench.record import Outcome, WrongResultError, summarize
 from bench.training import Scale, build_data, make_config, open_folder, open_run, write_model
-from harness.memory.fit import MemoryFit, TrialRun
+from harness.memory.fit import MemoryFit
 from harness.memory.limit import CpuMemory
 from harness.memory.search import Choice, Found, Measured
+from harness.memory.trials import TrialRun
 from preprocess.tasks.load import DEFAULT_TASKS
 
 TARGET = 0.94
@@ -112,7 +113,7 @@ def measure(*, quick: bool) -> Outcome:
 
 def sweep_choices(fit: MemoryFit, size: Size) -> dict[Choice, Measured]:
     """Measure every choice once, without a limit."""
-    trials = TrialRun(fit, TARGET)
+    trials = fit.open_trials(TARGET)
     layers = range(0, fit.num_layers + 1, size.every)
     choices = [Choice(rows, layer) for rows in range(1, size.scale.rows_per_step + 1) for layer in layers]
     trials.measure(choices[0])  # the first pass of all makes what later ones find
@@ -128,7 +129,7 @@ def search_under(fit: MemoryFit, limit_bytes: int) -> Found:
     lift_limit(fit)
     fit.memory = CpuMemory(limit_bytes, 1)
     fit.memory.enforce()
-    found = TrialRun(fit, TARGET).run()
+    found = fit.open_trials(TARGET).run()
     if found.peak_bytes is None or found.peak_bytes > TARGET * limit_bytes:
         raise WrongResultError(f"the search ended with {found}, above {TARGET} of {limit_bytes}")
     return found
@@ -173,7 +174,7 @@ def step_seconds(choice: Choice, seconds: float | None, rows: int) -> float:
 
 def time_in_turns(fit: MemoryFit, choices: Sequence[Choice], size: Size) -> list[float]:
     """Median seconds of a step with each choice."""
-    trials = TrialRun(fit, TARGET)
+    trials = fit.open_trials(TARGET)
     rows = size.scale.rows_per_step
     taken: list[list[float]] = [[] for _ in choices]
     for _ in range(size.num_turns):
