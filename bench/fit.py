@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from bench.record import Outcome, WrongResultError, summarize
 from bench.training import Scale, build_data, make_config, open_folder, open_run, write_model
@@ -173,14 +172,14 @@ def step_seconds(choice: Choice, seconds: float | None, rows: int) -> float:
 
 
 def time_in_turns(fit: MemoryFit, choices: Sequence[Choice], size: Size) -> list[float]:
-    """Median seconds of a step with each choice."""
+    """Seconds of a step with each choice: of its turns the one that other work on the machine disturbed least."""
     trials = fit.open_trials(TARGET)
     rows = size.scale.rows_per_step
     taken: list[list[float]] = [[] for _ in choices]
     for _ in range(size.num_turns):
         for times, choice in zip(taken, choices, strict=True):
             times.append(time_step(trials, choice, rows))
-    return [median(times) for times in taken]
+    return [min(times) for times in taken]
 
 
 def time_step(trials: TrialRun, choice: Choice, rows: int) -> float:
