@@ -16,7 +16,7 @@ from harness.assembly import assemble
 from harness.checkpoint import CheckpointFolder, RunState, publish_adapter
 from harness.config import RunConfig, zero_stage
 from harness.dist import World, gather_objects, run_together
-from harness.engine import build_engine, evaluate_loss, gather_adapter, train_step
+from harness.engine import build_engine, gather_adapter
 from harness.loader import StepLoader, StepSource
 from harness.lora import save_adapter
 from harness.memory.case import Phase
@@ -25,16 +25,17 @@ from harness.memory.limit import is_out_of_memory
 from harness.memory.measured import measure_parts
 from harness.memory.plan_file import PLAN_FILE, write_plan
 from harness.memory.profile import MEMORY_FILE, MemoryProfile, print_memory, write_memory
-from harness.memory.run_plan import predict_run
+from harness.memory.run_plan import predict_run, read_case
 from harness.memory.timeline import TIMELINE_FILE, write_timelines
 from harness.meters import APART, MetricsWriter, Part, ThroughputMeter, print_throughput
 from harness.model import check_vocabulary, load_base_model
 from harness.progress import StepProgress
 from harness.recompute import decoder_layers
+from harness.redo import compute_eval, compute_step
 from harness.run_folder import describe_run
 from harness.schedule import learning_rate
 from harness.splits import PlannedSplit
-from harness.step import RanksOutOfMemoryError, StepResult, name_rows
+from harness.step import StepResult, name_rows
 from harness.throughput import name_tasks
 from harness.vocabulary import find_new_tokens
 from preprocess.errors import TrainingError
@@ -158,11 +159,18 @@ class Run:
                 assembly.model, config, self.world, shared_storage=self.checkpoints.shared_storage
             )
             self.memory.watch(list(decoder_layers(assembly.model.causal)), lambda: measure_parts(self.engine))
+        case = read_case(
+            config,
+            assembly.model.causal,
+            assembly.attention,
+            self.world,
+            new_tokens=0 if self.new_tokens is None else len(self.new_tokens.ids),
+        )
         self.fit = MemoryFit(
             config,
             self.world,
             self.engine,
-            attention=assembly.attention,
+            case=case,
             split=self.train_split,
             holds_for=self.checkpoints.fingerprint,
             writes=self.checkpoints.commits,
@@ -170,23 +178,6 @@ class Run:
         )
         self.fit.settle()
         self.lay_out()
-        self.predict_memory()
-
-    def predict_memory(self) -> None:
-        """Write down what each rank is expected to take, for the report to show beside what it takes."""
-        plan = predict_run(
-            self.config,
-            self.fit.causal,
-            self.fit.attention,
-            self.plan,
-            self.world,
-            recompute_layers=self.fit.choice.layers,
-            num_steps=self.num_steps,
-            new_tokens=0 if self.new_tokens is None else len(self.new_tokens.ids),
-        )
-        plans = [one for one in gather_objects(plan) if one is not None]
-        if self.world.is_main and len(plans) == self.world.size:
-            write_plan(self.config.output_dir / PLAN_FILE, plans)
 
     def lay_out(self) -> None:
         """Plan the steps in micro-batches of as many rows as memory has room for."""
@@ -198,6 +189,22 @@ class Run:
             self.config.memory.target is not None or rows < self.eval_split.plan.micro_batch_size
         ):
             self.eval_split = self.eval_split.with_micro_batch_size(rows)
+        self.predict_memory()
+
+    def predict_memory(self) -> None:
+        """Write down what each rank is expected to take, for the report to show beside what it takes."""
+        if self.fit.case is None:
+            return
+        own = predict_run(
+            self.fit.case,
+            self.plan,
+            self.world.rank,
+            recompute_layers=self.fit.choice.layers,
+            num_steps=self.num_steps,
+        )
+        plans = gather_objects(own)
+        if self.world.is_main:
+            write_plan(self.config.output_dir / PLAN_FILE, plans)
 
     def load_steps(self, split: PlannedSplit, start: int, end: int) -> StepLoader:
         """This rank's micro-batches of the steps from `start` to before `end`, laid out one step ahead."""
@@ -213,7 +220,7 @@ class Run:
         self.meter.start_step(detailed=self.looks_closely)
         step, events = self.state.step, list[dict[str, Any]]()
         rate = learning_rate(step - self.state.skipped_steps, self.num_steps, self.config.optimizer)
-        while (result := self.compute_step(steps, step, rate, events)) is None:
+        while (result := compute_step(self, steps, rate, events)) is None:
             self.lay_out()
             steps.restart(self.plan, step)
         rates = self.meter.end_step(result.counts)
@@ -238,31 +245,6 @@ class Run:
         self.skips_in_a_row = 0 if result.applied else self.skips_in_a_row + 1
         if not result.applied:
             self.skip(step, result)
-
-    def compute_step(
-        self, steps: StepSource, step: int, rate: float, events: list[dict[str, Any]]
-    ) -> StepResult | None:
-        """Compute a step; None where memory ran out, and it is to be taken again in what takes less."""
-        with self.part("data"):
-            loaded = next(steps)
-        try:
-            return train_step(
-                self.engine,
-                loaded.batches,
-                self.world,
-                step=step,
-                global_valid_tokens=self.plan.supervised_of_step(step),
-                learning_rate=rate,
-                seed=self.config.seed,
-                part=self.part,
-                num_tasks=len(self.manifest.tasks),
-                num_chunks=self.train_split.passes_through_head(step, self.config.model.loss_chunk),
-            )
-        except RanksOutOfMemoryError as error:
-            ranks, reason = error.ranks, error.reason
-        rows_of_a_rank = -(-len(loaded.rows) // self.world.size)
-        events.append(self.fit.take_less(rows_of_a_rank, step, ranks, reason))
-        return None
 
     def skip(self, step: int, result: StepResult) -> None:
         """Say that a step was left out, and stop when too many in a row were.
@@ -292,7 +274,7 @@ class Run:
             return
         tasks = self.manifest.tasks
         started_s = time.perf_counter()
-        while (found := self.compute_eval(self.eval_split)) is None:
+        while (found := compute_eval(self, self.eval_split)) is None:
             rows = self.eval_split.plan.micro_batch_size // 2
             self.eval_split = self.eval_split.with_micro_batch_size(rows)
         loss, by_task, supervised = found
@@ -305,31 +287,6 @@ class Run:
         if self.metrics:
             named = {task: value for task, value in zip(tasks, by_task, strict=True) if np.isfinite(value)}
             self.metrics.write_eval(self.state.step, loss, named, supervised, time.perf_counter() - started_s)
-
-    def compute_eval(self, split: PlannedSplit) -> tuple[float, list[float], int] | None:
-        """Loss on a split; None where memory ran out, and fewer rows are to be tried.
-
-        Raises:
-            OutOfMemoryError: Memory ran out with one row.
-        """
-        num_steps = split.plan.num_steps(1)
-        try:
-            with self.part("eval"), self.load_steps(split, 0, num_steps) as steps:
-                return evaluate_loss(
-                    self.engine,
-                    (batch for step in steps for batch in step.batches),
-                    self.world,
-                    len(self.manifest.tasks),
-                    split.passes_through_head(0, self.config.model.loss_chunk) * num_steps,
-                )
-        except RanksOutOfMemoryError as error:
-            lost = str(error)
-        rows = split.plan.micro_batch_size
-        if rows == 1:
-            raise self.fit.explain(MemoryError(lost), "evaluation")
-        self.fit.memory.release()
-        self.say(f"evaluation: {lost} with {rows} rows; it is done again with {rows // 2}")
-        return None
 
     def stop(self, reason: str) -> NoReturn:
         """End a run that has diverged: its state is saved beside the checkpoints that it had, none is pruned.

@@ -102,6 +102,26 @@ def find_shape(name: str) -> ModelShape:
     return SHAPES[name.lower()]
 
 
+KNOWN_KINDS = ("llama", "mistral", "qwen2")
+"""Kinds of models (`model_type`) whose layers hold what their sizes tell, and nothing else."""
+
+
+def check_kind(config: object) -> None:
+    """Refuse a model whose layers hold more than their sizes tell: experts, norms of queries, other activations.
+
+    Args:
+        config: As `read_shape` takes it; one without a `model_type` is taken for a Llama's.
+
+    Raises:
+        ConfigError: It is of another kind.
+    """
+    kind = _get(config, "model_type")
+    if kind is not None and kind not in KNOWN_KINDS:
+        raise ConfigError(
+            f"model_type {kind!r}: its layers are not known; known are {', '.join(KNOWN_KINDS)}"
+        )
+
+
 def read_shape(config: object) -> ModelShape:
     """The shape that a model's configuration tells.
 

@@ -100,7 +100,7 @@ def train_with_bad_eval(config: Path, bad_call: int | None, overrides: Sequence[
         loss, by_task, supervised = evaluate_loss(*args, **kwargs)
         return (float("nan") if next(calls) == bad_call else loss), by_task, supervised
 
-    with patch("harness.run.evaluate_loss", evaluate):
+    with patch("harness.redo.evaluate_loss", evaluate):
         train(load_run_config(config, overrides), Console(quiet=True))
 
 

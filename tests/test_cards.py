@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.cards import CARDS, DRIVER_RESERVE_MIB, MIB, find_card, find_peak, match_card
+from harness.cards import CARDS, DRIVER_RESERVE_MIB, MIB, Card, find_card, find_peak, match_card
 from preprocess.errors import ConfigError
 
 GIB = 2**30
@@ -37,9 +37,9 @@ def test_a_cards_peak_is_found_by_whole_words_of_its_name(name: str, peak: float
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
-def test_every_card_is_found_by_its_own_name_in_any_case(card: object) -> None:
-    assert find_card(getattr(card, "name")) is card  # noqa: B009
-    assert find_card(getattr(card, "name").lower()) is card  # noqa: B009
+def test_every_card_is_found_by_its_own_name_in_any_case(card: Card) -> None:
+    assert find_card(card.name) is card
+    assert find_card(card.name.lower()) is card
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -56,7 +57,7 @@ def train_with_room(
                 limits.append(limit)
             return CpuMemory(limit, 1)
 
-        console = Console(record=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115 - ends with the process
+        console = Console(record=True, width=200, file=StringIO())
         try:
             with patch("harness.memory.fit.open_memory", open_little):
                 train(load_run_config(path), console)

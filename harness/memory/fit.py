@@ -1,40 +1,27 @@
-"""The rows of a micro-batch and the recomputed layers of a run: found by trial, changed when memory runs out.
-
-A trial takes the longest rows of the split through forward and backward pass on the real engine, twice, so that the
-second time every gradient is there. Then the gradients are dropped: weights, optimizer, counters and random numbers are
-what they were.
-"""
+"""The rows of a micro-batch and the recomputed layers of a run: found by trial, changed when memory runs out."""
 
 from __future__ import annotations
 
 import socket
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
-from harness.attention.choice import Kind
 from harness.config import RunConfig, load_deepspeed_config
-from harness.data import MicroBatch, collate
 from harness.dist import Engine, World, gather_objects, run_together
-from harness.head import count_chunks
-from harness.lora import trainable_parameters
-from harness.memory.estimate import Estimate
+from harness.memory.case import MemoryCase
 from harness.memory.fit_file import FIT_FILE, Fit, read_fit, shrink, write_fit
 from harness.memory.limit import RankMemory, check_target, open_memory, spell
 from harness.memory.measured import measure_parts
-from harness.memory.search import Choice, Found, Measured, search
-from harness.micro_steps import attempt, drop_gradients, gradients_kept_local, run_micro_step
+from harness.memory.search import Choice
+from harness.memory.trials import TrialRun, count_bucket_bytes
 from harness.recompute import decoder_layers, enable_recompute
 from harness.run_folder import versions
-from harness.shapes import read_shape
 from harness.splits import PlannedSplit
-from preprocess.errors import OutOfMemoryError
+from preprocess.errors import ConfigError, OutOfMemoryError
 
 LESS_MEMORY = (
     "What takes less: --set model.recompute_layers=all, a smaller batch.micro_batch_size or lora.r, a higher ZeRO "
@@ -49,7 +36,7 @@ class MemoryFit:
         config: The run's.
         world: This rank's place.
         engine: From `harness.engine.build_engine`.
-        attention: The kernel.
+        case: Its memory case, or None where the model's layers are not known.
         split: The training rows.
         holds_for: What the run is; with the memory's settings the key of what is kept in the run folder.
         writes: Whether this rank writes into the run folder.
@@ -66,14 +53,14 @@ class MemoryFit:
         world: World,
         engine: Engine,
         *,
-        attention: Kind,
+        case: MemoryCase | None,
         split: PlannedSplit,
         holds_for: dict[str, Any],
         writes: bool,
         say: Callable[[str], None],
     ) -> None:
         self.config, self.world, self.engine, self.say = config, world, engine, say
-        self.attention, self.split, self.writes = attention, split, writes
+        self.case, self.split, self.writes = case, split, writes
         self.num_layers = len(decoder_layers(self.causal))
         wanted = config.model.recompute_layers
         self.choice = Choice(
@@ -108,7 +95,7 @@ class MemoryFit:
             self.say(why)
         if fit is not None:
             self._take(fit.choice)
-            self.say(f"{describe(fit.choice)}, as {self._path} has it ({fit.origin})")
+            self.say(f"{fit.choice}, as {self._path} has it ({fit.origin})")
         elif target is not None:
             self._find(target)
 
@@ -116,9 +103,31 @@ class MemoryFit:
         self.choice = choice
         enable_recompute(self.causal, choice.layers)
 
+    def open_trials(self, target: float) -> TrialRun:
+        """Trials against a target, on this run's engine.
+
+        Raises:
+            ConfigError: What the model takes cannot be predicted.
+        """
+        if self.case is None:
+            raise ConfigError(
+                "memory.target: what this model's layers hold is not known, so there is nothing to start from; set it "
+                "to null, and batch.micro_batch_size and model.recompute_layers by hand"
+            )
+        return TrialRun(
+            self.config.model.loss_chunk,
+            self.world,
+            self.engine,
+            self.memory,
+            case=self.case,
+            split=self.split,
+            target=target,
+            say=self.say,
+        )
+
     def _find(self, target: float) -> None:
         limit = self.memory.limit_bytes
-        trial_run = TrialRun(self, target)
+        trial_run = self.open_trials(target)
         if trial_run.state_share > 1:
             raise OutOfMemoryError(
                 f"weights, optimizer and gradients alone take {trial_run.state_share * target:.1%} of what a rank may "
@@ -144,7 +153,7 @@ class MemoryFit:
         ]
         self._write(Fit(found.choice, "search", peak, target * limit, trials))
         self.say(
-            f"{describe(found.choice)}: at most {spell(peak)} of {spell(limit)} ({share:.1%}, target "
+            f"{found.choice}: at most {spell(peak)} of {spell(limit)} ({share:.1%}, target "
             f"{target:.1%}; {self.memory.source}), found by {len(trials)} trials in "
             f"{time.perf_counter() - started_s:.1f} s"
         )
@@ -171,7 +180,7 @@ class MemoryFit:
             OutOfMemoryError: Nothing takes less.
         """
         tried, less = self.choice, shrink(self.choice, rows_in_step, self.num_layers)
-        where = f"step {step + 1}: memory ran out on rank {', '.join(map(str, ranks))} with {describe(tried)}"
+        where = f"step {step + 1}: memory ran out on rank {', '.join(map(str, ranks))} with {tried}"
         reasons = [one for one in gather_objects(reason) if one is not None]
         if less is None:
             raise OutOfMemoryError(
@@ -180,7 +189,7 @@ class MemoryFit:
         self.memory.release()
         self._take(less)
         self._write(Fit(less, "out of memory", step=step + 1))
-        self.say(f"{where} ({reasons[0]}); the step is taken again with {describe(less)}")
+        self.say(f"{where} ({reasons[0]}); the step is taken again with {less}")
         event = {"event": "out of memory", "ranks": list(ranks), "reason": reasons[0]}
         return {**event, "tried": tried._asdict(), "taken": less._asdict()}
 
@@ -193,7 +202,7 @@ class MemoryFit:
             f"{smaller.layers}, and --resume from the last checkpoint where there is one. "
         )  # fmt: skip
         return OutOfMemoryError(
-            f"memory ran out on rank {self.world.rank} in {doing}, with {describe(self.choice)} ({text}).\n"
+            f"memory ran out on rank {self.world.rank} in {doing}, with {self.choice} ({text}).\n"
             f"{self.table()}\n{advice}{LESS_MEMORY}"
         )
 
@@ -204,105 +213,6 @@ class MemoryFit:
         parts |= {"the rest": max(0, used - sum(parts.values())), "in use": used, "limit": limit}
         width = max(map(len, parts))
         return "\n".join(f"  {name:{width}}  {spell(size):>12}" for name, size in parts.items())
-
-
-class TrialRun:
-    """Trials on one engine, agreed on by all ranks.
-
-    Attributes:
-        estimate: Where the search starts.
-        state_share: Of the target, what weights, optimizer and a step's end take on the rank that has the least left.
-    """
-
-    def __init__(self, fit: MemoryFit, target: float) -> None:
-        self._fit, self._engine, self._world, self._memory = fit, fit.engine, fit.world, fit.memory
-        self._target_bytes = target * fit.memory.limit_bytes
-        self._plan = fit.split.plan
-        self._longest = self._plan.longest_rows()
-        self._memory.release()
-        self._pending_bytes = count_pending_bytes(self._engine)
-        state = self._memory.used() + self._pending_bytes + count_step_bytes(self._engine, fit.world.size)
-        shares, targets = zip(*gather_objects((state / self._target_bytes, self._target_bytes)), strict=True)
-        # Every rank searches with the same numbers, so that all try the same.
-        self.common_bytes = float(min(targets))
-        self._state_bytes, self.state_share = state, float(max(shares))
-        self.estimate = Estimate(
-            fit.config,
-            read_shape(fit.causal.config),
-            fit.attention,
-            self._batch(1).counts,
-            self.state_share * self.common_bytes,
-        )
-
-    def run(self) -> Found:
-        """Search; every rank calls it, and all get the same, in the bytes of the rank with the least."""
-        steps, ranks = self._plan.sizes_of_steps(), self._world.size
-        stage = self._engine.zero_optimization_stage()
-        return search(
-            self.measure,
-            self.estimate.predict_bytes,
-            self.estimate.predict_seconds,
-            min(-(-int(steps.max()) // ranks), len(self._longest)),
-            self._fit.num_layers,
-            self.common_bytes,
-            micro_steps=lambda rows: float(np.ceil(steps / (rows * ranks)).mean()),
-            cautious=stage == 3,
-        )
-
-    def _batch(self, rows: int) -> MicroBatch:
-        flat = self._fit.attention in ("flash", "flex")
-        return collate([self._fit.split.rows[int(row)] for row in self._longest[:rows]], flat=flat)
-
-    def measure(self, choice: Choice) -> Measured:
-        """The highest share of the target and the slowest time of all ranks, in this rank's bytes."""
-        self._fit.say(f"trying {describe(choice)}")
-        enable_recompute(self._fit.causal, choice.layers)
-        batch = self._batch(choice.rows)
-        most = choice.rows * self._plan.most_supervised_row
-        chunks = count_chunks(most, self._fit.config.model.loss_chunk)
-        seconds: list[float] = []
-
-        def pass_twice() -> None:
-            for _ in range(2):
-                started_s = self._clock()
-                run_micro_step(
-                    self._engine,
-                    batch.to(self._world.device),
-                    self._world,
-                    global_valid_tokens=most * self._world.size,
-                    seed=0,
-                    num_chunks=chunks,
-                    part=lambda name: nullcontext(),
-                )
-                seconds.append(self._clock() - started_s)
-
-        self._memory.release()
-        self._memory.start_peak()
-        devices = [self._world.device] if self._world.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), gradients_kept_local(self._engine):
-            ran_out = attempt(self._engine, pass_twice)
-        peak = self._memory.peak() + self._pending_bytes
-        drop_gradients(self._engine)
-        self._memory.release()
-        peak = max(peak, self._state_bytes)
-        return self._agree(None if ran_out is not None else peak / self._target_bytes, seconds[-1:])
-
-    def _agree(self, share: float | None, seconds: list[float]) -> Measured:
-        found = gather_objects((share, seconds))
-        shares = [one for one, _ in found]
-        if any(one is None for one in shares):
-            return Measured(None)
-        return Measured(max(shares) * self.common_bytes, max(max(times) for _, times in found))
-
-    def _clock(self) -> float:
-        if self._world.device.type == "cuda":
-            torch.cuda.synchronize(self._world.device)
-        return time.perf_counter()
-
-
-def describe(choice: Choice) -> str:
-    """As in "micro_batch_size 8, recompute_layers 4"."""
-    return f"micro_batch_size {choice.rows}, recompute_layers {choice.layers}"
 
 
 def count_ranks_here(world: World) -> int:
@@ -332,28 +242,3 @@ def make_key(config: RunConfig, holds_for: dict[str, Any], limit_bytes: int) -> 
             name: version for name, version in versions().items() if name not in ("platform", "host")
         },
     }
-
-
-def count_pending_bytes(engine: Engine) -> int:
-    """Bytes of Adam's moments that only the first step makes."""
-    inner = getattr(engine.optimizer, "optimizer", engine.optimizer)
-    weights = [weight for group in inner.param_groups for weight in group["params"]]
-    return sum(
-        2 * weight.numel() * weight.element_size() for weight in weights if not inner.state.get(weight)
-    )
-
-
-def count_step_bytes(engine: Engine, world_size: int) -> int:
-    """Bytes that a step's end takes beside state: all gradients, their sums on the way, this rank's part of them."""
-    numbers = sum(getattr(one, "ds_numel", one.numel()) for _, one in trainable_parameters(engine.module))
-    if not engine.zero_optimization_stage():
-        return 4 * numbers * (2 if world_size > 1 else 1)
-    bucket = count_bucket_bytes(engine)
-    if engine.device.type == "cpu":  # of its memory only what is written is taken
-        bucket = min(bucket, 4 * numbers)
-    return bucket + 4 * (numbers + -(-numbers // world_size))
-
-
-def count_bucket_bytes(engine: Engine) -> int:
-    """Bytes that ZeRO allocates for sums of gradients on their way, however small the gradients are."""
-    return 4 * int(engine.zero_reduce_bucket_size()) if engine.zero_optimization_stage() else 0

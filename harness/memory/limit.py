@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from harness.config import MemorySettings
+from harness.memory.readers import find_kib, reset_peak
 from preprocess.errors import OutOfMemoryError
 
 GIB = 2**30
@@ -230,28 +231,14 @@ class CpuMemory(RankMemory):
             trim(0)
 
 
-def reset_peak() -> bool:
-    """Set the process's high-water mark to what is resident now; False where the kernel forbids it."""
-    try:
-        Path("/proc/self/clear_refs").write_bytes(b"5")
-    except OSError:
-        return False
-    return True
-
-
 def read_status(key: str) -> int:
     """Bytes that a line of /proc/self/status tells."""
-    return _read_kib(Path("/proc/self/status"), key)
+    return find_kib(Path("/proc/self/status").read_bytes(), f"{key}:".encode())
 
 
 def read_meminfo(key: str) -> int:
     """Bytes that a line of /proc/meminfo tells."""
-    return _read_kib(Path("/proc/meminfo"), key)
-
-
-def _read_kib(path: Path, key: str) -> int:
-    line = next(line for line in path.read_text().splitlines() if line.startswith(f"{key}:"))
-    return int(line.split()[1]) * 1024
+    return find_kib(Path("/proc/meminfo").read_bytes(), f"{key}:".encode())
 
 
 def find_host_limit(

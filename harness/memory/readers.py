@@ -59,17 +59,7 @@ class CpuMemory:
 
     def reset_peak(self) -> bool:
         """Set the high-water mark to what is resident now; False when the kernel does not let us."""
-        try:
-            file = os.open("/proc/self/clear_refs", os.O_WRONLY)
-        except OSError:
-            return False
-        try:
-            os.write(file, b"5")
-        except OSError:
-            return False
-        finally:
-            os.close(file)
-        return True
+        return reset_peak()
 
     def read(self, run: int, *, closely: bool) -> dict[str, int]:
         """Bytes by measure: rss, peak_rss, at times pss, and allocated where it is known and looked at closely."""
@@ -77,7 +67,7 @@ class CpuMemory:
         file = os.open("/proc/self/status", os.O_RDONLY)
         status = os.read(file, 1 << 14)
         os.close(file)
-        memory = {"rss": _find_kib(status, b"VmRSS:"), "peak_rss": _find_kib(status, b"VmHWM:")}
+        memory = {"rss": find_kib(status, b"VmRSS:"), "peak_rss": find_kib(status, b"VmHWM:")}
         if run % PSS_EVERY == 0:
             memory |= read_pss()
         if closely and self._count is not None:
@@ -89,7 +79,22 @@ class CpuMemory:
         return None if self._count is None else self._count()
 
 
-def _find_kib(text: bytes, key: bytes) -> int:
+def reset_peak() -> bool:
+    """Set the process's high-water mark to what is resident now; False where the kernel forbids it."""
+    try:
+        file = os.open("/proc/self/clear_refs", os.O_WRONLY)
+    except OSError:
+        return False
+    try:
+        os.write(file, b"5")
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return True
+
+
+def find_kib(text: bytes, key: bytes) -> int:
     """Return the bytes that a line "Key:  123 kB" of a /proc file tells."""
     start = text.index(key) + len(key)
     return int(text[start : text.index(b"kB", start)]) * 1024
@@ -98,7 +103,7 @@ def _find_kib(text: bytes, key: bytes) -> int:
 def read_pss() -> dict[str, int]:
     """The process's memory with shared pages counted in part, or nothing where the kernel does not tell."""
     try:
-        return {"pss": _find_kib(Path("/proc/self/smaps_rollup").read_bytes(), b"\nPss:")}
+        return {"pss": find_kib(Path("/proc/self/smaps_rollup").read_bytes(), b"\nPss:")}
     except OSError:
         return {}
 

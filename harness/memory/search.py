@@ -60,6 +60,10 @@ class Choice(NamedTuple):
     rows: int
     layers: int
 
+    def __str__(self) -> str:
+        """As in "micro_batch_size 8, recompute_layers 4"."""
+        return f"micro_batch_size {self.rows}, recompute_layers {self.layers}"
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:

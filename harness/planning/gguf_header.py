@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from harness.shapes import ModelShape
+from harness.shapes import ModelShape, check_kind
 from preprocess.errors import ConfigError
 
 Scalar = int | float | bool | str
@@ -35,6 +35,10 @@ def read_gguf_shape(path: Path) -> ModelShape:
     except (struct.error, ValueError, KeyError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: no whole GGUF file ({error or 'cut'}); copy it again") from error
     kind = metadata.get("general.architecture")
+    try:
+        check_kind({"model_type": kind})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
     def read(key: str, default: int | None = None) -> int:
         value = metadata.get(f"{kind}.{key}", default)

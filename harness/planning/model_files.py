@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.planning.gguf_header import read_gguf_shape
-from harness.shapes import SHAPES, ModelShape, read_shape
+from harness.shapes import SHAPES, ModelShape, check_kind, read_shape
 from preprocess.errors import ConfigError
 
 HUB_IDS: Mapping[str, str] = {
@@ -80,6 +80,7 @@ def _read_config(path: Path) -> ModelShape:
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: expected a JSON object")
     try:
+        check_kind(config)
         return read_shape(config)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

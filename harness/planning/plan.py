@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.cards import DRIVER_RESERVE_MIB, MIB
-from harness.memory.case import MemoryPlan
+from harness.memory.case import MemoryPlan, Part
 from harness.memory.predict import predict
 from harness.memory.traffic import count_traffic
 from harness.memory.weights import trained_sizes
@@ -93,7 +93,13 @@ def _send(setting: Setting, stage: int, links: tuple[float, ...]) -> tuple[int, 
     return num_bytes, {link: send_seconds(num_bytes, link) for link in links}
 
 
-STATES = ("frozen_weights", "lora_weights", "gradients", "master_weights", "optimizer_states")
+STATES: tuple[Part, ...] = (
+    "frozen_weights",
+    "lora_weights",
+    "gradients",
+    "master_weights",
+    "optimizer_states",
+)
 
 
 def _contrast(setting: Setting) -> dict[int, tuple[int, int]]:
@@ -110,7 +116,7 @@ def _contrast(setting: Setting) -> dict[int, tuple[int, int]]:
             offload_parameters=case.zero.offload_parameters,
         )
         phases = {phase.phase: phase.parts for phase in predict(case).phases}
-        ours = sum(phases["backward"].get(part, 0) for part in STATES)  # type: ignore[call-overload]
+        ours = sum(phases["backward"].get(part, 0) for part in STATES)
         if theirs is not None:
             found[stage] = (theirs, ours)
     return found
