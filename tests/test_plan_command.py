@@ -266,6 +266,13 @@ def test_a_folder_that_tells_no_shape_is_refused(tmp_path: Path) -> None:
         find_model_shape(str(tmp_path))
 
 
+@pytest.mark.parametrize("kind", ["mixtral", "gemma2", "qwen3"])
+def test_a_model_whose_layers_hold_more_than_its_sizes_tell_is_refused(tmp_path: Path, kind: str) -> None:
+    write_config(tmp_path / "config.json", model_type=kind)
+    with pytest.raises(ConfigError, match=f"{kind}.*known are llama, mistral, qwen2"):
+        find_model_shape(str(tmp_path))
+
+
 def write_gguf(path: Path, *, tied: bool = True) -> None:
     """The smallest GGUF file with a Llama's sizes."""
 

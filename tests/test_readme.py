@@ -231,6 +231,25 @@ def test_the_commands_for_your_songs_run_in_order(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "lyrics" / "manifest.json").is_file()
 
 
+def plan_shown() -> list[str]:
+    """The sentences of README's excerpt of a plan, each with single spaces."""
+    (excerpt,) = (
+        body for language, body in FENCED.findall(README) if not language and "As configured" in body
+    )
+    return [" ".join(part.split()) for part in re.split(r"\n(?=\S|  \S)|\n\n", excerpt) if part.strip()]
+
+
+def test_the_plan_that_is_shown_is_what_the_command_says() -> None:
+    (line,) = (line for line in bash_lines(README) if " harness plan " in line)
+    done = subprocess.run(
+        [sys.executable, *shlex.split(line)[1:]], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    said = " ".join(done.stdout.split())
+    shown = " ".join(plan_shown())
+    assert len(plan_shown()) > 5
+    assert [part for part in plan_shown() if part not in said] == [], shown
+
+
 def test_a_command_that_fails_is_noticed(tmp_path: Path) -> None:
     assert run_in(tmp_path, "python -m preprocess verify data/lyrics").returncode == 4
 
