@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from harness.linear_flops import LoraShape
-from harness.memory.case import MemoryCase, ZeroSettings
+from harness.memory.case import MemoryCase, Part, ZeroSettings
 from harness.memory.estimate import Estimate
 from harness.memory.predict import predict
 from harness.shapes import find_shape
@@ -25,7 +25,13 @@ ROW = StepCounts(
 def planned(rows: int, layers: int) -> float:
     """The plan's own peak of a pass, beyond weights and optimizer."""
     case = replace(CASE, slots=rows * 2048, supervised=rows * 500, row_slots=2048, recompute_layers=layers)
-    state = ("frozen_weights", "lora_weights", "gradients", "master_weights", "optimizer_states")
+    state: tuple[Part, ...] = (
+        "frozen_weights",
+        "lora_weights",
+        "gradients",
+        "master_weights",
+        "optimizer_states",
+    )
     passes = [one for one in predict(case).phases if one.phase in ("forward", "loss", "backward")]
     return max(one.total - sum(one.parts.get(part, 0) for part in state) for one in passes)
 
