@@ -38,17 +38,26 @@ def planned(rows: int, layers: int) -> float:
 
 @pytest.mark.parametrize("rows", [1, 3, 9])
 def test_without_and_with_all_recomputation_the_guess_is_the_plans(rows: int) -> None:
-    estimate = Estimate(CASE, ROW, STATE)
+    estimate = Estimate(CASE, ROW, STATE, 0.0)
     for layers in (0, 28):
         assert estimate.predict_bytes(rows, layers) - STATE == pytest.approx(planned(rows, layers), rel=0.02)
 
 
 @pytest.mark.parametrize("layers", [1, 7, 14, 27])
 def test_in_between_it_is_near(layers: int) -> None:
-    assert Estimate(CASE, ROW, 0.0).predict_bytes(4, layers) == pytest.approx(planned(4, layers), rel=0.15)
+    assert Estimate(CASE, ROW, 0.0, 0.0).predict_bytes(4, layers) == pytest.approx(
+        planned(4, layers), rel=0.15
+    )
 
 
 def test_recomputation_takes_less_memory_and_more_time() -> None:
-    estimate = Estimate(CASE, ROW, STATE)
+    estimate = Estimate(CASE, ROW, STATE, 0.0)
     assert estimate.predict_bytes(4, 28) < estimate.predict_bytes(4, 14) < estimate.predict_bytes(4, 0)
     assert estimate.predict_seconds(4, 28) > estimate.predict_seconds(4, 14) > estimate.predict_seconds(4, 0)
+
+
+def test_no_choice_takes_less_than_a_steps_end() -> None:
+    end = STATE + planned(1, 14)
+    estimate = Estimate(CASE, ROW, STATE, end)
+    assert estimate.predict_bytes(1, 28) == end
+    assert estimate.predict_bytes(1, 0) > end

@@ -20,12 +20,14 @@ class Estimate:
     Attributes:
         case: Of the run; its micro-batch does not matter.
         row: Counts of one row, the longest.
-        state_bytes: What is held before any row comes: measured, with what the first step adds.
+        held_bytes: What is there while rows pass: measured, with what the first step adds, and all gradients.
+        least_bytes: What every step takes, whatever its rows: at its end, when the rows have passed.
     """
 
     case: MemoryCase
     row: StepCounts
-    state_bytes: float
+    held_bytes: float
+    least_bytes: float
 
     def predict_bytes(self, rows: int, layers: int) -> float:
         """The peak of a micro-batch of so many rows with so many layers recomputed, state and all.
@@ -34,7 +36,8 @@ class Estimate:
         """
         num_layers = self.case.shape.num_layers
         whole, lean = self._pass_bytes(rows, 0), self._pass_bytes(rows, num_layers)
-        return self.state_bytes + whole + (lean - whole) * layers / num_layers
+        passing = self.held_bytes + whole + (lean - whole) * layers / num_layers
+        return max(self.least_bytes, passing)
 
     def _pass_bytes(self, rows: int, layers: int) -> int:
         case = replace(

@@ -67,12 +67,19 @@ class TrialRun:
         self._longest = self._plan.longest_rows()
         self._memory.release()
         self._pending_bytes = count_pending_bytes(self._engine)
-        state = self._memory.used() + self._pending_bytes + count_step_bytes(self._engine, world.size)
-        shares, targets = zip(*gather_objects((state / self._target_bytes, self._target_bytes)), strict=True)
+        held = self._memory.used() + self._pending_bytes + count_gradient_bytes(self._engine)
+        state = held + count_step_bytes(self._engine, world.size)
+        of_ranks = gather_objects((held / self._target_bytes, state / self._target_bytes, self._target_bytes))
+        held_shares, shares, targets = zip(*of_ranks, strict=True)
         # Every rank searches with the same numbers, so that all try the same.
         self.common_bytes = float(min(targets))
         self._state_bytes, self.state_share = state, float(max(shares))
-        self.estimate = Estimate(case, self._batch(1).counts, self.state_share * self.common_bytes)
+        self.estimate = Estimate(
+            case,
+            self._batch(1).counts,
+            held_bytes=float(max(held_shares)) * self.common_bytes,
+            least_bytes=self.state_share * self.common_bytes,
+        )
 
     def run(self) -> Found:
         """Search; every rank calls it, and all get the same, in the bytes of the rank with the least."""
@@ -149,15 +156,20 @@ def count_pending_bytes(engine: Engine) -> int:
     )
 
 
+def count_gradient_bytes(engine: Engine) -> int:
+    """Bytes of all gradients, which are float32 and whole on every rank."""
+    return 4 * sum(getattr(one, "ds_numel", one.numel()) for _, one in trainable_parameters(engine.module))
+
+
 def count_step_bytes(engine: Engine, world_size: int) -> int:
-    """Bytes that a step's end takes beside state: all gradients, their sums on the way, this rank's part of them."""
-    numbers = sum(getattr(one, "ds_numel", one.numel()) for _, one in trainable_parameters(engine.module))
+    """Bytes that a step's end takes beside state and gradients: sums of them on the way, this rank's part of them."""
+    gradients = count_gradient_bytes(engine)
     if not engine.zero_optimization_stage():
-        return 4 * numbers * (2 if world_size > 1 else 1)
+        return gradients if world_size > 1 else 0
     bucket = count_bucket_bytes(engine)
     if engine.device.type == "cpu":  # of its memory only what is written is taken
-        bucket = min(bucket, 4 * numbers)
-    return bucket + 4 * (numbers + -(-numbers // world_size))
+        bucket = min(bucket, gradients)
+    return bucket + -(-gradients // world_size)
 
 
 def count_bucket_bytes(engine: Engine) -> int:
