@@ -13,7 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 OF_THE_HARNESS = ("harness/step.py", "harness/dist.py")
-VECTORS = ("harness/head.py", "harness/loss.py", "harness/engine.py", "deepspeed/runtime/utils.py")
+VECTORS = (
+    "harness/head.py",
+    "harness/loss.py",
+    "harness/engine.py",
+    "harness/micro_steps.py",
+    "deepspeed/runtime/utils.py",
+)
 """Whose tensors of one dimension are losses and norms."""
 
 
