@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
+from harness.cluster.launch import launch as launch_ranks
 from harness.config import ModelSettings, gather_overrides, load_run_config
-from harness.launch import launch as launch_ranks
 from harness.planning.command import plan
 from preprocess.durable import write_text_durably
 from preprocess.errors import ConfigError

@@ -18,9 +18,9 @@ from contextlib import nullcontext
 from rich.console import Console
 
 from harness.checkpoint import CheckpointFolder
+from harness.cluster.outcome import launch_dir_from_environment, record_exit
 from harness.config import RunConfig, gather_overrides, load_run_config
 from harness.dist import join_world, leave_world, run_together
-from harness.launch_outcome import launch_dir_from_environment, record_exit
 from harness.memory.snapshot import record_snapshot
 from harness.run import Run
 from harness.run_folder import (

@@ -25,7 +25,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from harness.launch import launch_dir_from_environment, record_exit
+from harness.cluster.launch import launch_dir_from_environment, record_exit
 
 
 def reduce_ranks(rank: int) -> float:

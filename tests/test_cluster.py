@@ -31,7 +31,8 @@ ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join([str(TESTS), str(REPOSITORY)]),
 }
 LAUNCH = (
-    "import sys; from pathlib import Path; from harness.launch import launch; from preprocess.errors import UserError\n"
+    "import sys; from pathlib import Path; from harness.cluster.launch import launch; "
+    "from preprocess.errors import UserError\n"
     "try: sys.exit(launch(*map(Path, sys.argv[1:4]), module=sys.argv[4], host_timeout_s=3))\n"
     "except UserError as error: print('refused:', error); sys.exit(error.exit_code)"
 )

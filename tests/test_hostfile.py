@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.hostfile import Host, format_hostfile, parse_hostfile
+from harness.cluster.hostfile import Host, format_hostfile, parse_hostfile
 from preprocess.errors import PreflightError
 
 SHIPPED = Path(__file__).parent.parent / "hostfiles"

@@ -29,8 +29,8 @@ MODULES_WITHOUT_TORCH = (
     "harness.__main__",
     "harness.cards",
     "harness.config",
-    "harness.hostfile",
-    "harness.launch",
+    "harness.cluster.hostfile",
+    "harness.cluster.launch",
     "harness.planning.tables",
     "harness.report.plan",
 )
@@ -96,7 +96,7 @@ def test_the_reader_sees_no_import_that_is_not_there(source: str) -> None:
 
 def test_the_source_files_are_found() -> None:
     assert {"schema.py", "forest.py"} <= {name for name, _, _ in modules_of("preprocess")}
-    assert {"hostfile.py", "config.py"} <= {name for name, _, _ in modules_of("harness")}
+    assert {"cluster/hostfile.py", "config.py"} <= {name for name, _, _ in modules_of("harness")}
 
 
 def test_preprocess_imports_neither_the_harness_nor_a_training_library() -> None:

@@ -16,10 +16,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from harness import launch as launch_module
-from harness.hostfile import Hostfile, parse_hostfile
-from harness.launch import choose_devices, is_local, launch, needs_ssh
-from harness.launch_environment import (
+from harness.cluster import launch as launch_module
+from harness.cluster.environment import (
     extend_python_path,
     format_environment,
     looks_secret,
@@ -28,15 +26,17 @@ from harness.launch_environment import (
     select_travelling,
     withhold_secrets,
 )
-from harness.launch_outcome import Outcome, read_outcome, record_exit
-from harness.launch_watch import stop_ranks
+from harness.cluster.hostfile import Hostfile, parse_hostfile
+from harness.cluster.launch import choose_devices, is_local, launch, needs_ssh
+from harness.cluster.outcome import Outcome, read_outcome, record_exit
+from harness.cluster.watch import stop_ranks
 from preprocess.errors import ConfigError, HostLostError, PreflightError
 
 TESTS = Path(__file__).parent
 # A shell starts background jobs with SIGINT ignored, which children inherit: the launch heeds it again.
 LAUNCH_LINE = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "import sys; from pathlib import Path; from harness.launch import launch; "
+    "import sys; from pathlib import Path; from harness.cluster.launch import launch; "
     "sys.exit(launch(*map(Path, sys.argv[1:4]), module='rank_program'))"
 )
 
@@ -389,5 +389,7 @@ def test_python_path_is_absolute_and_begins_with_the_working_folder() -> None:
 
 
 def test_importing_the_launcher_does_not_import_torch() -> None:
-    script = "import sys, harness.launch; sys.exit('torch' in sys.modules or 'deepspeed' in sys.modules)"
+    script = (
+        "import sys, harness.cluster.launch; sys.exit('torch' in sys.modules or 'deepspeed' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=TESTS.parent)

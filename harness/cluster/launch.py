@@ -25,16 +25,21 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.hostfile import Hostfile, format_hostfile, parse_hostfile
-from harness.launch_environment import (
+from harness.cluster.environment import (
     extend_python_path,
     format_environment,
     read_user_file,
     select_travelling,
     withhold_secrets,
 )
-from harness.launch_outcome import LAUNCH_DIR_VARIABLE, launch_dir_from_environment, read_outcome, record_exit
-from harness.launch_watch import LAUNCH_ID_VARIABLE, LaunchWatch, run_everywhere, set_ssh_options
+from harness.cluster.hostfile import Hostfile, format_hostfile, parse_hostfile
+from harness.cluster.outcome import (
+    LAUNCH_DIR_VARIABLE,
+    launch_dir_from_environment,
+    read_outcome,
+    record_exit,
+)
+from harness.cluster.watch import LAUNCH_ID_VARIABLE, LaunchWatch, run_everywhere, set_ssh_options
 from preprocess.errors import ConfigError, PreflightError
 
 __all__ = ["launch", "launch_dir_from_environment", "record_exit"]
@@ -61,7 +66,7 @@ def launch(
     """Run `module` on every slot of the hostfile and wait for its end.
 
     The ranks get LYRICS_WORLD_SIZE (the number of ranks that was asked for), LYRICS_LAUNCH_ID and LYRICS_LAUNCH_DIR;
-    which other variables reach them is told in `harness.launch_environment`. A stop by signal reaches a rank as
+    which other variables reach them is told in `harness.cluster.environment`. A stop by signal reaches a rank as
     SIGTERM, possibly more than once.
 
     Args:

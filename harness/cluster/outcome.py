@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.launch_watch import SSH_FAILED
+from harness.cluster.watch import SSH_FAILED
 from preprocess.errors import HostLostError
 
 LAUNCH_DIR_VARIABLE = "LYRICS_LAUNCH_DIR"
