@@ -5,7 +5,8 @@
     thread    read, collate 5 | read, collate 6 | read, collate 7 | (waits: two steps are ready)
     caller    step 4 ......................| step 5 ........................| step 6 …
 
-The order is the plan's, whatever the threads do; a loader can begin at any step.
+The order is the plan's, whatever the threads do; a loader can begin at any step. Where the process has a hard limit of
+memory, steps are laid out in the caller instead: Python waits for ever for a thread that memory does not suffice for.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class StepLoader:
         num_steps: Steps of the whole run: the last one is `num_steps` - 1.
         flat: How rows are laid out; see `harness.data.collate`.
         pin: Whether to put batches in page-locked memory, for a GPU to copy from beside its work.
-        depth: Steps that are ready and wait, at most.
+        depth: Steps that are ready and wait, at most; 0 for no thread, each step is laid out when it is asked for.
     """
 
     def __init__(
@@ -95,13 +96,17 @@ class StepLoader:
         self._flat = flat
         # Threads begin on the first GPU, and would make a context there for the memory that they lock.
         self._gpu = torch.accelerator.current_device_index() if pin else None
+        self._reads_ahead = depth > 0
         self._ready: Queue[LoadedStep | BaseException | None] = Queue(maxsize=depth)
         self._start()
 
     def _start(self) -> None:
         self._stop = Event()
-        self._thread = Thread(target=self._work, name="step-loader", daemon=True)
-        self._thread.start()
+        self._to_come = iter(self._steps)
+        self._thread: Thread | None = None
+        if self._reads_ahead:
+            self._thread = Thread(target=self._work, name="step-loader", daemon=True)
+            self._thread.start()
 
     def restart(self, plan: BatchPlan, step: int) -> None:
         """Drop what is ready, and begin again at a step, laid out by another plan."""
@@ -133,6 +138,8 @@ class StepLoader:
         """
         if self._stop.is_set():
             raise StopIteration
+        if not self._reads_ahead:
+            return self._load(next(self._to_come))
         item = self._ready.get()
         if isinstance(item, LoadedStep):
             return item
@@ -144,6 +151,8 @@ class StepLoader:
     def close(self) -> None:
         """End the thread and drop what it has made; more than once does no harm."""
         self._stop.set()
+        if self._thread is None:
+            return
         # A thread that waits for room finds it, sees the flag, and ends; it puts one more item at most.
         while self._thread.is_alive() or not self._ready.empty():
             try:
@@ -151,14 +160,16 @@ class StepLoader:
             except Empty:
                 self._thread.join()
 
+    def _load(self, step: int) -> LoadedStep:
+        pin = self._gpu is not None
+        return load_step(self._rows, self._plan, self._rank, step, flat=self._flat, pin=pin)
+
     def _work(self) -> None:
         try:
             if self._gpu is not None:
                 torch.accelerator.set_device_index(self._gpu)
-            for step in self._steps:
-                pin = self._gpu is not None
-                loaded = load_step(self._rows, self._plan, self._rank, step, flat=self._flat, pin=pin)
-                self._ready.put(loaded)
+            for step in self._to_come:
+                self._ready.put(self._load(step))
                 if self._stop.is_set():
                     return
             self._ready.put(None)

@@ -17,7 +17,7 @@ from harness.checkpoint import CheckpointFolder, RunState, publish_adapter
 from harness.config import RunConfig, zero_stage
 from harness.dist import World, gather_objects, run_together
 from harness.engine import build_engine, gather_adapter
-from harness.loader import StepLoader, StepSource
+from harness.loader import DEPTH, StepLoader, StepSource
 from harness.lora import save_adapter
 from harness.memory.case import Phase
 from harness.memory.fit import MemoryFit
@@ -207,9 +207,12 @@ class Run:
             write_plan(self.config.output_dir / PLAN_FILE, plans)
 
     def load_steps(self, split: PlannedSplit, start: int, end: int) -> StepLoader:
-        """This rank's micro-batches of the steps from `start` to before `end`, laid out one step ahead."""
+        """This rank's micro-batches of the steps from `start` to before `end`, laid out ahead where a thread can be."""
         pin = self.world.device.type == "cuda"
-        return StepLoader(split.rows, split.plan, self.world.rank, start, end, flat=self.flat, pin=pin)
+        depth = 0 if self.fit.memory.enforced and not pin else DEPTH
+        return StepLoader(
+            split.rows, split.plan, self.world.rank, start, end, flat=self.flat, pin=pin, depth=depth
+        )
 
     def take_step(self, steps: StepSource, progress: StepProgress) -> None:
         """One optimizer step."""

@@ -82,7 +82,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 5])
+@pytest.mark.parametrize("depth", [0, 1, 2, 5])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_steps_come_in_the_order_of_the_plan_with_the_ranks_rows(
     rows: tuple[ShardedRows, BatchPlan], rank: int, depth: int
@@ -120,6 +120,25 @@ def test_it_reads_two_steps_ahead_in_a_thread_of_its_own_and_no_further(
         time.sleep(0.05)
         assert len(spy.read) == sum(num_rows[:4])
     assert spy.threads == {"step-loader"}
+
+
+def test_without_depth_each_step_is_laid_out_by_the_caller_when_it_is_asked_for(
+    rows: tuple[ShardedRows, BatchPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise AssertionError(f"{thread.name} was started")
+
+    split, plan = rows
+    spy = Spy(split)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with StepLoader(spy, plan, 0, 0, 5, flat=True, pin=False, depth=0) as loader:
+        assert spy.read == []
+        next(loader)
+        assert len(spy.read) == sum(map(len, plan.rows_of_rank(0, 0)))
+        loader.restart(plan, 3)
+        assert [loaded.step for loaded in loader] == [3, 4]
+    with pytest.raises(StopIteration):
+        next(loader)
 
 
 @pytest.mark.parametrize("error", [DataError("row 3 is damaged"), OSError(5, "I/O"), MemoryError("no room")])
