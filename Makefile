@@ -6,6 +6,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 PY := $(VENV)/bin/python
 RUN := runs/quickstart
+TEST_WORKERS ?= 2
 export DS_BUILD_OPS := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -41,7 +42,7 @@ quickstart: $(VENV)/installed ## Songs to adapter on this machine's CPU, with a 
 	$(PY) -m harness report $(RUN)/run --open
 
 test: $(VENV)/installed-dev ## Every test but the slow ones
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow" -n $(TEST_WORKERS) --dist loadfile
 
 test-slow: $(VENV)/installed-dev ## The slow tests: real weights, long runs
 	$(PY) -m pytest -m slow
