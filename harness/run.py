@@ -161,9 +161,7 @@ class Run:
             for note in assembly.notes:
                 self.say(note)
         with self.memory.phase("engine_init"):
-            self.engine = build_engine(
-                assembly.model, config, self.world, shared_storage=self.checkpoints.shared_storage
-            )
+            self.engine = build_engine(assembly.model, config, self.world)
             self.memory.watch(list(decoder_layers(assembly.model.causal)), lambda: measure_parts(self.engine))
         case = read_case(
             config,

@@ -125,9 +125,10 @@ def publish_adapter(run_dir: Path, source: Path) -> Path:
     """
     target = run_dir / "adapter"
     temporary = with_ending(target, ".tmp")
-    finish_replacing(target)
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
+        finish_replacing(target)
+        for leftover in (temporary, with_ending(target, OLD)):
+            remove(leftover)
         shutil.copytree(source, temporary)
         for path in temporary.rglob("*"):
             if path.is_file():

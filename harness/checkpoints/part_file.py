@@ -34,7 +34,7 @@ def write_part(file: HashedFile, snapshot: Snapshot) -> None:
     header += b" " * (-len(header) % 8)
     file.write(struct.pack("<Q", len(header)))
     file.write(header)
-    data = memoryview(snapshot.values.numpy()).cast("B") if snapshot.values.numel() else memoryview(b"")
+    data = snapshot.values.numpy().data.cast("B") if snapshot.values.numel() else memoryview(b"")
     for start in range(0, len(data), CHUNK_BYTES):
         file.write(data[start : start + CHUNK_BYTES])
 

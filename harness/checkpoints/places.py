@@ -97,7 +97,7 @@ def _places_of_partition(
 ) -> Iterator[Place]:
     """Stages 1 and 2: DeepSpeed has noted for each parameter which run of it this rank owns, if any."""
     for name, parameter in named:
-        mapping = parameter._hp_mapping
+        mapping: Any = parameter._hp_mapping  # type: ignore[attr-defined]
         if mapping is None:
             continue
         start, address = mapping.lp_fragment_address.start, mapping.hp_fragment_address
@@ -113,7 +113,7 @@ def _places_of_stage_3(
     """Each parameter is cut into as many equal shares as there are ranks; padding ends the last ones."""
     for name, parameter in named:
         group, offset, share = optimizer.grad_position[optimizer.get_param_id(parameter)]
-        shape = tuple(parameter.ds_shape)
+        shape = tuple(parameter.ds_shape)  # type: ignore[attr-defined]
         count = min(share, prod(shape) - rank * share)
         if count > 0:
             flat = optimizer.fp32_partitioned_groups_flat[group]

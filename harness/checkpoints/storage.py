@@ -88,7 +88,7 @@ def send_file(
     buffer = torch.zeros(min(size, CHUNK_BYTES), dtype=torch.uint8)
     for start in range(0, size, CHUNK_BYTES):
         piece = buffer[: min(CHUNK_BYTES, size - start)]
-        bytes_of_piece = memoryview(piece.numpy())
+        bytes_of_piece = piece.numpy().data
         try:
             if read is not None and failure is None:
                 data = read(len(bytes_of_piece))
