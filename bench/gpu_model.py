@@ -184,7 +184,7 @@ class DeepSpeedStepper:
             deepspeed="zero0",
         )
         self.world = join_world(1)
-        self.engine = build_engine(model, config, self.world, shared_storage=True)
+        self.engine = build_engine(model, config, self.world)
         self.num_steps = 0
         self.used = "deepspeed, zero0"
 

@@ -186,6 +186,10 @@ class ScheduleSettings(Settings):
     keep_checkpoints: int = Field(default=2, ge=1)
     """Newest checkpoints to keep; the best one is kept besides."""
 
+    async_save: bool = True
+    """Let training go on while a checkpoint is written: it stops only while its state is copied to host memory, 12
+    bytes for each trained value over all ranks."""
+
     max_skipped_steps: int = Field(default=20, ge=1)
     """Steps in a row that may be left out because a loss or a gradient is not finite; then the run saves its state
     and stops. In fp16 the first ones are usual: the loss scale comes down from 2^16."""

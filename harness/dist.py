@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, cast
 
 import deepspeed
+import psutil
 import torch
 import torch.distributed
 from deepspeed.accelerator import get_accelerator
@@ -18,6 +21,11 @@ T = TypeVar("T")
 
 Engine: TypeAlias = Any
 """A `deepspeed.DeepSpeedEngine`; the package ships no types."""
+
+HostGroup: TypeAlias = Any
+"""A `torch.distributed.ProcessGroup` over gloo."""
+
+_HOST_GROUPS: dict[tuple[int, str], HostGroup] = {}
 
 LAUNCHED_SIZE_VARIABLE = "LYRICS_WORLD_SIZE"
 """Set by `harness launch` to the number of ranks that it was asked for."""
@@ -149,8 +157,50 @@ def run_together(action: Callable[[], T]) -> T:
     return cast("T", value)
 
 
-def gather_objects(value: Any) -> list[Any]:  # noqa: ANN401 - any picklable value
-    """The values of all ranks in rank order, on every rank."""
+def gather_objects(value: Any, group: HostGroup | None = None) -> list[Any]:  # noqa: ANN401 - any picklable value
+    """The values of all ranks in rank order, on every rank.
+
+    Args:
+        value: This rank's.
+        group: Through which they travel; None for the group of training.
+    """
     values: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
+    torch.distributed.all_gather_object(values, value, group=group)
     return values
+
+
+def host_group(purpose: str) -> HostGroup:
+    """A group of all ranks over gloo, between host memories; every rank must call this in the same order.
+
+    Collectives of one group must come in the same order on all ranks, so what runs beside training, in a thread of
+    its own, has a group of its own. The same purpose gives the same group.
+    """
+    default = torch.distributed.group.WORLD
+    if (key := (id(default), purpose)) not in _HOST_GROUPS:
+        _name_interface()
+        _HOST_GROUPS[key] = torch.distributed.new_group(backend="gloo")
+    return _HOST_GROUPS[key]
+
+
+def _name_interface() -> None:
+    """Let gloo use the interface that leads to the first host, as NCCL does, and not whatever the host's name means."""
+    if torch.distributed.get_backend() == "gloo" or "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]) or 1))
+        own = probe.getsockname()[0]
+        for name, addresses in psutil.net_if_addrs().items():
+            if any(address.address == own for address in addresses):
+                os.environ["GLOO_SOCKET_IFNAME"] = name
+
+
+def is_true_everywhere(flag: bool, group: HostGroup) -> bool:
+    """Whether all ranks say so."""
+    found = torch.tensor([int(flag)])
+    torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MIN, group=group)
+    return bool(found.item())
+
+
+def broadcast_bytes(buffer: torch.Tensor, source: int, group: HostGroup) -> None:
+    """Fill uint8 host memory on every rank with that of one rank."""
+    torch.distributed.broadcast(buffer, src=source, group=group)

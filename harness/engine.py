@@ -55,16 +55,13 @@ from harness.step import (
 from preprocess.errors import ConfigError
 
 
-def build_engine(
-    model: ForestLanguageModel, config: RunConfig, world: World, *, shared_storage: bool
-) -> Engine:
+def build_engine(model: ForestLanguageModel, config: RunConfig, world: World) -> Engine:
     """Wrap a model in a DeepSpeed engine with AdamW over its trainable parameters.
 
     Args:
         model: The model with its adapter; the base is frozen.
         config: The run's configuration.
         world: This rank's place.
-        shared_storage: Whether all hosts write into the same run folder.
 
     Raises:
         ConfigError: The device does not compute in the precision asked for, or DeepSpeed's file has a key or a value
@@ -84,7 +81,6 @@ def build_engine(
         weight_decay=settings.weight_decay,
         fused=True,  # one pass over weights and moments, which are flat tensors under ZeRO, and no wait for the device
     )
-    values["checkpoint"] = {"use_node_local_storage": not shared_storage}
     if precision == "fp16" and not get_accelerator().is_fp16_supported():
         raise ConfigError("model.precision fp16: this device does not compute in fp16; use bf16 or fp32")
     reduce_in_float32(values, precision, zero_stage(config.deepspeed))

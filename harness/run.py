@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import nn
 
 from harness.assembly import assemble
-from harness.checkpoint import CheckpointFolder, RunState, publish_adapter
+from harness.checkpoints import CheckpointFolder, RunState, publish_adapter
 from harness.config import RunConfig, zero_stage
 from harness.dist import World, gather_objects, run_together
 from harness.engine import build_engine, gather_adapter
@@ -32,7 +32,7 @@ from harness.model import check_vocabulary, load_base_model
 from harness.progress import StepProgress
 from harness.recompute import decoder_layers
 from harness.redo import compute_eval, compute_step
-from harness.run_folder import describe_run
+from harness.run_folder import describe_run, setup_of
 from harness.schedule import learning_rate
 from harness.splits import PlannedSplit
 from harness.step import StepResult, name_rows
@@ -91,6 +91,11 @@ class Run:
             if not (is_out_of_memory(error) and hasattr(self, "fit")):
                 raise
             raise self.fit.explain(error, f"step {self.state.step + 1}") from None
+        finally:
+            with suppress(
+                Exception
+            ):  # what ends the run, if it is an error, is told; the run's own end has waited
+                self.checkpoints.wait()
 
     def follow(self) -> None:
         """Build the engine, take every step, leave an adapter and the tables."""
@@ -107,6 +112,7 @@ class Run:
         ):
             while self.state.step < self.num_steps:
                 self.take_step(steps, progress)
+                self.checkpoints.check()
                 done = self.state.step
                 is_last = done == self.num_steps
                 saves = is_last or (schedule.save_every_steps and done % schedule.save_every_steps == 0)
@@ -155,9 +161,7 @@ class Run:
             for note in assembly.notes:
                 self.say(note)
         with self.memory.phase("engine_init"):
-            self.engine = build_engine(
-                assembly.model, config, self.world, shared_storage=self.checkpoints.shared_storage
-            )
+            self.engine = build_engine(assembly.model, config, self.world)
             self.memory.watch(list(decoder_layers(assembly.model.causal)), lambda: measure_parts(self.engine))
         case = read_case(
             config,
@@ -172,7 +176,7 @@ class Run:
             self.engine,
             case=case,
             split=self.train_split,
-            holds_for=self.checkpoints.fingerprint,
+            holds_for=setup_of(config, self.manifest, self.world.size),
             writes=self.checkpoints.commits,
             say=self.say,
         )
@@ -298,6 +302,7 @@ class Run:
             TrainingError: Always.
         """
         self.save(prunes=False)
+        self.checkpoints.wait()
         self.write_tables(self.state.best_step)
         saved = self.checkpoints.path_of(self.state.step)
         raise TrainingError(
@@ -307,10 +312,12 @@ class Run:
         )
 
     def save(self, *, prunes: bool = True) -> None:
-        """Write a checkpoint, and count it as the best one if its eval loss is the lowest so far."""
+        """Begin a checkpoint, and count it as the best one if its eval loss is the lowest so far."""
         self.state = self.state.with_best()
-        weights = gather_adapter(self.engine, self.adapter)
         with self.part("save"):
+            weights = gather_adapter(self.engine, self.adapter)
+            if self.checkpoints.commits:  # a copy, for training goes on while it is written
+                weights = {name: weight.clone() for name, weight in weights.items()}
             self.checkpoints.save(
                 self.engine,
                 self.state,
@@ -321,12 +328,17 @@ class Run:
     def publish(self) -> int:
         """Put the best checkpoint's adapter where users look for it, and return its step."""
         best = self.state.best_step if self.state.best_step is not None else self.state.step
+        source = self.checkpoints.path_of(best) / "adapter"
         if self.checkpoints.commits:
-            publish_adapter(self.config.output_dir, self.checkpoints.path_of(best) / "adapter")
+            run_together(lambda: publish_adapter(self.config.output_dir, source))
+        else:
+            run_together(lambda: None)
         return best
 
     def finish(self) -> None:
         """Publish the best checkpoint's adapter and print where the time and the memory went."""
+        with self.part("save"):
+            self.checkpoints.wait()
         best = self.publish()
         self.write_tables(best)
         self.say(f"adapter of step {best}: {self.config.output_dir / 'adapter'}")

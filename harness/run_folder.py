@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoint import PREFIX
+from harness.checkpoints import PREFIX
 from harness.config import RunConfig, load_deepspeed_config
 from harness.memory.limit import is_out_of_memory
 from preprocess.durable import write_text_durably
@@ -32,8 +32,12 @@ from preprocess.settings import dump_settings
 PACKAGES = ("torch", "deepspeed", "transformers", "peft", "datasets", "pyarrow", "tokenizers", "numpy")
 
 
-def fingerprint(config: RunConfig, manifest: Manifest, world_size: int) -> dict[str, Any]:
-    """What must be equal for a resumed run to go on as the same run."""
+def fingerprint(config: RunConfig, manifest: Manifest) -> dict[str, Any]:
+    """What must be equal for a resumed run to go on as the same run.
+
+    The number of ranks, the ZeRO stage and how ranks communicate may differ: a step takes the same rows on all.
+    """
+    deepspeed = load_deepspeed_config(config.deepspeed)
     shards = [shard.sha256 for split in manifest.splits.values() for shard in split.shards]
     return {
         "data": hashlib.sha256("".join(shards).encode()).hexdigest(),
@@ -48,6 +52,14 @@ def fingerprint(config: RunConfig, manifest: Manifest, world_size: int) -> dict[
         "epochs": config.schedule.epochs,
         "max_steps": config.schedule.max_steps,
         "seed": config.seed,
+        "deepspeed": {name: deepspeed[name] for name in ("bf16", "fp16") if name in deepspeed},
+    }
+
+
+def setup_of(config: RunConfig, manifest: Manifest, world_size: int) -> dict[str, Any]:
+    """What must be equal for a choice that memory has led to: the run, and how it is spread over ranks."""
+    return {
+        **fingerprint(config, manifest),
         "deepspeed": load_deepspeed_config(config.deepspeed),
         "world_size": world_size,
     }

@@ -17,7 +17,7 @@ from contextlib import nullcontext
 
 from rich.console import Console
 
-from harness.checkpoint import CheckpointFolder
+from harness.checkpoints import CheckpointFolder
 from harness.cluster.outcome import launch_dir_from_environment, record_exit
 from harness.config import RunConfig, gather_overrides, load_run_config
 from harness.dist import join_world, leave_world, run_together
@@ -44,7 +44,11 @@ def train(config: RunConfig, console: Console) -> None:
     run_together(lambda: check_run_folder(config))
     manifest, train_split, eval_split = run_together(lambda: open_data(config, world))
     checkpoints = CheckpointFolder(
-        config.output_dir, world, fingerprint(config, manifest, world.size), config.schedule.keep_checkpoints
+        config.output_dir,
+        world,
+        fingerprint(config, manifest),
+        config.schedule.keep_checkpoints,
+        async_save=config.schedule.async_save,
     )
     if checkpoints.commits and not config.resume:
         describe_run(config)

@@ -149,7 +149,7 @@ def make_engine(root: Path, case: Case, world: World) -> Engine:
         deepspeed=str(write_deepspeed(root, case, world.rank)),
     )
     model = make_model(root, case.precision, lean=case.lean)
-    return build_engine(model, config, world, shared_storage=True)
+    return build_engine(model, config, world)
 
 
 def rows_of(rows: Sequence[PackedRow], case: Case, step: int, world_size: int) -> list[list[list[PackedRow]]]:

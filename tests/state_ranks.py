@@ -190,7 +190,7 @@ def count_case(case: StateCase, root: Path, world: World, rows: Sequence[PackedR
         if not name.endswith("inv_freq"):
             live.add(value)
     with live:
-        engine = build_engine(made.model, config, world, shared_storage=True)
+        engine = build_engine(made.model, config, world)
         live.restart()
         at_init = live.now - count_others(live, made.model)
         for step in range(2):

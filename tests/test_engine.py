@@ -275,7 +275,7 @@ def test_a_second_place_that_sums_gradients_is_refused(root: Path) -> None:
     )
     world = World(0, 1, 0, torch.device("cpu"))
     with pytest.raises(ConfigError, match="grad_accum_dtype is the harness"):
-        build_engine(make_model(root, "fp32"), config, world, shared_storage=True)
+        build_engine(make_model(root, "fp32"), config, world)
 
 
 def test_faults_are_found_by_rank_and_micro_step() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.checkpoint import find_damage
+from harness.checkpoints import find_damage
 from preprocess.manifest import read_manifest
 from tests.dist_ranks import run_ranks
 from tests.runs import (
@@ -220,7 +220,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(root: Path) -> None:
     overrides = ("schedule.save_every_steps=2", "schedule.max_steps=4")
     path = config_of(root, "damaged", *overrides)
     train_on_ranks(1, [path])
-    victim = next((root / "damaged" / "checkpoint-4" / "deepspeed").glob("*optim_states.pt"))
+    victim = next((root / "damaged" / "checkpoint-4" / "state").glob("*.safetensors"))
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(bytes(data))

@@ -79,7 +79,7 @@ def write_deepspeed(folder: Path, stage: int) -> Path:
 def run_case(case: Case, world: World, deepspeed: Path) -> list[Step]:
     """The steps of one case, each from the weights that the one before left."""
     config = make_config(case, deepspeed)
-    engine = build_engine(make_model(case, config, world), config, world, shared_storage=True)
+    engine = build_engine(make_model(case, config, world), config, world)
     if case.optimizer == "descent":
         descend_in_place_of_adam(engine)
     rows = make_rows(case.data, case.num_rows)
