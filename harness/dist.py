@@ -12,6 +12,7 @@ import torch
 import torch.distributed
 from deepspeed.accelerator import get_accelerator
 
+from harness.guard.marks import MARKS
 from preprocess.errors import PreflightError, UserError
 
 T = TypeVar("T")
@@ -110,20 +111,23 @@ def leave_world() -> None:
 
 def barrier() -> None:
     """Wait for every rank."""
-    torch.distributed.barrier()
+    with MARKS.waiting():
+        torch.distributed.barrier()
 
 
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """The element-wise sum of a tensor over all ranks, on every rank."""
     total = values.clone()
-    torch.distributed.all_reduce(total)
+    with MARKS.waiting():
+        torch.distributed.all_reduce(total)
     return total
 
 
 def max_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """The element-wise maximum of a tensor over all ranks, on every rank."""
     highest = values.clone()
-    torch.distributed.all_reduce(highest, op=torch.distributed.ReduceOp.MAX)
+    with MARKS.waiting():
+        torch.distributed.all_reduce(highest, op=torch.distributed.ReduceOp.MAX)
     return highest
 
 
@@ -152,5 +156,6 @@ def run_together(action: Callable[[], T]) -> T:
 def gather_objects(value: Any) -> list[Any]:  # noqa: ANN401 - any picklable value
     """The values of all ranks in rank order, on every rank."""
     values: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
+    with MARKS.waiting():
+        torch.distributed.all_gather_object(values, value)
     return values
