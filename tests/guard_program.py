@@ -11,6 +11,7 @@ gloo's do when a peer dies, and wait for ever when it does nothing. Keys:
     step_s     seconds of a step, or {"<rank>": seconds}
     limits     of `harness.guard.verdict.Limits`
     enabled    whether there are guardians
+    broken     Python that the guardians run before they start: a broken build of them
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cluster.outcome import launch_dir_from_environment, record_exit
+from harness.guard import rank as rank_module
 from harness.guard.board import STEPPING, Phase
 from harness.guard.marks import MARKS
 from harness.guard.rank import RankGuard
@@ -85,6 +87,7 @@ def run(config: dict[str, Any], rank: int, guard: RankGuard) -> int:
     own_s = step_s.get(str(rank), 0.0) if isinstance(step_s, dict) else step_s
     for step in range(config.get("num_steps", 5)):
         MARKS.enter("step")
+        (Path(config["run_dir"]) / f"stepping-{rank}").touch()
         begin_s = time.monotonic()
         if own_s:
             time.sleep(own_s)
@@ -129,6 +132,12 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     limits = Limits(**config.get("limits", {})) if config.get("enabled", True) else None
     guard = RankGuard(limits, Path(config["run_dir"]), launch_dir_from_environment())
+    if config.get("broken"):
+        rank_module._GUARDIAN = [
+            "-S",
+            "-c",
+            f"import harness.guard.process\n{config['broken']}\nharness.guard.process.main()",
+        ]
     guard.start()
     code = 1
     try:

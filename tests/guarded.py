@@ -73,6 +73,12 @@ class Ranks:
                     found.append(int(path.parent.name))
         return [pid for pid in found if read_state(pid) not in ("", "Z")]
 
+    def are_gone(self, timeout_s: float = 15.0) -> bool:
+        """Whether no process is left within the time that is promised."""
+        with suppress(AssertionError):
+            wait_for(lambda: not self.left(), timeout_s)
+        return not self.left()
+
 
 @contextmanager
 def start_ranks(

@@ -18,7 +18,7 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 STEPPING: frozenset[Phase] = frozenset({"step", "eval", "save", "finish"})
 """Phases in which a signal waits for the ranks to agree on a step, after which the state is saved."""
 
-_FORMAT = struct.Struct("<qqq?qdd")
+_FORMAT = struct.Struct("<qqqq?qdd")
 
 
 @dataclass(slots=True)
@@ -27,7 +27,8 @@ class Board:
 
     Attributes:
         phase: Index in `PHASES`.
-        step: Optimizer steps done.
+        step: Optimizer steps done in the whole run.
+        steps_here: Steps done in this process.
         beats: Marks passed so far. A mark is passed on all ranks alike, so the number tells who is behind.
         waiting: Whether the rank is in a collective of the harness.
         measured_steps: Steps in `busy_s`.
@@ -37,6 +38,7 @@ class Board:
 
     phase: int = 0
     step: int = 0
+    steps_here: int = 0
     beats: int = 0
     waiting: bool = False
     measured_steps: int = 0
@@ -66,6 +68,7 @@ class BoardFile:
             0,
             board.phase,
             board.step,
+            board.steps_here,
             board.beats,
             board.waiting,
             board.measured_steps,

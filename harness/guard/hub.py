@@ -88,7 +88,7 @@ class Hub:
             setattr(member.report, name, message[name])
         if member.report.ended and member.failed_s is None:
             member.failed_s = now_s
-        self._times.add(message["step"], message["step_s"])
+        self._times.add(message["steps_here"], message["step_s"])
         member.pace.add(message["measured_steps"], message["busy_s"], message["trip_s"])
         if member.channel is not None:
             member.channel.send({"kind": "echo", "sent_s": message["sent_s"]})

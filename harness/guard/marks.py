@@ -81,6 +81,7 @@ class Marks:
             parts_s: Its seconds by part; empty where it was not timed by parts.
         """
         self.board.step, self.board.step_s = step, step_s
+        self.board.steps_here += 1
         if parts_s:
             self.board.measured_steps += 1
             self.board.busy_s += sum(parts_s.get(part, 0.0) for part in BUSY_PARTS)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,10 @@ from pathlib import Path
 from harness.guard.board import Board
 
 _COLLECTIVES = ("/torch/distributed/", "/deepspeed/comm/")
+# linux/pidfd.h: struct pidfd_info and the request that fills it; its exit code is there from Linux 6.15 on.
+_PIDFD_INFO = struct.Struct("=QQ11Ii")
+_PIDFD_GET_INFO = 0xC000FF0B | (_PIDFD_INFO.size << 16)
+_PIDFD_INFO_EXIT = 8
 _STACK_WAIT_S = 2.0
 _STACK_POLL_S = 0.05
 
@@ -23,11 +29,31 @@ def read_state(pid: int) -> str:
         return ""
 
 
-def describe_death(pid: int) -> str:
-    """How a process ended, in words, as far as its parent has left anything to read (proc_pid_stat(5), field 52)."""
+def read_exit_status(pid: int, process: int) -> int | None:
+    """The wait status of a process that has ended; None where its parent took it first, on a kernel before 6.15.
+
+    Args:
+        pid: Its number.
+        process: Its pidfd.
+    """
+    info = bytearray(_PIDFD_INFO.size)
+    _PIDFD_INFO.pack_into(info, 0, _PIDFD_INFO_EXIT, 0, *[0] * 11, 0)
     try:
-        status = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[-1])
+        fcntl.ioctl(process, _PIDFD_GET_INFO, info)
+        mask, *_, status = _PIDFD_INFO.unpack(info)
+    except OSError:
+        mask, status = 0, 0
+    if mask & _PIDFD_INFO_EXIT:
+        return int(status)
+    try:  # proc_pid_stat(5), field 52: there until its parent has waited for it
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[-1])
     except (OSError, ValueError, IndexError):
+        return None
+
+
+def describe_death(status: int | None) -> str:
+    """How a process ended, in words; `status` is as `read_exit_status` gives it."""
+    if status is None:
         return "died"
     if not os.WIFSIGNALED(status):
         return f"ended with code {os.WEXITSTATUS(status)} without a word"

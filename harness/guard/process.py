@@ -22,7 +22,14 @@ from pathlib import Path
 from harness.guard.board import BoardFile
 from harness.guard.ending import end_process, print_line, record_end, write_all
 from harness.guard.hub import Hub
-from harness.guard.observe import Watched, ask_for_stacks, describe_death, read_main_thread, read_state
+from harness.guard.observe import (
+    Watched,
+    ask_for_stacks,
+    describe_death,
+    read_exit_status,
+    read_main_thread,
+    read_state,
+)
 from harness.guard.verdict import LOST_CODE, Limits, Report, Verdict, judge_silence
 from harness.guard.wire import Channel, Message
 
@@ -118,7 +125,7 @@ class Guardian:
         board = self.board.read()
         self.watched.look(now_s, board, read_state(self.pid))
         if self.gone_s is None and select.select([self.process], [], [], 0)[0]:
-            how = describe_death(self.pid)
+            how = describe_death(read_exit_status(self.pid, self.process))
             self.gone_s = now_s
             self.read_rank()  # its last words may have come meanwhile
             self.died = how if self.ended is None else None
@@ -132,6 +139,7 @@ class Guardian:
                 "kind": "report",
                 "phase": board.phase_name,
                 "step": board.step,
+                "steps_here": board.steps_here,
                 "beats": board.beats,
                 "waiting": board.waiting,
                 "step_s": board.step_s,

@@ -28,6 +28,7 @@ from harness.guard.wire import Channel, Message
 from preprocess.errors import UserError
 
 _ROOT = Path(__file__).resolve().parents[2]
+_GUARDIAN = ["-S", "-m", "harness.guard.process"]
 _ANSWER_TIMEOUT_S = 15.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -77,7 +78,7 @@ class RankGuard:
         own, theirs = socket.socketpair()
         files = (theirs.fileno(), self._board.descriptor, self._stacks)
         subprocess.Popen(
-            [sys.executable, "-S", "-m", "harness.guard.process", *map(str, files)],
+            [sys.executable, *_GUARDIAN, *map(str, files)],
             pass_fds=files,
             env={**os.environ, "PYTHONPATH": str(_ROOT)},
             stdin=subprocess.DEVNULL,
@@ -115,8 +116,8 @@ class RankGuard:
         address = os.environ.get("MASTER_ADDR", "127.0.0.1")
         if self.rank == 0 and self.channel is not None:
             offer = {"address": address, "token": token_hex(32)}
-            answer = self._ask({"kind": "listen", **offer})
-            offer = None if "error" in answer else {**offer, **answer}
+            place = self._ask({"kind": "listen", **offer})
+            offer = None if "error" in place else {**offer, **place}
         first = gather(offer)[0]
         answer: Message = {} if self.rank == 0 else {"error": "no guardian"}
         if self.rank and first is not None and self.channel is not None:

@@ -241,19 +241,19 @@ class StepTimes:
 
     Attributes:
         last: At most 20 of them.
-        step: Steps done when the newest was seen.
+        step: Steps done by this process when the newest was seen.
     """
 
     last: list[float] = field(default_factory=list)
     step: int = 0
 
     def add(self, step: int, step_s: float) -> None:
-        """Take note of a step unless it was seen before."""
-        if step != self.step and step_s > 0:
+        """Take note of a step unless it was seen before, or may be one that compiled kernels."""
+        if step > max(self.step, WARMUP_STEPS - 1):
             self.step = step
             self.last = [*self.last[-19:], step_s]
 
     @property
     def median_s(self) -> float | None:
         """None before there were `WARMUP_STEPS`."""
-        return statistics.median(self.last) if len(self.last) >= WARMUP_STEPS else None
+        return statistics.median(self.last) if self.last else None
