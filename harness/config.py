@@ -211,6 +211,25 @@ class MemorySettings(Settings):
     at the end, `memory-rank<r>-oom.pickle` when memory runs out. Recording takes time and memory of the host."""
 
 
+class GuardSettings(Settings):
+    """When a run that stands still, or has lost a rank, is ended on all hosts. Alone, a rank has no guardian."""
+
+    enabled: bool = True
+    """Start a guardian beside each rank, which sees it die, stop or hang, and ends all ranks with the cause."""
+
+    min_timeout_s: float = Field(default=30.0, gt=0)
+    """A rank that is stopped or passes no mark in a step for less, or a host that is silent for less, is no alarm."""
+
+    factor: float = Field(default=5.0, ge=1)
+    """Nor is a rank that is stopped or passes no mark for less than so many median steps."""
+
+    startup_timeout_s: float = Field(default=1800.0, gt=0)
+    """The same for phases without steps: loading, the search for memory, saving, and the first three steps."""
+
+    slow_factor: float = Field(default=1.5, gt=1)
+    """A rank whose own work takes so many times the median is told of."""
+
+
 class RunConfig(Settings):
     """A whole run."""
 
@@ -224,6 +243,7 @@ class RunConfig(Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     memory: MemorySettings = MemorySettings()
+    guard: GuardSettings = GuardSettings()
 
     deepspeed: str = "zero1"
     """A file of `ds_configs/` by name (zero0 … zero3, zero3_offload), or a path to a JSON file."""

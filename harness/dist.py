@@ -15,6 +15,7 @@ import torch
 import torch.distributed
 from deepspeed.accelerator import get_accelerator
 
+from harness.guard.marks import MARKS
 from preprocess.errors import PreflightError, UserError
 
 T = TypeVar("T")
@@ -118,20 +119,23 @@ def leave_world() -> None:
 
 def barrier() -> None:
     """Wait for every rank."""
-    torch.distributed.barrier()
+    with MARKS.waiting():
+        torch.distributed.barrier()
 
 
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """The element-wise sum of a tensor over all ranks, on every rank."""
     total = values.clone()
-    torch.distributed.all_reduce(total)
+    with MARKS.waiting():
+        torch.distributed.all_reduce(total)
     return total
 
 
 def max_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """The element-wise maximum of a tensor over all ranks, on every rank."""
     highest = values.clone()
-    torch.distributed.all_reduce(highest, op=torch.distributed.ReduceOp.MAX)
+    with MARKS.waiting():
+        torch.distributed.all_reduce(highest, op=torch.distributed.ReduceOp.MAX)
     return highest
 
 
@@ -165,7 +169,8 @@ def gather_objects(value: Any, group: HostGroup | None = None) -> list[Any]:  # 
         group: Through which they travel; None for the group of training.
     """
     values: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value, group=group)
+    with MARKS.waiting():
+        torch.distributed.all_gather_object(values, value, group=group)
     return values
 
 
@@ -197,10 +202,12 @@ def _name_interface() -> None:
 def is_true_everywhere(flag: bool, group: HostGroup) -> bool:
     """Whether all ranks say so."""
     found = torch.tensor([int(flag)])
-    torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MIN, group=group)
+    with MARKS.waiting():
+        torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MIN, group=group)
     return bool(found.item())
 
 
 def broadcast_bytes(buffer: torch.Tensor, source: int, group: HostGroup) -> None:
     """Fill uint8 host memory on every rank with that of one rank."""
-    torch.distributed.broadcast(buffer, src=source, group=group)
+    with MARKS.waiting():
+        torch.distributed.broadcast(buffer, src=source, group=group)

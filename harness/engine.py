@@ -8,7 +8,7 @@ are dropped, and DeepSpeed never sees them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import repeat
 from typing import cast
@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 
 from harness.config import RunConfig, deepspeed_config, zero_stage
 from harness.data import MicroBatch
-from harness.dist import Engine, World, sum_over_ranks
+from harness.dist import Engine, World, max_over_ranks, sum_over_ranks
 from harness.half_precision import (
     loss_scale,
     missing_scale,
@@ -43,16 +43,23 @@ from harness.micro_steps import (
     run_micro_steps,
 )
 from harness.step import (
+    STOP_SIGNALS,
     Part,
     RanksOutOfMemoryError,
     StepResult,
     StepSums,
     StepTally,
+    StopRequestedError,
     explain_faults,
     explain_overflow,
+    read_stop,
     step_seed,
+    stop_flags,
 )
 from preprocess.errors import ConfigError
+
+STOP_CHECK_EVERY = 8
+"""Micro-batches of an evaluation at ZeRO-3 between two questions whether to stop."""
 
 
 def build_engine(model: ForestLanguageModel, config: RunConfig, world: World) -> Engine:
@@ -123,6 +130,7 @@ def train_step(
     part: Part,
     num_tasks: int | None = None,
     num_chunks: Sequence[int] | None = None,
+    asked_to_stop: Callable[[], int] = int,
 ) -> StepResult:
     """Run every micro-step of one optimizer step and update the weights, unless a number is not finite.
 
@@ -139,6 +147,7 @@ def train_step(
         num_chunks: For each micro-step the passes through the head of the rank that needs the most, from the plan.
             Only ZeRO-3, where each is a collective, needs it; there None asks all ranks in each micro-step. The same
             number in every step lets ZeRO-3 keep its record of what it gathers when, and so its prefetch.
+        asked_to_stop: Gives the signal that asked this rank to stop, or 0; all ranks hear of it with the step's result.
 
     Raises:
         RanksOutOfMemoryError: Memory ran out in a pass on some ranks, at ZeRO 0 to 2; raised on all. Nothing has
@@ -158,6 +167,7 @@ def train_step(
         part=part,
     )
     with part("optimizer"):
+        tally.stop = asked_to_stop()
         vector = tally.to_vector(local_norm(engine), world.rank, world.size)
         sums = tally.read(sum_over_ranks(vector), world.size)
         if sums.ran_out:
@@ -176,7 +186,9 @@ def _finish_step(engine: Engine, sums: StepSums, world: World) -> StepResult:
         _reduce_gradients(engine, world)
         norm = _update(engine)
         applied = bool(engine.was_step_applied())  # fp16 gradients that float32 holds may still be too large
-    done = StepResult(sums.loss, norm, sums.counts, sums.by_task, sums.examples, applied, faults=sums.faults)
+    done = StepResult(
+        sums.loss, norm, sums.counts, sums.by_task, sums.examples, applied, faults=sums.faults, stop=sums.stop
+    )
     if applied:
         return done
     reason = explain_overflow(scale, loss_scale(engine)) if overflowed else explain_faults(sums.faults)
@@ -209,6 +221,7 @@ def evaluate_loss(
     world: World,
     num_tasks: int,
     num_chunks: Iterable[int] | None = None,
+    asked_to_stop: Callable[[], int] = int,
 ) -> tuple[float, list[float], int]:
     """Mean loss over an eval split, computed by all ranks together.
 
@@ -218,6 +231,7 @@ def evaluate_loss(
         world: This rank's place.
         num_tasks: Tasks in the data set.
         num_chunks: For each micro-batch the passes through the head of the rank that needs the most; see `train_step`.
+        asked_to_stop: Gives the signal that asked this rank to stop, or 0.
 
     Returns:
         The mean over all supervised tokens in nats, the mean by task (both NaN without tokens), supervised
@@ -225,6 +239,7 @@ def evaluate_loss(
 
     Raises:
         RanksOutOfMemoryError: Memory ran out on some ranks, at ZeRO 0 to 2; raised on all.
+        StopRequestedError: A signal asked some rank to stop; raised on all.
     """
     was_training = engine.module.training
     engine.eval()
@@ -238,21 +253,36 @@ def evaluate_loss(
     def add_all() -> None:
         with torch.no_grad():
             passes: Iterable[int | None] = repeat(None) if num_chunks is None else num_chunks
-            for batch, chunks in zip(batches, passes, strict=False):
+            for number, (batch, chunks) in enumerate(zip(batches, passes, strict=False)):
+                if _breaks_off(engine, number, asked_to_stop(), world):
+                    break
                 add(batch, chunks)
 
     reason = attempt(engine, add_all)
     engine.train(was_training)
-    return _read_eval(sums, reason, world)
+    return _read_eval(sums, reason, asked_to_stop(), world)
 
 
-def _read_eval(sums: torch.Tensor, reason: str | None, world: World) -> tuple[float, list[float], int]:
-    """Add up over ranks what `evaluate_loss` returns, and hear of ranks whose memory ran out."""
+def _breaks_off(engine: Engine, number: int, stop: int, world: World) -> bool:
+    """Whether to leave an evaluation before a micro-batch. At ZeRO-3, where its passes are common, all must."""
+    if engine.zero_optimization_stage() < 3:
+        return stop != 0
+    if number % STOP_CHECK_EVERY:
+        return False
+    return bool(max_over_ranks(torch.tensor(float(stop), device=world.device)).item())
+
+
+def _read_eval(
+    sums: torch.Tensor, reason: str | None, stop: int, world: World
+) -> tuple[float, list[float], int]:
+    """Add up over ranks what `evaluate_loss` returns; hear of ranks whose memory ran out, or that shall stop."""
     ran_out = torch.zeros(world.size, dtype=torch.float64, device=world.device)
     ran_out[world.rank] = float(reason is not None)
-    total, flags = torch.split(
-        sum_over_ranks(torch.cat([sums.flatten(), ran_out])).cpu(), [sums.numel(), world.size]
-    )
+    vector = torch.cat([sums.flatten(), ran_out, stop_flags(stop).to(world.device)])
+    sizes = [sums.numel(), world.size, len(STOP_SIGNALS)]
+    total, flags, stops = torch.split(sum_over_ranks(vector).cpu(), sizes)
+    if found := read_stop(stops.tolist()):
+        raise StopRequestedError(found)
     if flags.any():
         raise RanksOutOfMemoryError(torch.nonzero(flags).flatten().tolist(), reason)
     by_task = total.reshape(-1, 2).numpy()

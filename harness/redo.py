@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.engine import evaluate_loss, train_step
+from harness.guard.marks import MARKS
 from harness.loader import StepSource
 from harness.splits import PlannedSplit
 from harness.step import RanksOutOfMemoryError, StepResult
@@ -30,6 +31,7 @@ def compute_step(run: Run, steps: StepSource, rate: float, events: list[dict[str
             part=run.part,
             num_tasks=len(run.manifest.tasks),
             num_chunks=run.train_split.passes_through_head(step, run.config.model.loss_chunk),
+            asked_to_stop=MARKS.asked_to_stop,
         )
     except RanksOutOfMemoryError as error:
         ranks, reason = error.ranks, error.reason
@@ -49,10 +51,11 @@ def compute_eval(run: Run, split: PlannedSplit) -> tuple[float, list[float], int
         with run.part("eval"), run.load_steps(split, 0, num_steps) as steps:
             return evaluate_loss(
                 run.engine,
-                (batch for step in steps for batch in step.batches),
+                MARKS.beats(batch for step in steps for batch in step.batches),
                 run.world,
                 len(run.manifest.tasks),
                 split.passes_through_head(0, run.config.model.loss_chunk) * num_steps,
+                MARKS.asked_to_stop,
             )
     except RanksOutOfMemoryError as error:
         lost = str(error)

@@ -17,6 +17,7 @@ from harness.checkpoints import CheckpointFolder, RunState, publish_adapter
 from harness.config import RunConfig, zero_stage
 from harness.dist import World, gather_objects, run_together
 from harness.engine import build_engine, gather_adapter
+from harness.guard.marks import MARKS
 from harness.loader import DEPTH, StepLoader, StepSource
 from harness.lora import save_adapter
 from harness.memory.case import Phase
@@ -35,10 +36,10 @@ from harness.redo import compute_eval, compute_step
 from harness.run_folder import describe_run, setup_of
 from harness.schedule import learning_rate
 from harness.splits import PlannedSplit
-from harness.step import StepResult, name_rows
+from harness.step import StepResult, StopRequestedError, name_rows
 from harness.throughput import name_tasks
 from harness.vocabulary import find_new_tokens
-from preprocess.errors import TrainingError
+from preprocess.errors import StoppedError, TrainingError
 from preprocess.manifest import Manifest
 
 CLOSE_LOOK_EVERY = 20
@@ -84,9 +85,18 @@ class Run:
 
         Raises:
             OutOfMemoryError: Memory ran out where nothing can be done again.
+            StoppedError: A signal asked for it; the state is saved.
         """
         try:
             self.follow()
+        except StopRequestedError as request:
+            self.save()
+            self.checkpoints.wait()
+            raise StoppedError(
+                f"stopped by {request} after step {self.state.step} of {self.num_steps}, which is saved; --resume goes "
+                "on from there",
+                request.signal_number,
+            ) from None
         except (RuntimeError, MemoryError) as error:
             if not (is_out_of_memory(error) and hasattr(self, "fit")):
                 raise
@@ -94,7 +104,7 @@ class Run:
         finally:
             with suppress(
                 Exception
-            ):  # what ends the run, if it is an error, is told; the run's own end has waited
+            ):  # an error that ends the run is what is told; the run's own end has waited
                 self.checkpoints.wait()
 
     def follow(self) -> None:
@@ -124,6 +134,7 @@ class Run:
 
     def resume(self) -> bool:
         """Go back to the newest whole checkpoint. False when the run was already at its end."""
+        MARKS.enter("resume")
         self.state = self.checkpoints.load_newest(self.engine, self.say)
         if self.checkpoints.commits:
             describe_run(self.config)  # now that it is known to be the same run
@@ -145,6 +156,7 @@ class Run:
     def build(self) -> None:
         """Model, adapter, engine."""
         config = self.config
+        MARKS.enter("load")
         with self.memory.phase("load"):
             base = run_together(self.load_base)
         with self.memory.phase("lora"):
@@ -160,6 +172,7 @@ class Run:
             self.adapter, self.flat = assembly.adapter, assembly.attention in ("flash", "flex")
             for note in assembly.notes:
                 self.say(note)
+        MARKS.enter("engine")
         with self.memory.phase("engine_init"):
             self.engine = build_engine(assembly.model, config, self.world)
             self.memory.watch(list(decoder_layers(assembly.model.causal)), lambda: measure_parts(self.engine))
@@ -180,6 +193,7 @@ class Run:
             writes=self.checkpoints.commits,
             say=self.say,
         )
+        MARKS.enter("search")
         self.fit.settle()
         self.lay_out()
 
@@ -220,6 +234,7 @@ class Run:
 
     def take_step(self, steps: StepSource, progress: StepProgress) -> None:
         """One optimizer step."""
+        MARKS.enter("step")
         closely = is_looked_at(self.steps_here)
         self.looks_closely = closely or self.world.device.type == "cpu"
         self.steps_here += 1
@@ -231,9 +246,11 @@ class Run:
             self.lay_out()
             steps.restart(self.plan, step)
         rates = self.meter.end_step(result.counts)
+        MARKS.end_step(self.state.step + 1, rates.step_time_s, rates.parts_s)
         self.memory.end_step()
         self.state = self.state.with_step(applied=result.applied, overflowed=result.overflowed)
         progress.advance(self.state.step, result.loss, rates)
+        events += self.tell_of_slow_ranks()
         if self.metrics:
             by_task = name_tasks(self.manifest.tasks, result.by_task, result.examples)
             self.metrics.write_train(
@@ -252,6 +269,15 @@ class Run:
         self.skips_in_a_row = 0 if result.applied else self.skips_in_a_row + 1
         if not result.applied:
             self.skip(step, result)
+        if result.stop:
+            raise StopRequestedError(result.stop)
+
+    def tell_of_slow_ranks(self) -> list[dict[str, Any]]:
+        """Say which ranks the guardians have found slow since the last step, and return that as events."""
+        events = MARKS.take_events()
+        for event in events:
+            self.say(event["message"])
+        return events
 
     def skip(self, step: int, result: StepResult) -> None:
         """Say that a step was left out, and stop when too many in a row were.
@@ -268,6 +294,7 @@ class Run:
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Time a part of a step and, where it is a phase too, profile its memory, in the steps that are looked at."""
+        MARKS.beat()
         with self.meter.part(cast("Part", name)):
             if name == "data" or not (self.looks_closely or name in APART):
                 yield
@@ -279,6 +306,7 @@ class Run:
         """Loss on the eval split."""
         if self.eval_split is None:
             return
+        MARKS.enter("eval")
         tasks = self.manifest.tasks
         started_s = time.perf_counter()
         while (found := compute_eval(self, self.eval_split)) is None:
@@ -313,6 +341,7 @@ class Run:
 
     def save(self, *, prunes: bool = True) -> None:
         """Begin a checkpoint, and count it as the best one if its eval loss is the lowest so far."""
+        MARKS.enter("save")
         self.state = self.state.with_best()
         with self.part("save"):
             weights = gather_adapter(self.engine, self.adapter)
@@ -337,8 +366,10 @@ class Run:
 
     def finish(self) -> None:
         """Publish the best checkpoint's adapter and print where the time and the memory went."""
+        MARKS.enter("save")
         with self.part("save"):
             self.checkpoints.wait()
+        MARKS.enter("finish")
         best = self.publish()
         self.write_tables(best)
         self.say(f"adapter of step {best}: {self.config.output_dir / 'adapter'}")

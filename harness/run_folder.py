@@ -24,6 +24,7 @@ from preprocess.errors import (
     NoSpaceError,
     OutOfMemoryError,
     PreflightError,
+    StoppedError,
     UserError,
 )
 from preprocess.manifest import Manifest
@@ -142,6 +143,8 @@ def as_user_error(error: Exception) -> UserError | None:
 def explain_error(error: UserError) -> None:
     """Print a user's error in one line; what every rank of a host would say, only its first one says."""
     is_common = isinstance(error, ConfigError | DataError | PreflightError)
+    if isinstance(error, StoppedError) and os.environ.get("RANK", "0") != "0":
+        return
     if is_common and os.environ.get("LOCAL_RANK", "0") != "0":
         return
     rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")

@@ -4,10 +4,12 @@ Everything that a step has to know of all ranks travels in one vector, and is re
 
     counts of work | examples by task | losses and supervised tokens by task
     | bad losses by rank and micro-step | bad gradients by rank | ranks whose memory ran out
+    | ranks asked to stop by SIGTERM, by SIGINT
 """
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -60,6 +62,22 @@ class RanksOutOfMemoryError(Exception):
         self.reason = reason
 
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""Signals that ask a run to stop; of two that come, the later one in this list counts."""
+
+
+class StopRequestedError(Exception):
+    """A signal asked some rank to stop; raised on all of them at the same place.
+
+    Attributes:
+        signal_number: Which.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """What one optimizer step did.
@@ -74,6 +92,7 @@ class StepResult:
         reason: Why not, or None.
         overflowed: Whether the reason is that fp16 gradients overflowed, for which the loss scale is lowered.
         faults: Where the numbers were that are not finite.
+        stop: The signal that asked some rank to stop, or 0.
     """
 
     loss: float
@@ -85,6 +104,7 @@ class StepResult:
     reason: str | None = None
     overflowed: bool = False
     faults: tuple[Fault, ...] = ()
+    stop: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +117,7 @@ class StepSums:
         examples: int64[num_tasks].
         faults: Losses and gradients that are not finite, losses first.
         ran_out: Ranks whose memory ran out; then the step is to be done again, and the rest says nothing.
+        stop: The signal that asked some rank to stop, or 0.
     """
 
     counts: StepCounts
@@ -104,6 +125,7 @@ class StepSums:
     examples: Int64Array
     faults: tuple[Fault, ...]
     ran_out: tuple[int, ...] = ()
+    stop: int = 0
 
     @property
     def loss(self) -> float:
@@ -130,6 +152,7 @@ class StepTally:
         examples: int64[num_tasks].
         bad_losses: For each micro-step done float64[], 1 where its loss is not finite.
         ran_out: What the allocator said when memory ran out, or None.
+        stop: The signal that asked this rank to stop, or 0.
     """
 
     num_tasks: int | None
@@ -140,6 +163,7 @@ class StepTally:
     examples: Int64Array = field(init=False)
     bad_losses: list[torch.Tensor] = field(default_factory=list)
     ran_out: str | None = None
+    stop: int = 0
 
     def __post_init__(self) -> None:
         self.by_task = torch.zeros(self.num_tasks or 1, 2, dtype=torch.float64, device=self.device)
@@ -169,7 +193,8 @@ class StepTally:
         gradients[rank] = (~torch.isfinite(grad_norm)).double()
         ran_out[rank] = float(self.ran_out is not None)
         moved = counts.to(self.device, non_blocking=True)
-        return torch.cat([moved, self.by_task.flatten(), losses.flatten(), gradients, ran_out])
+        stop = stop_flags(self.stop).to(self.device, non_blocking=True)
+        return torch.cat([moved, self.by_task.flatten(), losses.flatten(), gradients, ran_out, stop])
 
     def read(self, total: torch.Tensor, world_size: int) -> StepSums:
         """The sums over all ranks, on the host: the one place where it waits for the device.
@@ -180,15 +205,37 @@ class StepTally:
         """
         values = total.cpu().numpy()
         num_counts, num_tasks = len(self.counts.to_array()), len(self.examples)
-        sizes = (num_counts, num_tasks, 2 * num_tasks, world_size * self.num_micro_steps, world_size)
-        counts, examples, by_task, losses, gradients, ran_out = np.split(values, np.cumsum(sizes))
+        sizes = (
+            num_counts,
+            num_tasks,
+            2 * num_tasks,
+            world_size * self.num_micro_steps,
+            world_size,
+            world_size,
+        )
+        counts, examples, by_task, losses, gradients, ran_out, stop = np.split(values, np.cumsum(sizes))
         return StepSums(
             StepCounts.from_array(counts.astype(np.int64)),
             by_task.reshape(-1, 2),
             examples.astype(np.int64),
             find_faults(losses.reshape(world_size, -1), gradients),
             tuple(np.flatnonzero(ran_out > 0).tolist()),
+            read_stop(stop.tolist()),
         )
+
+
+def stop_flags(signal_number: int) -> torch.Tensor:
+    """float64[2]: 1 at the signal's place in `STOP_SIGNALS`, to be added up over ranks."""
+    return torch.tensor([float(signal_number == one) for one in STOP_SIGNALS], dtype=torch.float64)
+
+
+def read_stop(flags: Sequence[float]) -> int:
+    """The signal that sums of `stop_flags` tell of, or 0."""
+    return max(
+        (int(one) for one, flag in zip(STOP_SIGNALS, flags, strict=True) if flag),
+        key=STOP_SIGNALS.index,
+        default=0,
+    )
 
 
 def find_faults(losses: Float64Array, gradients: Float64Array) -> tuple[Fault, ...]:

@@ -20,7 +20,8 @@ from rich.console import Console
 from harness.checkpoints import CheckpointFolder
 from harness.cluster.outcome import launch_dir_from_environment, record_exit
 from harness.config import RunConfig, gather_overrides, load_run_config
-from harness.dist import join_world, leave_world, run_together
+from harness.dist import gather_objects, join_world, leave_world, run_together
+from harness.guard.rank import RankGuard, start_guard
 from harness.memory.snapshot import record_snapshot
 from harness.run import Run
 from harness.run_folder import (
@@ -34,13 +35,21 @@ from harness.run_folder import (
 from harness.splits import open_data
 
 
-def train(config: RunConfig, console: Console) -> None:
+def train(config: RunConfig, console: Console, guard: RankGuard | None = None) -> None:
     """Run one training, from loading to the adapter; every rank calls this.
+
+    Args:
+        config: The run's configuration.
+        console: Rank 0's terminal.
+        guard: This rank's, started.
 
     Raises:
         UserError: What went wrong, with its exit code.
     """
     world = join_world(config.world_size)
+    warning = guard.connect(gather_objects) if guard is not None else None
+    if warning is not None and world.is_main:
+        console.print(f"warning: {warning}", highlight=False)
     run_together(lambda: check_run_folder(config))
     manifest, train_split, eval_split = run_together(lambda: open_data(config, world))
     checkpoints = CheckpointFolder(
@@ -85,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     console = Console(width=None if sys.stdout.isatty() else 110)
     code = 1  # what an unforeseen exception ends with
+    guard: RankGuard | None = None
     try:
         overrides = gather_overrides(
             options.set,
@@ -92,18 +102,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             memory_snapshot=options.memory_snapshot,
             resume=options.resume,
         )
-        train(load_run_config(options.config, overrides), console)
+        config = load_run_config(options.config, overrides)
+        guard = start_guard(config)
+        train(config, console, guard)
         code = 0
     except Exception as error:
         known = as_user_error(error)
+        code = 1 if known is None else known.exit_code
+        if guard is not None:
+            guard.settle(code)  # ends here where another rank is the cause
         if known is None:
             raise
-        code = known.exit_code
         explain_error(known)
     finally:
         record_exit(launch_dir_from_environment(), int(os.environ.get("RANK", "0")), code)
     if code == 0:
         leave_world()  # with NCCL it waits for every rank, and after an error some may never come
+    if code == 0 and guard is not None:
+        guard.leave()
     return code
 
 

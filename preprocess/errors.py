@@ -39,6 +39,14 @@ class HostLostError(UserError):
     exit_code = 6
 
 
+class StoppedError(UserError):
+    """A signal asked a run to stop, and it did so in good order."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
 class OutOfMemoryError(UserError):
     """The device's or the host's memory does not suffice."""
 
