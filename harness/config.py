@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from harness.batch_plan import StepTarget, Unit
 from preprocess.errors import ConfigError
+from preprocess.outside_text import parse_json
 from preprocess.settings import Settings, find_shipped, load_settings
 
 ATTENTION_AND_MLP = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -273,7 +274,7 @@ def load_deepspeed_config(name: str) -> dict[str, Any]:
     """
     path = find_shipped(name, "ds_configs", ".json")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(values, dict):

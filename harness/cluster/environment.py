@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from preprocess.errors import ConfigError
+from preprocess.secret import looks_secret
 
 TRAVELLING_PREFIXES = (
     "HF_",
@@ -44,19 +45,7 @@ TRAVELLING_NAMES = (
     "DS_ACCELERATOR",
     "DEEPSPEED_TIMEOUT",
 )
-_SECRET_WORD = re.compile(
-    r"(?:^|_)(?:API)?(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|AUTH)S?(?:_|$)", re.IGNORECASE
-)
-_URL_WITH_PASSWORD = re.compile(r"://[^/\s@]+:[^/\s@]*@")
-_SWITCHES = {"", "0", "1", "true", "false", "yes", "no", "on", "off"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-def looks_secret(name: str, value: str) -> bool:
-    """Whether a variable may hold a secret. Switches (`HF_HUB_DISABLE_IMPLICIT_TOKEN=1`) do not."""
-    if value.strip().lower() in _SWITCHES:
-        return False
-    return bool(_SECRET_WORD.search(name) or _URL_WITH_PASSWORD.search(value))
 
 
 def select_travelling(environment: Mapping[str, str]) -> dict[str, str]:

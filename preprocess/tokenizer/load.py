@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from preprocess.errors import ConfigError
+from preprocess.outside_text import parse_json
 from preprocess.tokenizer.byte_level import read_gguf, read_tekken, read_tiktoken
 from preprocess.tokenizer.text import TextTokenizer
 
@@ -101,7 +101,7 @@ def _read_template(folder: Path) -> str | None:
     config = folder / "tokenizer_config.json"
     if not config.is_file():
         return None
-    found: Any = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
+    found: Any = parse_json(config.read_text(encoding="utf-8")).get("chat_template")
     if isinstance(found, list):  # several, by name
         found = next((entry["template"] for entry in found if entry["name"] == "default"), None)
     return found if isinstance(found, str) else None
