@@ -50,6 +50,10 @@ class ModelSettings(Settings):
     path: str
     """A model folder, a `.gguf` file (or a folder with one), `package:NAME`, or a Hugging Face hub id."""
 
+    trust_remote_code: bool = False
+    """Run the Python code that the model brings along (`auto_map` in its config.json), as your own user on every host.
+    Without it such a model is refused."""
+
     precision: Precision = "bf16"
     """Precision of the frozen weights and of the computation; masters and optimizer states are float32."""
 

@@ -192,6 +192,8 @@ def _load_lora(
     model: nn.Module, folder: Path, metadata: Mapping[str, str], rows: Mapping[str, torch.Tensor]
 ) -> PeftModel:
     config = LoraConfig.from_pretrained(str(folder))
+    if getattr(config, "megatron_config", None) is not None:
+        raise ValueError("megatron_config makes peft import the module that megatron_core names")
     indices = config.trainable_token_indices
     config.trainable_token_indices = None  # `NewRows` does it: peft would copy both matrices in each pass
     tokens = None

@@ -4,8 +4,10 @@ DeepSpeed puts the variables that it exports on the command line of ssh, so a va
 everyone who may list the processes of a host. Therefore:
 
 - these travel: names that begin with `HF_`, `TRANSFORMERS_`, `TOKENIZERS_`, `NCCL_`, `GLOO_`, `TORCH_`, `PYTORCH_`,
-  `PYTHON`, `UCX_`, `LYRICS_`, and `OMP_NUM_THREADS`, `MKL_NUM_THREADS`, `CUBLAS_WORKSPACE_CONFIG`,
+  `PYTHON`, `UCX_`, `MLFLOW_`, `MV2_`, `LYRICS_`, and `OMP_NUM_THREADS`, `MKL_NUM_THREADS`, `CUBLAS_WORKSPACE_CONFIG`,
   `CUDA_DEVICE_ORDER`, `DS_ACCELERATOR`, `DEEPSPEED_TIMEOUT`; and what the user's own `.deepspeed_env` lists;
+- DeepSpeed exports `MLFLOW*`, `MV2*`, `UCX*`, `PYTHON*`, `NCCL*` and, by accelerator, a few others by itself and
+  unquoted, so a shell would run what stands in them: those that do not travel by the rule above are kept from it;
 - values that look secret (a name with TOKEN, KEY, SECRET, PASSWORD, … as a word, or a URL with a password) never
   do: log in on each host instead;
 - `CUDA_VISIBLE_DEVICES` does not: DeepSpeed sets it on each host from the hostfile's slots;
@@ -35,6 +37,8 @@ TRAVELLING_PREFIXES = (
     "PYTORCH_",
     "PYTHON",
     "UCX_",
+    "MLFLOW_",
+    "MV2_",
     "LYRICS_",
 )
 TRAVELLING_NAMES = (
@@ -45,6 +49,12 @@ TRAVELLING_NAMES = (
     "DS_ACCELERATOR",
     "DEEPSPEED_TIMEOUT",
 )
+_EXPORTED_BY_DEEPSPEED = (
+    *("MLFLOW", "PYTHON", "MV2", "UCX", "NCCL"),
+    *("ASCEND", "HCCL", "NEUWARE_HOME", "CNCL", "BKCL", "XPU", "XMLIR", "BCCL", "BIREN", "SUPA"),
+)
+"""Prefixes that DeepSpeed's launcher (0.19) puts on ssh's command line as they are, its own and its accelerators'."""
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -66,8 +76,13 @@ def withhold_secrets(environment: Mapping[str, str]) -> tuple[dict[str, str], li
         The environment without secrets, and the names of the secrets left out that a rank might miss.
     """
     secrets = {name for name, value in environment.items() if looks_secret(name, value)}
-    kept = {name: value for name, value in environment.items() if name not in secrets}
-    return kept, sorted(name for name in secrets if name.startswith((*TRAVELLING_PREFIXES, "MLFLOW")))
+    travelling = select_travelling(environment)
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if name not in secrets and (name in travelling or not name.startswith(_EXPORTED_BY_DEEPSPEED))
+    }
+    return kept, sorted(name for name in secrets if name.startswith(TRAVELLING_PREFIXES))
 
 
 def quote_value(name: str, value: str) -> str:

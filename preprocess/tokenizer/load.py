@@ -86,11 +86,27 @@ def _load_file(path: Path) -> tuple[Tokenizer, str | None]:
             return read_tiktoken(path), _read_template(path.parent)
         if path.name.startswith("tekken"):
             return read_tekken(path), None
+        _refuse_code(path.parent)
         return Tokenizer.from_file(str(path)), _read_template(path.parent)
     except ConfigError:
         raise
     except Exception as error:  # the backends raise bare Exception for a malformed file
         raise ConfigError(f"tokenizer {path}: not a tokenizer file ({error})") from error
+
+
+def _refuse_code(folder: Path) -> None:
+    """Refuse a tokenizer that is more than its file: with code of its own the ids may be others.
+
+    Raises:
+        ConfigError: Its configuration names Python files.
+    """
+    config = folder / "tokenizer_config.json"
+    values = parse_json(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    if isinstance(values, dict) and values.get("auto_map"):
+        raise ConfigError(
+            f'tokenizer {folder}: its tokenizer_config.json names Python code to run ("auto_map"), which is never run '
+            "here. If tokenizer.json alone is the whole tokenizer, remove that entry from a copy of the folder"
+        )
 
 
 def _read_template(folder: Path) -> str | None:
