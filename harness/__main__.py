@@ -17,6 +17,7 @@ from harness.config import ModelSettings, gather_overrides, load_run_config
 from harness.planning.command import plan
 from preprocess.durable import write_text_durably
 from preprocess.errors import ConfigError
+from preprocess.outside_text import visible
 from preprocess.settings import dump_settings
 from preprocess.terminal import exit_on_user_error, make_console, print_json
 
@@ -226,7 +227,7 @@ def report(
     from harness.report import write_report
 
     path = write_report(run)
-    print(f"report: {path}")
+    print(visible(f"report: {path}"))
     if open_ and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin"):
         webbrowser.open(path.absolute().as_uri())
 

@@ -7,6 +7,8 @@ import json
 import torch
 from torch import nn
 
+from preprocess.outside_text import parse_json
+
 NUM_MATRICES = 16
 NUM_VALUES = 16
 RELATIVE_TOLERANCE = 2.0**-8
@@ -47,7 +49,7 @@ def find_difference(base: nn.Module, samples: str) -> str | None:
 
     The precision that the weights are held in does not count.
     """
-    expected: dict[str, list[float]] = json.loads(samples)
+    expected: dict[str, list[float]] = parse_json(samples)
     weights = dict(base.named_parameters())
     if missing := sorted(set(expected) - set(weights)):
         return f"it has no weight {missing[0]}"

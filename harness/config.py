@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from harness.batch_plan import StepTarget, Unit
 from preprocess.errors import ConfigError
+from preprocess.outside_text import parse_json
 from preprocess.settings import Settings, find_shipped, load_settings
 
 ATTENTION_AND_MLP = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -48,6 +49,10 @@ class ModelSettings(Settings):
 
     path: str
     """A model folder, a `.gguf` file (or a folder with one), `package:NAME`, or a Hugging Face hub id."""
+
+    trust_remote_code: bool = False
+    """Run the Python code that the model brings along (`auto_map` in its config.json), as your own user on every host.
+    Without it such a model is refused."""
 
     precision: Precision = "bf16"
     """Precision of the frozen weights and of the computation; masters and optimizer states are float32."""
@@ -297,7 +302,7 @@ def load_deepspeed_config(name: str) -> dict[str, Any]:
     """
     path = find_shipped(name, "ds_configs", ".json")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(values, dict):

@@ -21,6 +21,7 @@ from harness.tuned import TunedModel, Version, load_tuned_model
 from preprocess.durable import make_folder, write_text_durably
 from preprocess.errors import ConfigError
 from preprocess.manifest import read_manifest
+from preprocess.outside_text import visible
 from preprocess.terminal import make_progress
 from preprocess.tokenizer import TextTokenizer
 
@@ -32,13 +33,6 @@ MAX_NEW_TOKENS = 160
 """Room for the longest of the training answers, the full analysis."""
 
 ELLIPSIS = "…"
-
-CONTROL_PICTURES = (
-    {code: 0x2400 + code for code in range(32) if chr(code) != "\n"}
-    | {127: 0x2421}
-    | dict.fromkeys(range(128, 160), 0xFFFD)
-)
-"""A visible stand-in for each control character, so that none of somebody's text reaches the terminal as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,4 +257,4 @@ def print_item(item: DemoItem, console: Console) -> None:
 
 def plain(text: str, style: str = "") -> Text:
     """Somebody's text for the terminal: no markup, control characters as pictures."""
-    return Text(text.translate(CONTROL_PICTURES), style=style)
+    return Text(visible(text), style=style)

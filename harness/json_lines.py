@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.errors import DataError
+from preprocess.outside_text import parse_json
 
 JsonObject = dict[str, Any]
 
@@ -76,7 +77,7 @@ def read_json_lines(path: Path) -> list[JsonObject]:
 
 def _parse_object(line: bytes) -> JsonObject | None:
     try:
-        parsed = json.loads(line)
+        parsed = parse_json(line)
     except ValueError:
         return None
     return parsed if isinstance(parsed, dict) else None

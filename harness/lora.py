@@ -28,6 +28,7 @@ from torch import nn
 from harness.base_identity import find_difference, sample_weights
 from harness.vocabulary import PARAMETER, NewRows, NewTokens, grow_embeddings, new_rows_of, read_tokens
 from preprocess.errors import CheckpointError, ConfigError
+from preprocess.outside_text import parse_json
 
 if TYPE_CHECKING:
     from harness.config import LoraSettings
@@ -191,11 +192,13 @@ def _load_lora(
     model: nn.Module, folder: Path, metadata: Mapping[str, str], rows: Mapping[str, torch.Tensor]
 ) -> PeftModel:
     config = LoraConfig.from_pretrained(str(folder))
+    if getattr(config, "megatron_config", None) is not None:
+        raise ValueError("megatron_config makes peft import the module that megatron_core names")
     indices = config.trainable_token_indices
     config.trainable_token_indices = None  # `NewRows` does it: peft would copy both matrices in each pass
     tokens = None
     if indices is not None:
-        tokens = read_tokens(indices["embed_tokens"], json.loads(metadata["new_tokens"]))
+        tokens = read_tokens(indices["embed_tokens"], parse_json(metadata["new_tokens"]))
         grow_embeddings(model, tokens)
     with _quiet():
         tuned = cast(

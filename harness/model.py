@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 from harness.config import ModelSettings, Precision
+from harness.model_folder import check_model_folder, refuse_code
 from harness.vocabulary import NewTokens, num_rows
 from preprocess.errors import ConfigError, DataError
 from preprocess.manifest import Manifest
@@ -33,9 +35,14 @@ def load_base_model(settings: ModelSettings, dtype: torch.dtype | None = None) -
     """
     implementation = "eager" if settings.attention == "eager" else "sdpa"
     logging.disable_progress_bar()  # every rank would draw its own
+    # Without it, a hub's model that has pickles alone is fetched from whoever offered a conversion.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+    source = locate_model(settings.path, trusted=settings.trust_remote_code)
+    if "gguf_file" not in source:
+        source["use_safetensors"] = True
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            **locate_model(settings.path),
+            **source,
             dtype=dtype or DTYPES[settings.precision],
             attn_implementation=implementation,
         )
@@ -45,6 +52,10 @@ def load_base_model(settings: ModelSettings, dtype: torch.dtype | None = None) -
             f"model.path {settings.path}: cannot be loaded ({reason}). Expected a model folder, a .gguf file, or "
             "a hub id that this machine can reach"
         ) from error
+    if not settings.trust_remote_code:
+        refuse_code(getattr(model.config, "auto_map", None), settings.path)
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ConfigError(f"model.path {settings.path}: is an adapter, not a base model; pass its base")
     if not hasattr(model, "model") or not hasattr(model, "lm_head"):
         raise ConfigError(f"model.path {settings.path}: {type(model).__name__} has no .model and .lm_head")
     _refuse_altered_logits(model, settings.path)
@@ -54,11 +65,15 @@ def load_base_model(settings: ModelSettings, dtype: torch.dtype | None = None) -
     return cast("nn.Module", model)
 
 
-def locate_model(path: str) -> dict[str, Any]:
+def locate_model(path: str, *, trusted: bool = False) -> dict[str, Any]:
     """The arguments of `from_pretrained` for a model folder, a .gguf file (or a folder with one) or a hub id.
 
+    Args:
+        path: As `model.path` names it.
+        trusted: Whether a model's own Python code may run. Never asked at the terminal, as transformers would.
+
     Raises:
-        ConfigError: There is no such folder or file.
+        ConfigError: There is no such folder or file, or the folder holds more than data.
     """
     local = Path(locate_source(path))
     if local.is_dir() and not (local / "config.json").is_file():
@@ -71,7 +86,11 @@ def locate_model(path: str) -> dict[str, Any]:
     if local.suffix == ".gguf":
         if not local.is_file():
             raise ConfigError(f"model.path {path}: no such file")
-        source: dict[str, Any] = {"pretrained_model_name_or_path": str(local.parent), "gguf_file": local.name}
+        source: dict[str, Any] = {
+            "pretrained_model_name_or_path": str(local.parent),
+            "gguf_file": local.name,
+            "trust_remote_code": False,
+        }
         if hasattr(
             transformers, "GgufConfig"
         ):  # newer releases can keep the file's blocks; LoRA needs matrices
@@ -79,7 +98,10 @@ def locate_model(path: str) -> dict[str, Any]:
         return source
     if not local.exists() and path.startswith((".", "/", "~")):
         raise ConfigError(f"model.path {path}: no such folder")
-    return {"pretrained_model_name_or_path": str(local) if local.exists() else path}
+    if local.is_dir():
+        check_model_folder(local, path, trusted=trusted)
+    name = str(local) if local.exists() else path
+    return {"pretrained_model_name_or_path": name, "trust_remote_code": trusted}
 
 
 STORED_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from preprocess.errors import DataError
 from preprocess.forest import PackedRow, example_paths, segment_starts
 from preprocess.manifest import Manifest, read_manifest
+from preprocess.outside_text import parse_json
 from preprocess.prompt import FormatName, PromptFormat, find_format
 from preprocess.shards import open_split
 from preprocess.tokenizer import TextTokenizer, load_tokenizer
@@ -164,7 +164,7 @@ def read_labels(folder: Path, tasks: Sequence[str]) -> dict[str, TaskLabels]:
     if not path.is_file():
         raise DataError(f"{path}: missing, so there are no names to rank. Build the data set again")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         labels = {
             task: TaskLabels(str(value["stem"]), dict(value["train_counts"]), dict(value["truth"]))
             for task, value in content.items()

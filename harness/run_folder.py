@@ -28,6 +28,7 @@ from preprocess.errors import (
     UserError,
 )
 from preprocess.manifest import Manifest
+from preprocess.outside_text import visible
 from preprocess.settings import dump_settings
 
 PACKAGES = ("torch", "deepspeed", "transformers", "peft", "datasets", "pyarrow", "tokenizers", "numpy")
@@ -149,4 +150,4 @@ def explain_error(error: UserError) -> None:
         return
     rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     where = "" if size == "1" else f" (rank {rank} on {socket.gethostname()})"
-    print(f"error{where}: {error}", file=sys.stderr, flush=True)
+    print(visible(f"error{where}: {error}"), file=sys.stderr, flush=True)

@@ -33,6 +33,7 @@ from harness.run_folder import (
     start_logging,
 )
 from harness.splits import open_data
+from preprocess.terminal import make_console
 
 
 def train(config: RunConfig, console: Console, guard: RankGuard | None = None) -> None:
@@ -92,7 +93,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of every rank. Returns the exit code."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = make_console()
     code = 1  # what an unforeseen exception ends with
     guard: RankGuard | None = None
     try:

@@ -26,6 +26,7 @@ from preprocess.check.verify import find_damage, print_report, refuse_damage
 from preprocess.choose.outcome import print_outcome
 from preprocess.corpus import Length, Shape, generate_songs, write_corpus
 from preprocess.errors import ConfigError
+from preprocess.outside_text import visible
 from preprocess.quality.page import write_html
 from preprocess.quality.terminal import print_quality
 from preprocess.read.columns import parse_columns
@@ -227,7 +228,7 @@ def corpus(
     chosen: Shape = shape or ("jsonl" if output.suffix == ".jsonl" else "genius")
     size: Length = length
     made = generate_songs(songs, seed, length=size, artists_per_genre=artists_per_genre)
-    print(f"{write_corpus(output, made, chosen, songs):,} made-up songs: {output}")
+    print(visible(f"{write_corpus(output, made, chosen, songs):,} made-up songs: {output}"))
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from preprocess.durable import sha256_of, write_text_durably
 from preprocess.errors import DataError
+from preprocess.outside_text import parse_json
 
 FORMAT_VERSION = 2
 
@@ -116,17 +117,36 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder}: {what}. Make one with: python -m preprocess build --input … --output {folder}"
         )
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
         if value.pop("format_version") != FORMAT_VERSION:
             raise DataError(f"{path}: written by another version of the format; build the data set again")
-        splits = {name: _split_from_json(split) for name, split in value.pop("splits").items()}
+        splits = {_bare(name): _split_from_json(split) for name, split in value.pop("splits").items()}
         return Manifest(**{**value, "tasks": tuple(value["tasks"]), "splits": splits})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: damaged ({error}); build the data set again") from error
 
 
 def _split_from_json(value: dict[str, Any]) -> SplitInfo:
-    return SplitInfo(**{**value, "shards": tuple(ShardInfo(**shard) for shard in value["shards"])})
+    shards = tuple(ShardInfo(**shard) for shard in value["shards"])
+    for shard in shards:
+        _bare(shard.file)
+    return SplitInfo(**{**value, "shards": shards})
+
+
+def _bare(name: str) -> str:
+    """The name of a split or a shard, which lies in its folder and nowhere else.
+
+    Raises:
+        ValueError: It leads out of the folder.
+    """
+    if name in ("", ".", "..") or not is_bare(name):
+        raise ValueError(f"{name!r} is no file name")
+    return name
+
+
+def is_bare(name: str) -> bool:
+    """Whether a name leads to no other folder and can be a file's."""
+    return isinstance(name, str) and not set(name) & set("/\\\0")
 
 
 def list_side_files(manifest: Manifest) -> dict[str, str]:

@@ -13,6 +13,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from preprocess.errors import ConfigError
+from preprocess.outside_text import parse_yaml, read_yaml
+from preprocess.secret import holds_secret
 
 
 class Settings(BaseModel):
@@ -20,6 +22,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
+
+MAX_SHOWN_CHARS = 400
+"""Of a value in a message."""
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
@@ -38,11 +43,34 @@ def load_settings(kind: type[SettingsT], path: Path | None, overrides: Sequence[
     values = {} if path is None else _read_yaml(path)
     for override in overrides:
         _apply_override(values, override)
+    where = "the settings" if path is None else str(path)
+    _refuse_secrets(values, where)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        where = "the settings" if path is None else str(path)
         raise ConfigError(f"{where}: {_explain(kind, error)}") from error
+
+
+def _refuse_secrets(values: dict[str, Any], where: str) -> None:
+    """Settings are copied into the run folder, the report and the launch folders of every host: no place for secrets.
+
+    Raises:
+        ConfigError: A value or a key is a secret by its form; it is not shown.
+    """
+    pending: list[tuple[str, Any]] = [("", values)]
+    while pending:
+        name, value = pending.pop()
+        if isinstance(value, dict):
+            pending += [("a key", str(key)) for key in value]
+            pending += [(f"{name}.{key}".removeprefix("."), part) for key, part in value.items()]
+        elif isinstance(value, list | tuple | set):
+            pending += [(name, part) for part in value]
+        elif isinstance(value, str) and holds_secret(value):
+            raise ConfigError(
+                f"{where}: {'a key' if holds_secret(name) else name} holds what looks like a password or a token (not "
+                "shown here). Settings are copied into the run folder and its report: log in on each host instead "
+                "(`hf auth login`), or set HF_TOKEN in its environment"
+            )
 
 
 def dump_settings(settings: Settings) -> str:
@@ -57,26 +85,29 @@ def find_shipped(name: str, package: str, suffix: str = ".yaml") -> Path:
         ConfigError: Neither a file nor a shipped name.
     """
     path = Path(name)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise ConfigError(f"config {_shorten(name)}: {error.strerror}") from error
     spec = find_spec(package)
     assert spec is not None
     assert spec.submodule_search_locations is not None
     folder = Path(next(iter(spec.submodule_search_locations)))
     shipped = folder / f"{name}{suffix}"
-    if shipped.is_file():
+    if shipped.parent == folder and shipped.is_file():
         return shipped
     names = ", ".join(sorted(file.stem for file in folder.glob(f"*{suffix}")))
     raise ConfigError(f"config {name}: no such file; shipped ones: {names}")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if path.is_dir() or not path.exists():
         raise ConfigError(f"config {path}: no such file")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path}: not valid YAML ({' '.join(str(error).split())})") from error
+        values = read_yaml(path)
+    except ValueError as error:
+        raise ConfigError(f"config {path}: not valid YAML ({error})") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -87,17 +118,29 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _apply_override(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
-        raise ConfigError(f"--set {override!r}: expected KEY=VALUE, as in optimizer.learning_rate=1e-4")
+        raise ConfigError(
+            f"--set {_shorten(override)}: expected KEY=VALUE, as in optimizer.learning_rate=1e-4"
+        )
     *groups, last = key.strip().split(".")
     target = values
     for group in groups:
         target = target.setdefault(group, {})
         if not isinstance(target, dict):
-            raise ConfigError(f"--set {override!r}: {group} is a single value, not a group of settings")
+            raise ConfigError(
+                f"--set {_shorten(override)}: {group} is a single value, not a group of settings"
+            )
     try:
-        target[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
+        target[last] = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"--set {_shorten(override)}: the value is not valid YAML") from error
+
+
+def _shorten(value: object) -> str:
+    """A value as it would be written, cut where it is long; a secret is not shown."""
+    text = repr(value)
+    if holds_secret(text):
+        return "(a value that is not shown)"
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
 
 
 def _explain(kind: type[BaseModel], error: ValidationError) -> str:
@@ -118,12 +161,12 @@ def _explain_one(
     if union := _find_union(kind, location):
         depth, members = union
         name = ".".join(str(part) for part in location[:depth])
-        return f"{name}: got {got!r}; expected {', or '.join(map(_describe, members))}"
+        return f"{name}: got {_shorten(got)}; expected {', or '.join(map(_describe, members))}"
     if type_ == "value_error" and isinstance(
         got, dict
     ):  # a conflict between settings, whose message names them
         return f"{name}: {message.removeprefix('Value error, ')}".removeprefix(": ")
-    return f"{name}: got {got!r}: {message.removeprefix('Value error, ')}"
+    return f"{name}: got {_shorten(got)}: {message.removeprefix('Value error, ')}"
 
 
 def _explain_unknown(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:
@@ -131,7 +174,7 @@ def _explain_unknown(kind: type[BaseModel], location: tuple[int | str, ...]) -> 
     legal = _legal_keys(kind, location[:-1])
     near = difflib.get_close_matches(str(location[-1]), legal, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"legal keys here: {', '.join(sorted(legal))}"
-    return f"unknown key {name!r}; {hint}"
+    return f"unknown key {_shorten(name)}; {hint}"
 
 
 def _find_union(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[int, tuple[Any, ...]] | None:

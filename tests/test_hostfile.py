@@ -88,7 +88,7 @@ def test_harmless_spellings_read_as_the_same_host(tmp_path: Path, text: bytes) -
         ("10.0.1 slots=1", "IPv4"),
         ("node2- slots=1", "no host name"),
         ("node..2 slots=1", "no host name"),
-        ("\u00a0node2\u200b slots=1", "no host name"),
+        ("\u00a0node2\u200b slots=1", "NO-BREAK SPACE"),
     ],
 )
 def test_a_bad_line_is_refused_with_its_number(tmp_path: Path, line: str, said: str) -> None:

@@ -15,6 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 SHARED_BY_PREPROCESS = {"errors", "forest", "manifest", "prompt", "schema", "shards", "tokenizer"} | {
+    "outside_text",
+    "secret",
     "durable",
     "settings",
     "terminal",

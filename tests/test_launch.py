@@ -20,7 +20,6 @@ from harness.cluster import launch as launch_module
 from harness.cluster.environment import (
     extend_python_path,
     format_environment,
-    looks_secret,
     quote_value,
     read_user_file,
     select_travelling,
@@ -31,6 +30,7 @@ from harness.cluster.launch import choose_devices, is_local, launch, needs_ssh
 from harness.cluster.outcome import Outcome, read_outcome, record_exit
 from harness.cluster.watch import stop_ranks
 from preprocess.errors import ConfigError, HostLostError, PreflightError
+from preprocess.secret import looks_secret
 
 TESTS = Path(__file__).parent
 # A shell starts background jobs with SIGINT ignored, which children inherit: the launch heeds it again.

@@ -53,12 +53,12 @@ def test_a_config_that_may_not_be_read_gives_one_line(
 ) -> None:
     from preprocess.__main__ import app
 
-    def refuse(path: Path, **_: object) -> str:
+    def refuse(path: Path, *_: object, **__: object) -> str:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     config = tmp_path / "settings.yaml"
     config.write_text("seed: 1")
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     result = CliRunner().invoke(
         app, ["build", "--input", "x", "--output", "y", "--tokenizer", "z", "--config", str(config)]
     )

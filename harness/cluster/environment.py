@@ -4,8 +4,10 @@ DeepSpeed puts the variables that it exports on the command line of ssh, so a va
 everyone who may list the processes of a host. Therefore:
 
 - these travel: names that begin with `HF_`, `TRANSFORMERS_`, `TOKENIZERS_`, `NCCL_`, `GLOO_`, `TORCH_`, `PYTORCH_`,
-  `PYTHON`, `UCX_`, `LYRICS_`, and `OMP_NUM_THREADS`, `MKL_NUM_THREADS`, `CUBLAS_WORKSPACE_CONFIG`,
+  `PYTHON`, `UCX_`, `MLFLOW_`, `MV2_`, `LYRICS_`, and `OMP_NUM_THREADS`, `MKL_NUM_THREADS`, `CUBLAS_WORKSPACE_CONFIG`,
   `CUDA_DEVICE_ORDER`, `DS_ACCELERATOR`, `DEEPSPEED_TIMEOUT`; and what the user's own `.deepspeed_env` lists;
+- DeepSpeed exports `MLFLOW*`, `MV2*`, `UCX*`, `PYTHON*`, `NCCL*` and, by accelerator, a few others by itself and
+  unquoted, so a shell would run what stands in them: those that do not travel by the rule above are kept from it;
 - values that look secret (a name with TOKEN, KEY, SECRET, PASSWORD, … as a word, or a URL with a password) never
   do: log in on each host instead;
 - `CUDA_VISIBLE_DEVICES` does not: DeepSpeed sets it on each host from the hostfile's slots;
@@ -23,6 +25,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from preprocess.errors import ConfigError
+from preprocess.secret import looks_secret
 
 TRAVELLING_PREFIXES = (
     "HF_",
@@ -34,6 +37,8 @@ TRAVELLING_PREFIXES = (
     "PYTORCH_",
     "PYTHON",
     "UCX_",
+    "MLFLOW_",
+    "MV2_",
     "LYRICS_",
 )
 TRAVELLING_NAMES = (
@@ -44,19 +49,13 @@ TRAVELLING_NAMES = (
     "DS_ACCELERATOR",
     "DEEPSPEED_TIMEOUT",
 )
-_SECRET_WORD = re.compile(
-    r"(?:^|_)(?:API)?(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|AUTH)S?(?:_|$)", re.IGNORECASE
+_EXPORTED_BY_DEEPSPEED = (
+    *("MLFLOW", "PYTHON", "MV2", "UCX", "NCCL"),
+    *("ASCEND", "HCCL", "NEUWARE_HOME", "CNCL", "BKCL", "XPU", "XMLIR", "BCCL", "BIREN", "SUPA"),
 )
-_URL_WITH_PASSWORD = re.compile(r"://[^/\s@]+:[^/\s@]*@")
-_SWITCHES = {"", "0", "1", "true", "false", "yes", "no", "on", "off"}
+"""Prefixes that DeepSpeed's launcher (0.19) puts on ssh's command line as they are, its own and its accelerators'."""
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-def looks_secret(name: str, value: str) -> bool:
-    """Whether a variable may hold a secret. Switches (`HF_HUB_DISABLE_IMPLICIT_TOKEN=1`) do not."""
-    if value.strip().lower() in _SWITCHES:
-        return False
-    return bool(_SECRET_WORD.search(name) or _URL_WITH_PASSWORD.search(value))
 
 
 def select_travelling(environment: Mapping[str, str]) -> dict[str, str]:
@@ -77,8 +76,13 @@ def withhold_secrets(environment: Mapping[str, str]) -> tuple[dict[str, str], li
         The environment without secrets, and the names of the secrets left out that a rank might miss.
     """
     secrets = {name for name, value in environment.items() if looks_secret(name, value)}
-    kept = {name: value for name, value in environment.items() if name not in secrets}
-    return kept, sorted(name for name in secrets if name.startswith((*TRAVELLING_PREFIXES, "MLFLOW")))
+    travelling = select_travelling(environment)
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if name not in secrets and (name in travelling or not name.startswith(_EXPORTED_BY_DEEPSPEED))
+    }
+    return kept, sorted(name for name in secrets if name.startswith(TRAVELLING_PREFIXES))
 
 
 def quote_value(name: str, value: str) -> str:

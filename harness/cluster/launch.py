@@ -32,7 +32,7 @@ from harness.cluster.environment import (
     select_travelling,
     withhold_secrets,
 )
-from harness.cluster.hostfile import Hostfile, format_hostfile, parse_hostfile
+from harness.cluster.hostfile import Hostfile, check_host_name, format_hostfile, parse_hostfile
 from harness.cluster.outcome import (
     LAUNCH_DIR_VARIABLE,
     launch_dir_from_environment,
@@ -41,6 +41,7 @@ from harness.cluster.outcome import (
 )
 from harness.cluster.watch import LAUNCH_ID_VARIABLE, LaunchWatch, run_everywhere, set_ssh_options
 from preprocess.errors import ConfigError, PreflightError
+from preprocess.outside_text import visible
 
 __all__ = ["launch", "launch_dir_from_environment", "record_exit"]
 
@@ -109,6 +110,7 @@ def launch(
     }
     options = ["--master_port", str(port), "--no_local_rank", "--log_level", "warning"]
     if remote:
+        _check_address(master_addr)
         address = [] if master_addr is None else ["--master_addr", master_addr]
         options += ["--force_multi", *address]
         environment = set_ssh_options(_prepare_environment(launch_dir, variables), host_timeout_s)
@@ -122,6 +124,14 @@ def launch(
     if watch.signal_number is not None:
         return 128 + watch.signal_number
     return read_outcome(launch_dir, launcher_code, watch.host_codes).exit_code()
+
+
+def _check_address(master_addr: str | None) -> None:
+    """DeepSpeed puts the address on the other hosts' command lines, where a shell reads it."""
+    try:
+        check_host_name("localhost" if master_addr is None else master_addr)
+    except ValueError as error:
+        raise ConfigError(f"master address: {error}") from error
 
 
 def needs_ssh(hostfile: Hostfile) -> bool:
@@ -246,7 +256,7 @@ def _prepare_environment(launch_dir: Path, variables: Mapping[str, str]) -> dict
     path.write_text(format_environment(travelling, user_lines), encoding="utf-8")
     left_out = sorted({*secret_names, *user_secrets})
     if left_out:
-        print(f"not sent to other hosts, as it looks secret: {', '.join(left_out)}", file=sys.stderr)
+        print(visible(f"not sent to other hosts, as it looks secret: {', '.join(left_out)}"), file=sys.stderr)
     return {**kept, "DS_ENV_FILE": str(path)}
 
 

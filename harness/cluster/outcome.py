@@ -23,6 +23,7 @@ from pathlib import Path
 
 from harness.cluster.watch import SSH_FAILED
 from preprocess.errors import HostLostError
+from preprocess.outside_text import parse_json
 
 LAUNCH_DIR_VARIABLE = "LYRICS_LAUNCH_DIR"
 _OUR_CODES = range(2, 11)
@@ -148,7 +149,7 @@ def read_outcome(launch_dir: Path, launcher_code: int, host_codes: Mapping[str, 
 
 def _read_finished(launch_dir: Path) -> int | None:
     try:
-        proof = json.loads((launch_dir / "finished.json").read_text())
+        proof = parse_json((launch_dir / "finished.json").read_text())
     except FileNotFoundError:
         return None
     return int(proof["exit_code"]) if proof["launch_id"] == launch_dir.name else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from harness.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, ROWS_KEY
 from preprocess.errors import CheckpointError
+from preprocess.outside_text import parse_json
 
 LORA_SUFFIXES = (".lora_A.weight", ".lora_B.weight")
 
@@ -83,7 +83,7 @@ def read_content(folder: Path) -> AdapterContent:
         if not (folder / name).is_file():
             raise CheckpointError(f"adapter {folder}: expected {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} there")
     try:
-        settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        settings = parse_json((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         with safe_open(str(folder / ADAPTER_WEIGHTS), "pt") as weights:
             shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118 - not a dictionary, its keys cannot be iterated over
     except (ValueError, SafetensorError) as error:

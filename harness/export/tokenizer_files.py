@@ -51,7 +51,7 @@ def write_tokenizer(folder: Path, source: str, special: dict[str, int | None], n
     elif path.exists():
         _write_gguf_tokenizer(folder, load_tokenizer(source), special)
     else:
-        AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(folder)
     if new is not None:
         _add_tokens(folder, load_tokenizer(source), new)
 

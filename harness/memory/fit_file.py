@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.memory.search import Choice
 from preprocess.durable import write_text_durably
+from preprocess.outside_text import parse_json
 
 FIT_FILE = "memory_fit.json"
 
@@ -53,7 +54,7 @@ def read_fit(path: Path, key: dict[str, Any]) -> tuple[Fit | None, str | None]:
     if not path.is_file():
         return None, None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
         found = values.pop("key")
         fit = Fit(**{**values, "choice": Choice(**values["choice"])})
     except (ValueError, TypeError, KeyError, AttributeError):

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from harness.json_lines import replace_text
 from harness.memory.case import PARTS, PHASES, MemoryPlan, PhaseMemory
 from preprocess.errors import DataError
+from preprocess.outside_text import parse_json
 
 PLAN_FILE = "memory_plan.json"
 FORMAT_VERSION = 1
@@ -39,7 +40,7 @@ def read_plan(path: Path) -> list[MemoryPlan]:
         DataError: The file is damaged, or of another format.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if content["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format {content['format_version']!r}, expected {FORMAT_VERSION}")
         ranks = content["ranks"]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.json_lines import read_json_lines, write_json_lines
 from harness.memory.case import PARTS, PHASES, Part, Phase
@@ -246,10 +247,10 @@ def print_memory(records: Sequence[MemoryRecord], console: Console) -> None:
         console.print(NO_COUNT)
 
 
-def _format_peak(peak: int | None, highest: int) -> str:
+def _format_peak(peak: int | None, highest: int) -> Text:
     if peak is None:
-        return "-"
-    return f"[bold]{peak / GIB:.2f} *[/bold]" if peak == highest else f"{peak / GIB:.2f}"
+        return Text("-")
+    return Text(f"{peak / GIB:.2f} *", "bold") if peak == highest else Text(f"{peak / GIB:.2f}")
 
 
 def describe_peaks(records: Sequence[MemoryRecord]) -> str:

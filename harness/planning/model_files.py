@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from harness.planning.gguf_header import read_gguf_shape
 from harness.shapes import SHAPES, ModelShape, check_kind, read_shape
 from preprocess.errors import ConfigError
+from preprocess.outside_text import parse_json
 
 HUB_IDS: Mapping[str, str] = {
     "meta-llama/Llama-3.2-1B": "llama-3.2-1b",
@@ -74,7 +74,7 @@ def _read_local(path: str, local: Path) -> tuple[ModelShape, str]:
 
 def _read_config(path: Path) -> ModelShape:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path}: not JSON ({error})") from error
     if not isinstance(config, dict):

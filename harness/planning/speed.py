@@ -9,7 +9,6 @@ optimizer (each below a few percent of a step that fills a card).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from harness.memory.traffic import Traffic, count_traffic
 from harness.planning.model_files import find_model_shape
 from harness.planning.setting import ASSUMED_BF16, ASSUMED_FP8, Efficiency, Setting
 from preprocess.errors import ConfigError, DataError
+from preprocess.outside_text import parse_json
 
 TERA = 1e12
 
@@ -208,7 +208,7 @@ def read_link(text: str) -> float:
     except ValueError:
         pass
     try:
-        found = json.loads(Path(text).read_text(encoding="utf-8"))
+        found = parse_json(Path(text).read_text(encoding="utf-8"))
         return float(found["gbps"]) if "gbps" in found else 8 * float(found["gb_per_s"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from harness.memory.profile import MEMORY_FILE, MemoryRecord, read_memory
 from harness.memory.timeline import TIMELINE_FILE, MemoryTimeline, read_timelines
 from harness.metrics_file import METRICS_FILE
 from preprocess.errors import DataError
+from preprocess.outside_text import parse_json
 
 T = TypeVar("T")
 
@@ -207,7 +207,7 @@ READERS: dict[str, Callable[[RunRecords, Path], None]] = {
 
 def _read_json(path: Path) -> Any:  # noqa: ANN401 (what JSON holds)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}). Write it again, or remove it.") from error
 

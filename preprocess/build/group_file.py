@@ -21,6 +21,7 @@ import pyarrow as pa
 from preprocess.durable import write_whole
 from preprocess.errors import DataError
 from preprocess.forest import PackedRow
+from preprocess.outside_text import parse_json
 from preprocess.schema import BoolArray, Int32Array, Int64Array
 
 _NOTE = b"note"
@@ -136,7 +137,7 @@ class GroupFile:
     def note(self) -> dict[str, Any]:
         """The JSON values that were kept with the groups, read anew."""
         with _open(self.path) as (reader, _):
-            note: dict[str, Any] = json.loads(reader.schema.metadata[_NOTE])
+            note: dict[str, Any] = parse_json(reader.schema.metadata[_NOTE])
         return note
 
     def rows(self, indices: Sequence[int] | Int64Array) -> list[PackedRow]:

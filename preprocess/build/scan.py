@@ -22,6 +22,7 @@ from preprocess.choose.describe import NUMBERS, concatenate, describe_songs
 from preprocess.clean.song import CleanSettings, clean_song
 from preprocess.durable import write_text_durably
 from preprocess.errors import DataError
+from preprocess.outside_text import parse_json
 from preprocess.quality.counts import QualityCounts
 from preprocess.read.metadata import MetadataIndex
 from preprocess.read.songs import (
@@ -93,7 +94,7 @@ def scan_songs(
     """
     index = folder / _INDEX
     if index.is_file():
-        return Spool.of([open_chunk(folder / name) for name in json.loads(index.read_text("utf-8"))])
+        return Spool.of([open_chunk(folder / name) for name in parse_json(index.read_text("utf-8"))])
     paths: list[Path] = []
     with show_progress(console, "reading", None, "rows") as advance:
         tasks = _list_tasks(sources, folder, paths, advance)

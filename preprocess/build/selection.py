@@ -17,6 +17,7 @@ from preprocess.build.workers import Workers
 from preprocess.choose.crossing import find_crossing
 from preprocess.choose.sample import Choice
 from preprocess.durable import write_text_durably
+from preprocess.outside_text import parse_json
 from preprocess.schema import Int64Array
 from preprocess.tasks.counts import CorpusCounts
 from preprocess.tasks.statistics import CorpusStatistics
@@ -77,7 +78,7 @@ def select_songs(
         return count_songs(pieces, [*songs["eval"], *songs["eval_unseen"]], pool_size, workers, console)
 
     if known.is_file():
-        crossing = np.array(json.loads(known.read_text("utf-8")), np.int64)
+        crossing = np.array(parse_json(known.read_text("utf-8")), np.int64)
     else:
         gathered, crossing = gather()
         between = find_crossing(

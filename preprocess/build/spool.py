@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from preprocess.durable import write_whole
+from preprocess.outside_text import parse_json
 from preprocess.schema import Int64Array, Song
 
 _TEXTS = ("id", "lyrics", "title", "artist", "genre", "album", "language", "tag")
@@ -89,7 +90,7 @@ class Chunk:
         """The JSON values that were kept with it."""
         with pa.OSFile(str(self.path)) as source:
             note = pa.ipc.open_file(source).schema.metadata[_NOTE]
-        value: dict[str, Any] = json.loads(note)
+        value: dict[str, Any] = parse_json(note)
         return value
 
     def numbers(self, names: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:

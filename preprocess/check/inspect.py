@@ -15,6 +15,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from preprocess.check.describe import describe_dataset, describe_example, describe_row, describe_task
+from preprocess.outside_text import visible
 
 __all__ = [
     "describe_dataset",
@@ -26,9 +27,6 @@ __all__ = [
     "print_row",
     "print_task",
 ]
-
-CONTROL_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
-"""A visible stand-in for each control character (Unicode's control pictures)."""
 
 
 def print_dataset(folder: Path, console: Console) -> None:
@@ -104,11 +102,11 @@ def print_task(folder: Path, split: str, task: str, console: Console, limit: int
         DataError: There is no such data set or split, or a shard is damaged.
     """
     for example in describe_task(folder, split, task, limit)["listed"]:
-        place = f"{split} row {example['row']} · {_show(example['song_id'])}"
+        place = f"{split} row {example['row']} · {visible(example['song_id'])}"
         without = "" if example["with_lyrics"] else " · without lyrics"
         console.print(Text(f"{place}{without} · {example['num_supervised']} supervised", style="cyan"))
-        console.print(Text(_show(example["question"]), style="dim"))
-        console.print(Text(_show(example["answer"]), style="bold green"))
+        console.print(Text(visible(example["question"]), style="dim"))
+        console.print(Text(visible(example["answer"]), style="bold green"))
 
 
 def print_row(folder: Path, split: str, row_index: int, console: Console) -> None:
@@ -154,7 +152,7 @@ def _draw_segment(segment: dict[str, Any], *, marked: bool) -> Text:
     text = Text()
     without = "" if segment["with_lyrics"] else " (without lyrics)"
     text.append(
-        f"[{segment['segment']}] {segment['task'] or 'prefix'}{without} · {_show(segment['song_id'])} · "
+        f"[{segment['segment']}] {segment['task'] or 'prefix'}{without} · {visible(segment['song_id'])} · "
         f"{segment['num_tokens']} tokens, positions {segment['first_position']}..{segment['last_position']}, "
         f"{segment['num_supervised']} supervised\n",
         style="cyan",
@@ -165,7 +163,7 @@ def _draw_segment(segment: dict[str, Any], *, marked: bool) -> Text:
             text.append("⟧" if opened else "⟦")
         opened = run["supervised"]
         style = "bold green" if opened else "dim"
-        text.append(_show(run["text"]), style=f"{style} reverse" if run["special"] else style)
+        text.append(visible(run["text"]), style=f"{style} reverse" if run["special"] else style)
     if marked and opened:
         text.append("⟧")
     if segment["num_supervised"]:
@@ -181,7 +179,3 @@ def _line_of_ends(segment: dict[str, Any]) -> Text:
     if segment["ends_in_stop_token"]:
         return line.append("ends in the stop token")
     return line.append("DOES NOT END IN THE STOP TOKEN", style="bold red")
-
-
-def _show(text: str) -> str:
-    return text.translate(CONTROL_PICTURES)

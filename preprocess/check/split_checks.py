@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from preprocess.check.row_checks import row_problems
 from preprocess.errors import DataError
 from preprocess.forest import PackedRow, check_row, position_ids, segment_starts, unpack_examples
 from preprocess.manifest import Manifest, ShardInfo, SplitInfo, check_hashes
+from preprocess.outside_text import parse_json
 from preprocess.shards import ShardedRows
 from preprocess.split_counts import SongSet
 
@@ -132,7 +132,7 @@ def _is_countable(row: PackedRow, manifest: Manifest) -> bool:
 def _check_state_file(folder: Path, info: SplitInfo, report: VerifyReport) -> None:
     """`datasets` reads the files that state.json lists: they must be the manifest's."""
     try:
-        files = [f["filename"] for f in json.loads((folder / "state.json").read_text("utf-8"))["_data_files"]]
+        files = [f["filename"] for f in parse_json((folder / "state.json").read_text("utf-8"))["_data_files"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         report.add("shards", f"{folder.name}/state.json", f"cannot be read ({error!r})")
         return

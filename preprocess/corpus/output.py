@@ -15,12 +15,12 @@ from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from preprocess.corpus.material import load_genres
 from preprocess.errors import ConfigError, DataError, NoSpaceError
 from preprocess.schema import Song
+from preprocess.terminal import make_console
 
 Shape = Literal["genius", "hub", "jsonl"]
 Row = dict[str, Any]
@@ -168,7 +168,7 @@ def check_target(path: Path, shape: str) -> None:
 @contextmanager
 def show_progress(num_songs: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on the error stream, silent when that is no terminal; yields a call that adds songs."""
-    console = Console(stderr=True)
+    console = make_console(error=True)
     columns = (TextColumn("songs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("songs", total=num_songs)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from preprocess.errors import DataError
+from preprocess.outside_text import parse_json
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 TABLE_SUFFIXES = (".parquet", ".arrow")
@@ -106,7 +106,7 @@ def _search(folder: Path) -> Iterator[Path]:
 def _read_state(path: Path) -> set[str] | None:
     """The files of a data set that was saved in a folder (their bare names), or None where none was."""
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        state = parse_json(path.read_text(encoding="utf-8"))
         return {Path(entry["filename"]).name for entry in state["_data_files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from preprocess.errors import DataError
+from preprocess.outside_text import parse_json
 from preprocess.read.fact_index import (
     FACTS,
     IndexCounts,
@@ -88,7 +88,7 @@ class MetadataIndex:
             DataError: It is missing or incomplete.
         """
         try:
-            content = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            content = parse_json((folder / "index.json").read_text(encoding="utf-8"))
             sources = content.pop("sources")
             keys = np.load(folder / "keys.npy", mmap_mode="r")
             rows = np.load(folder / "rows.npy", mmap_mode="r")

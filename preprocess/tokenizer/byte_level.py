@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +11,7 @@ from gguf import GGUFReader
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from preprocess.errors import ConfigError
+from preprocess.outside_text import parse_json
 
 LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -157,7 +157,7 @@ def read_tekken(path: Path) -> Tokenizer:
     Raises:
         ConfigError: It is no tekken.json, or splits text in a way that is not known here.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = parse_json(path.read_text(encoding="utf-8"))
     config = content["config"]
     if config["pattern"] != TEKKEN_PATTERN:
         raise ConfigError(f"{path}: its pattern is not the one of the tekken tokenizers known here")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from preprocess.errors import ConfigError
+from preprocess.outside_text import parse_json
 from preprocess.tokenizer.byte_level import read_gguf, read_tekken, read_tiktoken
 from preprocess.tokenizer.text import TextTokenizer
 
@@ -86,11 +86,27 @@ def _load_file(path: Path) -> tuple[Tokenizer, str | None]:
             return read_tiktoken(path), _read_template(path.parent)
         if path.name.startswith("tekken"):
             return read_tekken(path), None
+        _refuse_code(path.parent)
         return Tokenizer.from_file(str(path)), _read_template(path.parent)
     except ConfigError:
         raise
     except Exception as error:  # the backends raise bare Exception for a malformed file
         raise ConfigError(f"tokenizer {path}: not a tokenizer file ({error})") from error
+
+
+def _refuse_code(folder: Path) -> None:
+    """Refuse a tokenizer that is more than its file: with code of its own the ids may be others.
+
+    Raises:
+        ConfigError: Its configuration names Python files.
+    """
+    config = folder / "tokenizer_config.json"
+    values = parse_json(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    if isinstance(values, dict) and values.get("auto_map"):
+        raise ConfigError(
+            f'tokenizer {folder}: its tokenizer_config.json names Python code to run ("auto_map"), which is never run '
+            "here. If tokenizer.json alone is the whole tokenizer, remove that entry from a copy of the folder"
+        )
 
 
 def _read_template(folder: Path) -> str | None:
@@ -101,7 +117,7 @@ def _read_template(folder: Path) -> str | None:
     config = folder / "tokenizer_config.json"
     if not config.is_file():
         return None
-    found: Any = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
+    found: Any = parse_json(config.read_text(encoding="utf-8")).get("chat_template")
     if isinstance(found, list):  # several, by name
         found = next((entry["template"] for entry in found if entry["name"] == "default"), None)
     return found if isinstance(found, str) else None
