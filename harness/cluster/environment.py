@@ -59,6 +59,24 @@ def looks_secret(name: str, value: str) -> bool:
     return bool(_SECRET_WORD.search(name) or _URL_WITH_PASSWORD.search(value))
 
 
+def secret_rules() -> dict[str, object]:
+    """What `looks_secret` goes by, as plain values for a program on another host.
+
+    Returns:
+        Patterns of names and of values, and values that are no secret under any name.
+    """
+    return {
+        "name": f"(?i){_SECRET_WORD.pattern}",
+        "value": _URL_WITH_PASSWORD.pattern,
+        "switches": sorted(_SWITCHES),
+    }
+
+
+def is_variable_name(name: str) -> bool:
+    """Whether a shell takes a text for the name of a variable."""
+    return _NAME.fullmatch(name) is not None
+
+
 def select_travelling(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that travel to other hosts: by name, without those that look secret."""
     return {
