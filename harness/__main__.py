@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cluster.doctor.command import bench_link, check_before_launch, doctor
 from harness.cluster.launch import launch as launch_ranks
 from harness.config import ModelSettings, gather_overrides, load_run_config
 from harness.planning.command import plan
@@ -54,12 +55,20 @@ def launch(
     vram_target: Annotated[
         float | None, typer.Option(help="Bring the peak to this share of the memory, as in 0.94.")
     ] = None,
+    no_doctor: Annotated[
+        bool, typer.Option("--no-doctor", help="Start without looking at the hosts first.")
+    ] = False,
 ) -> None:
-    """Train on every slot of a hostfile through DeepSpeed's launcher, and end with a true exit code."""
+    """Train on every slot of a hostfile through DeepSpeed's launcher, and end with a true exit code.
+
+    The hosts are looked at first, as `harness doctor --no-link` does; where that refuses, nothing is started.
+    """
     overrides = gather_overrides(
         set_ or (), vram_target=vram_target, memory_snapshot=memory_snapshot, resume=resume
     )
     settings = load_run_config(config, overrides)
+    if not no_doctor:
+        check_before_launch(settings, hostfile, master_port)
     launches = settings.output_dir / "launch"
     launches.mkdir(parents=True, exist_ok=True)
     resolved = launches / "run.yaml"
@@ -71,6 +80,8 @@ def launch(
 
 
 app.command()(plan)
+app.command()(doctor)
+app.command()(bench_link)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,3 +37,16 @@ def looks_secret(name: str, value: str) -> bool:
 def holds_secret(text: str) -> bool:
     """Whether a text holds what is a secret by its form: a URL with a password, a token of a well-known service."""
     return bool(_SECRET_VALUE.search(text))
+
+
+def secret_rules() -> dict[str, object]:
+    """What `looks_secret` goes by, as plain values for a program on another host.
+
+    Returns:
+        Patterns of names and of values, and values that are no secret under any name.
+    """
+    return {
+        "name": f"(?i){_SECRET_NAME.pattern}",
+        "value": f"(?i){_SECRET_VALUE.pattern}",
+        "switches": sorted(_SWITCHES),
+    }

@@ -61,6 +61,23 @@ class Cluster:
         """Plug the host's cable in or out, on the side of the switch."""
         _ip("-n", self.switch, "link", "set", f"port{host.number}", "up" if up else "down")
 
+    def shape_link(self, host: ClusterHost, mbit: float | None = None, delay_ms: float = 0.0) -> None:
+        """Make the host's cable slow, both ways; without arguments as fast as it was.
+
+        Args:
+            host: Whose.
+            mbit: Megabits a second, or None for no limit.
+            delay_ms: Added to each packet on its way out and on its way in; needs a kernel with sch_netem.
+        """
+        for namespace, device in ((host.namespace, "eth0"), (self.switch, f"port{host.number}")):
+            _tc(namespace, "qdisc", "delete", "dev", device, "root", check=False)
+            add = ("qdisc", "add", "dev", device, "root")
+            limits = [] if mbit is None else ["rate", f"{mbit}mbit"]
+            if delay_ms:
+                _tc(namespace, *add, "netem", "limit", "10000", "delay", f"{delay_ms}ms", *limits)
+            elif limits:
+                _tc(namespace, *add, "tbf", *limits, "burst", "64kb", "latency", "100ms")
+
 
 def missing_means() -> str:
     """Why no cluster can be made here, or the empty string."""
@@ -168,6 +185,13 @@ def _ip(*arguments: str) -> str:
     if result.returncode != 0:
         raise RuntimeError(f"ip {' '.join(arguments)}: {result.stderr.strip()}")
     return result.stdout
+
+
+def _tc(namespace: str, *arguments: str, check: bool = True) -> None:
+    command = ["tc", "-n", namespace, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    if check and result.returncode != 0:
+        raise RuntimeError(f"tc {' '.join(arguments)}: {result.stderr.strip()}")
 
 
 @contextmanager

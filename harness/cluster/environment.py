@@ -58,6 +58,11 @@ _EXPORTED_BY_DEEPSPEED = (
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
+def is_variable_name(name: str) -> bool:
+    """Whether a shell takes a text for the name of a variable."""
+    return _NAME.fullmatch(name) is not None
+
+
 def select_travelling(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that travel to other hosts: by name, without those that look secret."""
     return {
