@@ -158,6 +158,16 @@ def test_a_guardian_that_is_killed_takes_its_run_with_it(tmp_path: Path) -> None
         assert ranks.verdict()["rank"] == 1
 
 
+@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_rank_whose_launcher_was_killed_is_no_orphan_for_long(tmp_path: Path, rank: int) -> None:
+    with start_ranks(tmp_path, hold="step", under_launchers=True) as ranks:
+        ranks.wait_until_here()
+        ranks.processes[rank].kill()
+        assert ranks.end() == [-signal.SIGKILL if one == rank else 6 for one in range(3)]
+        assert "lost its launcher" in ranks.verdict()["message"]
+        assert ranks.are_gone()
+
+
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
