@@ -228,7 +228,7 @@ class RankGuard:
 
     def _tell(self, *, verdict: Verdict | None = None, let_go: bool = False) -> None:
         with self._news:
-            self._verdict, self._let_go = verdict, let_go
+            self._verdict, self._let_go = self._verdict or verdict, self._let_go or let_go
             self._news.notify()
 
 
