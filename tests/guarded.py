@@ -82,9 +82,17 @@ class Ranks:
 
 @contextmanager
 def start_ranks(
-    folder: Path, cluster: Cluster | None = None, num_ranks: int = 3, **config: Any
+    folder: Path,
+    cluster: Cluster | None = None,
+    num_ranks: int = 3,
+    *,
+    under_launchers: bool = False,
+    **config: Any,
 ) -> Iterator[Ranks]:
-    """Start ranks, one a host where there is a cluster; kill what is left at the end."""
+    """Start ranks, one a host where there is a cluster; kill what is left at the end.
+
+    Under launchers each rank is the child of a shell that stands for DeepSpeed's launcher of its host.
+    """
     run_dir = folder / "run"
     launch_dir = run_dir / "launch" / f"l{os.urandom(4).hex()}"
     launch_dir.mkdir(parents=True)
@@ -104,6 +112,9 @@ def start_ranks(
     for rank in range(num_ranks):
         own = {**common, "RANK": str(rank), "LOCAL_RANK": "0" if cluster is not None else str(rank)}
         command = [sys.executable, str(PROGRAM), text]
+        if under_launchers:
+            command = ["sh", "-c", '"$@"; exit $?', "sh", *command]
+            own["CROSS_RANK"] = str(rank)
         processes.append(
             start_here(command, own) if cluster is None else start_on(cluster.hosts[rank], command, own)
         )

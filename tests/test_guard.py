@@ -88,12 +88,13 @@ def test_a_rank_that_hangs_in_its_own_work_is_named_with_its_place(tmp_path: Pat
         assert "in sleep_in_own_work" in found["message"]
 
 
+@pytest.mark.slow
 def test_without_guardians_the_others_wait_for_ever(tmp_path: Path) -> None:
     with start_ranks(tmp_path, hold="step", enabled=False) as ranks:
         ranks.wait_until_here()
         os.kill(ranks.pids[1], signal.SIGSTOP)
         with pytest.raises(subprocess.TimeoutExpired):
-            ranks.end(timeout_s=8.0)
+            ranks.end(timeout_s=6.0)
         assert not (ranks.launch_dir / "verdict.json").exists()
 
 
@@ -103,7 +104,7 @@ def test_a_guardian_that_ignores_stopped_processes_is_caught_by_these_tests(tmp_
         ranks.wait_until_here()
         os.kill(ranks.pids[1], signal.SIGSTOP)
         with pytest.raises(subprocess.TimeoutExpired):
-            ranks.end(timeout_s=8.0)
+            ranks.end(timeout_s=6.0)
 
 
 def test_an_error_on_one_rank_ends_all_with_its_code(tmp_path: Path) -> None:
@@ -156,6 +157,16 @@ def test_a_guardian_that_is_killed_takes_its_run_with_it(tmp_path: Path) -> None
         os.kill(guardian, signal.SIGKILL)
         assert ranks.end() == [6, 6, 6]
         assert ranks.verdict()["rank"] == 1
+
+
+@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_rank_whose_launcher_was_killed_is_no_orphan_for_long(tmp_path: Path, rank: int) -> None:
+    with start_ranks(tmp_path, hold="step", under_launchers=True) as ranks:
+        ranks.wait_until_here()
+        ranks.processes[rank].kill()
+        assert ranks.end() == [-signal.SIGKILL if one == rank else 6 for one in range(3)]
+        assert "lost its launcher" in ranks.verdict()["message"]
+        assert ranks.are_gone()
 
 
 def parent(pid: int) -> int:

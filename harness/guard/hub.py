@@ -5,6 +5,7 @@ Every guardian has a hub, which starts with its own rank alone. That of rank 0 t
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -151,5 +152,6 @@ class Hub:
             return None
         _, rank, number = self._stop
         report = self.members[rank].report
-        text = f"{report.name} was asked to stop by signal {number} ({report.doing}); there is nothing to save yet"
+        asked = f"{report.name} was asked to stop by {signal.Signals(number).name} ({report.doing})"
+        text = f"{asked}; there is nothing to save yet"
         return Verdict("stopped", rank, report.host, report.phase, report.step, 0.0, 128 + number, text)

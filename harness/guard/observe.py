@@ -23,10 +23,21 @@ _STACK_POLL_S = 0.05
 
 def read_state(pid: int) -> str:
     """The kernel's letter for a process's state: T is stopped, Z ended; empty where there is no such process."""
+    return (_read_stat(pid) or [""])[0]
+
+
+def read_parent(pid: int) -> int | None:
+    """A process's parent; None where there is no such process."""
+    fields = _read_stat(pid)
+    return int(fields[1]) if fields else None
+
+
+def _read_stat(pid: int) -> list[str]:
+    """What follows the name in /proc/<pid>/stat: state, parent and so on."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return ""
+        return []
 
 
 def read_exit_status(pid: int, process: int) -> int | None:
@@ -45,10 +56,8 @@ def read_exit_status(pid: int, process: int) -> int | None:
         mask, status = 0, 0
     if mask & _PIDFD_INFO_EXIT:
         return int(status)
-    try:  # proc_pid_stat(5), field 52: there until its parent has waited for it
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[-1])
-    except (OSError, ValueError, IndexError):
-        return None
+    fields = _read_stat(pid)  # proc_pid_stat(5), field 52: there until its parent has waited for it
+    return int(fields[-1]) if fields else None
 
 
 def describe_death(status: int | None) -> str:

@@ -28,6 +28,7 @@ from harness.guard.observe import (
     describe_death,
     read_exit_status,
     read_main_thread,
+    read_parent,
     read_state,
 )
 from harness.guard.verdict import LOST_CODE, Limits, Report, Verdict, judge_silence
@@ -55,6 +56,7 @@ class Guardian:
         self.heard = heard
         self.channel, self.board, self.stacks_file = channel, board, stacks
         self.rank, self.host, self.pid = int(about["rank"]), str(about["host"]), int(about["pid"])
+        self.launcher: int | None = about["launcher"]
         self.size, self.host_names = int(about["size"]), list(about["host_names"])
         self.run_dir = Path(about["run_dir"])
         self.launch_dir = Path(about["launch_dir"]) if about["launch_dir"] else None
@@ -129,6 +131,9 @@ class Guardian:
             self.gone_s = now_s
             self.read_rank()  # its last words may have come meanwhile
             self.died = how if self.ended is None else None
+        is_orphan = self.launcher is not None and read_parent(self.pid) not in (None, self.launcher)
+        if self.gone_s is None and is_orphan:
+            self.died = self.died or "has lost its launcher (DeepSpeed's on that host was killed)"
 
     def report(self, now_s: float) -> None:
         """Tell the hub."""

@@ -55,6 +55,7 @@ class RankGuard:
         self._let_go = False
         self._board: BoardFile | None = None
         self._stacks = -1
+        self._guardian: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Heed signals from now on, and start the guardian where others would wait for this rank."""
@@ -77,7 +78,7 @@ class RankGuard:
         faulthandler.register(signal.SIGUSR1, file=self._stacks, all_threads=True)
         own, theirs = socket.socketpair()
         files = (theirs.fileno(), self._board.descriptor, self._stacks)
-        subprocess.Popen(
+        self._guardian = subprocess.Popen(
             [sys.executable, *_GUARDIAN, *map(str, files)],
             pass_fds=files,
             env={**os.environ, "PYTHONPATH": str(_ROOT)},
@@ -92,6 +93,8 @@ class RankGuard:
                 "rank": self.rank,
                 "size": self.size,
                 "pid": os.getpid(),
+                # DeepSpeed's launcher of this host, which would end the ranks if it could; others may leave them.
+                "launcher": os.getppid() if "CROSS_RANK" in os.environ else None,
                 "host": describe_host(),
                 "host_names": name_hosts(self.launch_dir, self.size),
                 "run_dir": str(self.run_dir.absolute()),
@@ -225,7 +228,7 @@ class RankGuard:
 
     def _tell(self, *, verdict: Verdict | None = None, let_go: bool = False) -> None:
         with self._news:
-            self._verdict, self._let_go = verdict, let_go
+            self._verdict, self._let_go = self._verdict or verdict, self._let_go or let_go
             self._news.notify()
 
 
