@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-MAX_YAML_BYTES = 4 << 20
+MAX_YAML_BYTES = 1 << 20
 """Far more than any configuration or table of genres holds."""
+
+MAX_YAML_DEPTH = 200
+"""Brackets that are open at a time."""
 
 MAX_YAML_NODES = 200_000
 """Values, keys and containers of a document, each alias counted as all that it stands for."""
@@ -75,8 +80,11 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401 - what YAML holds
     """
     if len(text) > MAX_YAML_BYTES:
         raise ValueError(f"more than {MAX_YAML_BYTES:,} characters")
-    loader = yaml.SafeLoader(text)
+    depth = accumulate(1 if sign in "[{" else -1 for sign in re.findall(r"[\[\]{}]", text))
+    if max(depth, default=0) > MAX_YAML_DEPTH:  # the parser would take seconds to find out
+        raise ValueError("nested too deep")
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -86,8 +94,6 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401 - what YAML holds
         raise ValueError("nested too deep") from None
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
-    finally:
-        loader.dispose()
 
 
 def _check_size(root: yaml.Node) -> None:
