@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cluster.launch import RestartPolicy
 from harness.cluster.launch import launch as launch_ranks
 from harness.config import ModelSettings, gather_overrides, load_run_config
 from harness.planning.command import plan
@@ -53,6 +54,20 @@ def launch(
     vram_target: Annotated[
         float | None, typer.Option(help="Bring the peak to this share of the memory, as in 0.94.")
     ] = None,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="After a loss, a hang or a crash, go on so often.")
+    ] = 0,
+    elastic: Annotated[
+        bool, typer.Option("--elastic", help="A restart goes on without hosts that do not answer.")
+    ] = False,
+    min_hosts: Annotated[int, typer.Option(min=1, help="With --elastic: at least so many.")] = 1,
+    master_addr: Annotated[
+        str | None, typer.Option(help="Address of the first host for the others; asked of it by default.")
+    ] = None,
+    launcher: Annotated[str, typer.Option(help="pdsh, openmpi, slurm, mpich or impi.")] = "pdsh",
+    launcher_args: Annotated[
+        list[str] | None, typer.Option("--launcher-arg", help="One more argument for mpirun or srun.")
+    ] = None,
 ) -> None:
     """Train on every slot of a hostfile through DeepSpeed's launcher, and end with a true exit code."""
     overrides = gather_overrides(
@@ -63,7 +78,17 @@ def launch(
     launches.mkdir(parents=True, exist_ok=True)
     resolved = launches / "run.yaml"
     write_text_durably(resolved, dump_settings(settings))
-    code = launch_ranks(resolved, hostfile, launches, num_ranks=ranks, master_port=master_port)
+    code = launch_ranks(
+        resolved,
+        hostfile,
+        launches,
+        num_ranks=ranks,
+        master_addr=master_addr,
+        master_port=master_port,
+        launcher=launcher,
+        launcher_args=launcher_args or (),
+        restarts=RestartPolicy(max_restarts, elastic, min_hosts),
+    )
     if code:
         print(f"error: the run ended with exit code {code}", file=sys.stderr)
         raise typer.Exit(code)
