@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from harness.cluster.doctor.command import bench_link, check_before_launch, doctor
+from harness.cluster.launch import RestartPolicy
 from harness.cluster.launch import launch as launch_ranks
 from harness.config import ModelSettings, gather_overrides, load_run_config
 from harness.planning.command import plan
@@ -58,6 +59,20 @@ def launch(
     no_doctor: Annotated[
         bool, typer.Option("--no-doctor", help="Start without looking at the hosts first.")
     ] = False,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="After a loss, a hang or a crash, go on so often.")
+    ] = 0,
+    elastic: Annotated[
+        bool, typer.Option("--elastic", help="A restart goes on without hosts that do not answer.")
+    ] = False,
+    min_hosts: Annotated[int, typer.Option(min=1, help="With --elastic: at least so many.")] = 1,
+    master_addr: Annotated[
+        str | None, typer.Option(help="Address of the first host for the others; asked of it by default.")
+    ] = None,
+    launcher: Annotated[str, typer.Option(help="pdsh, openmpi, slurm, mpich or impi.")] = "pdsh",
+    launcher_args: Annotated[
+        list[str] | None, typer.Option("--launcher-arg", help="One more argument for mpirun or srun.")
+    ] = None,
 ) -> None:
     """Train on every slot of a hostfile through DeepSpeed's launcher, and end with a true exit code.
 
@@ -67,13 +82,23 @@ def launch(
         set_ or (), vram_target=vram_target, memory_snapshot=memory_snapshot, resume=resume
     )
     settings = load_run_config(config, overrides)
-    if not no_doctor:
+    if not no_doctor and launcher == "pdsh":  # srun and mpirun may reach hosts that ssh does not
         check_before_launch(settings, hostfile, master_port)
     launches = settings.output_dir / "launch"
     launches.mkdir(parents=True, exist_ok=True)
     resolved = launches / "run.yaml"
     write_text_durably(resolved, dump_settings(settings))
-    code = launch_ranks(resolved, hostfile, launches, num_ranks=ranks, master_port=master_port)
+    code = launch_ranks(
+        resolved,
+        hostfile,
+        launches,
+        num_ranks=ranks,
+        master_addr=master_addr,
+        master_port=master_port,
+        launcher=launcher,
+        launcher_args=launcher_args or (),
+        restarts=RestartPolicy(max_restarts, elastic, min_hosts),
+    )
     if code:
         print(f"error: the run ended with exit code {code}", file=sys.stderr)
         raise typer.Exit(code)

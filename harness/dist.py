@@ -15,6 +15,7 @@ import torch
 import torch.distributed
 from deepspeed.accelerator import get_accelerator
 
+from harness.cluster.interface import INTERFACE_VARIABLE, choose_gloo_interface
 from harness.guard.marks import MARKS
 from preprocess.errors import PreflightError, UserError
 
@@ -85,7 +86,11 @@ def join_world(expected_size: int | None) -> World:
         deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
         _share_cores()
     if accelerator.device_name() == "cuda":
+        _check_devices(int(os.environ["LOCAL_RANK"]), accelerator.device_count())
         accelerator.set_device(int(os.environ["LOCAL_RANK"]))
+    interface = choose_gloo_interface(os.environ)
+    if interface is not None:
+        os.environ[INTERFACE_VARIABLE] = interface
     try:
         deepspeed.init_distributed(dist_backend=accelerator.communication_backend_name(), verbose=False)
     except torch.distributed.DistNetworkError as error:
@@ -97,6 +102,14 @@ def join_world(expected_size: int | None) -> World:
     return World(
         torch.distributed.get_rank(), torch.distributed.get_world_size(), local_rank, _device(local_rank)
     )
+
+
+def _check_devices(local_rank: int, num_devices: int) -> None:
+    if local_rank >= num_devices:
+        raise PreflightError(
+            f"{local_rank + 1} ranks or more were started on {socket.gethostname()}, but it shows {num_devices} "
+            "devices; correct its slots in the hostfile, or CUDA_VISIBLE_DEVICES there"
+        )
 
 
 def _share_cores() -> None:

@@ -13,14 +13,17 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 from rich.console import Console
 
 from harness.checkpoints import CheckpointFolder
+from harness.cluster.by_hand import check_start, find_start
 from harness.cluster.outcome import launch_dir_from_environment, record_exit
+from harness.cluster.run_lock import hold_run
+from harness.cluster.tether import start_tether
 from harness.config import RunConfig, gather_overrides, load_run_config
-from harness.dist import gather_objects, join_world, leave_world, run_together
+from harness.dist import World, gather_objects, join_world, leave_world, run_together
 from harness.guard.rank import RankGuard, start_guard
 from harness.memory.snapshot import record_snapshot
 from harness.run import Run
@@ -51,7 +54,21 @@ def train(config: RunConfig, console: Console, guard: RankGuard | None = None) -
     warning = guard.connect(gather_objects) if guard is not None else None
     if warning is not None and world.is_main:
         console.print(f"warning: {warning}", highlight=False)
+    run_together(lambda: check_start(find_start()))
     run_together(lambda: check_run_folder(config))
+    with ExitStack() as stack:
+        # `harness launch` holds the folder itself.
+        if launch_dir_from_environment() is None:
+            run_together(lambda: world.is_main and stack.enter_context(hold_run(config.output_dir)))
+        go_through(config, console, world)
+
+
+def go_through(config: RunConfig, console: Console, world: World) -> None:
+    """The run itself, in a folder that is its own; every rank calls this.
+
+    Raises:
+        UserError: What went wrong, with its exit code.
+    """
     manifest, train_split, eval_split = run_together(lambda: open_data(config, world))
     checkpoints = CheckpointFolder(
         config.output_dir,
@@ -94,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of every rank. Returns the exit code."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     console = make_console()
+    start_tether()  # it ends when this process does
     code = 1  # what an unforeseen exception ends with
     guard: RankGuard | None = None
     try:

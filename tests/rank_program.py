@@ -1,6 +1,7 @@
 """What the launch tests start on every rank: it reports what it sees and ends as its config says.
 
-The config is JSON (and so YAML): {"reports": FOLDER, "ends": {"<rank>": ACTION}, "secret": TEXT}. The actions:
+The config is JSON (and so YAML): {"reports": FOLDER, "ends": {"<rank>": ACTION}, "secret": TEXT, "tether": BOOL}. The
+actions:
 
     reduce             all-reduce the ranks' numbers over gloo, exit 0 (what a rank does that is not listed)
     plain              exit 0 without a process group
@@ -26,6 +27,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.cluster.launch import launch_dir_from_environment, record_exit
+from harness.cluster.tether import start_tether
 
 
 def reduce_ranks(rank: int) -> float:
@@ -56,6 +58,8 @@ def main() -> int:
     parser.add_argument("--local_rank", type=int)
     options, rest = parser.parse_known_args()
     config = json.loads(options.config.read_text())
+    if config.get("tether"):
+        start_tether()
     rank = int(os.environ["RANK"])
     action = config.get("ends", {}).get(str(rank), "reduce")
     report = {

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from harness.cluster import launch as launch_module
+from harness.cluster import keeper
+from harness.cluster import start as start_module
 from harness.cluster.environment import (
     extend_python_path,
     format_environment,
@@ -26,9 +27,9 @@ from harness.cluster.environment import (
     withhold_secrets,
 )
 from harness.cluster.hostfile import Hostfile, parse_hostfile
-from harness.cluster.launch import choose_devices, is_local, launch, needs_ssh
+from harness.cluster.hosts import check_shell_safe, choose_devices, is_local, needs_ssh
+from harness.cluster.launch import launch
 from harness.cluster.outcome import Outcome, read_outcome, record_exit
-from harness.cluster.watch import stop_ranks
 from preprocess.errors import ConfigError, HostLostError, PreflightError
 from preprocess.secret import looks_secret
 
@@ -74,7 +75,7 @@ def hostfile_of(tmp_path: Path, text: str) -> Hostfile:
 
 def test_two_local_ranks_know_what_was_asked_for(run: Callable[..., int], tmp_path: Path) -> None:
     assert run(2, {"0": "plain", "1": "plain"}, num_ranks=2, extra=["--note", "two words"]) == 0
-    (launch_dir,) = (tmp_path / "launch").iterdir()
+    (launch_dir,) = (path for path in (tmp_path / "launch").iterdir() if path.is_dir())
     for rank in range(2):
         report = read_report(tmp_path, rank)
         assert report["world_size"] == 2
@@ -151,8 +152,9 @@ def test_stopping_finds_the_ranks_of_one_launch_and_of_no_other() -> None:
     other = subprocess.Popen(sleep, env={"LYRICS_LAUNCH_ID": "1-ab", "X": "LYRICS_LAUNCH_ID=1-a"})
     try:
         wait_for(lambda: b"1-a" in Path(f"/proc/{mine.pid}/environ").read_bytes())
-        stop_ranks("1-a", ())
-        assert mine.wait(timeout=10) == -signal.SIGTERM
+        assert [found.pid for found in keeper.find_processes("1-a")] == [mine.pid]
+        keeper.Keeper("1-a", Path(), Path()).kill()
+        assert mine.wait(timeout=10) == -signal.SIGKILL
         assert other.poll() is None
     finally:
         mine.kill()
@@ -238,7 +240,7 @@ def test_remote_hosts_without_pdsh_are_refused_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, hostfile = write_inputs(tmp_path, 1, {})
-    hostfile.write_text("localhost slots=1\nnode2.invalid slots=1\n")
+    hostfile.write_text("node1.invalid slots=1\nnode2.invalid slots=1\n")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PreflightError, match="apt install pdsh"):
         launch(config, hostfile, tmp_path / "launch")
@@ -269,7 +271,7 @@ def test_visible_devices_are_kept_or_refused_but_never_ignored(tmp_path: Path) -
 def test_a_path_that_a_shell_would_change_is_copied_or_refused(tmp_path: Path) -> None:
     (tmp_path / "my config;date.yaml").write_text("a: 1\n")
     (tmp_path / "run").mkdir()
-    place, check = launch_module._place_config, launch_module._check_shell_safe
+    place, check = start_module._place_config, check_shell_safe
     placed = place(tmp_path / "my config;date.yaml", tmp_path / "run", ())
     assert (placed.name, placed.read_text()) == ("config.yaml", "a: 1\n")
     check(["--config", "/data/run-1/config.yaml", "--set", "a.b=1e-4"])
@@ -291,16 +293,16 @@ def test_a_host_with_a_disk_of_its_own_gets_the_config(
         scripts.append(script)
         return {}
 
-    monkeypatch.setattr(launch_module, "run_everywhere", note_script)
-    placed = launch_module._place_config(config, launch_dir, ["node2"])
+    monkeypatch.setattr(start_module, "run_everywhere", note_script)
+    placed = start_module._place_config(config, launch_dir, ["node2"])
     shutil.rmtree(tmp_path / "run")  # the other host's disk has none of these folders
     subprocess.run(["sh", "-c", scripts[0]], check=True)
     assert "%" not in scripts[0]  # pdsh would replace it
     assert placed.read_bytes() == config.read_bytes()
 
-    monkeypatch.setattr(launch_module, "run_everywhere", lambda *_: {"node2": "disk full"})
+    monkeypatch.setattr(start_module, "run_everywhere", lambda *_: {"node2": "disk full"})
     with pytest.raises(PreflightError, match="node2: disk full"):
-        launch_module._place_config(config, launch_dir.parent, ["node2"])
+        start_module._place_config(config, launch_dir.parent, ["node2"])
 
 
 @pytest.mark.parametrize(

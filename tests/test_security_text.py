@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.cluster import launch as launch_module
+from harness.cluster import hosts as hosts_module
+from harness.cluster import start
 from harness.cluster.environment import quote_value, withhold_secrets
 from harness.cluster.hostfile import parse_hostfile
 from harness.cluster.launch import launch
@@ -137,6 +138,31 @@ def test_a_path_is_a_path_or_refused_with_a_code(use: Callable[[str], object]) -
     assert codes <= {2, 3, 4}
 
 
+class NoLifelines:
+    """What the keepers of hosts would answer that are well and have nothing left over."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def wait_until_ready(self) -> dict[str, str]:
+        return {}
+
+    def gather(self) -> list[dict[str, Any]]:
+        return [{"checkpoint": None, "step": None, "files": {}}]
+
+    def find_port(self, host: str, port: int) -> int:
+        return port or 20000
+
+    def list_addresses(self, host: str) -> list[str]:
+        return [host]
+
+    def sweep(self) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     """Launch without DeepSpeed: the command lines that it would get, each first read by a shell as pdsh's would be."""
@@ -144,7 +170,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
 
     def note(watch: LaunchWatch, command: Sequence[str], environment: Mapping[str, str]) -> int:
         seen.append(command)
-        if watch.remote_hosts:
+        if watch.reads_reports:
             target = list(command[command.index("--module") :])
             script = f"printf '%s\\n' {' '.join(target)}"
             assert subprocess.check_output(["sh", "-c", script], text=True).splitlines() == target
@@ -157,7 +183,9 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
         return {} if done.returncode == 0 else dict.fromkeys(hosts, done.stdout + done.stderr)
 
     monkeypatch.setattr(LaunchWatch, "run", note)
-    monkeypatch.setattr(launch_module, "run_everywhere", run_script)
+    monkeypatch.setattr(start, "Lifelines", NoLifelines)
+    for module in (start, hosts_module):
+        monkeypatch.setattr(module, "run_everywhere", run_script)
     return seen
 
 
@@ -167,7 +195,8 @@ def test_a_launch_passes_a_text_as_one_argument_or_refuses_it(
     tmp_path: Path, commands: list[Sequence[str]], remote: bool, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if place == "argument":  # the config goes the same way in the other cases
-        monkeypatch.setattr(launch_module, "run_everywhere", lambda *_: {})
+        monkeypatch.setattr(start, "run_everywhere", lambda *_: {})
+        monkeypatch.setattr(hosts_module, "run_everywhere", lambda *_: {})
     hosts = tmp_path / "hosts"
     hosts.write_text("192.0.2.1 slots=1\n192.0.2.2 slots=1\n" if remote else "localhost slots=1\n")
     num_refused = 0
@@ -201,7 +230,7 @@ def test_no_text_is_the_address_of_the_first_host() -> None:
     refused = 0
     for text in HOSTILE:
         try:
-            launch_module._check_address(text)
+            start._check_address(text)
         except ConfigError:
             refused += 1
     assert refused >= len(HOSTILE) - 3  # CON, null and NaN are names

@@ -5,9 +5,9 @@ otherwise. So every rank writes its own code into the launch folder, and rank 0 
 
     <launch folder>/rank-<r>.exit     the exit code, one number
     <launch folder>/finished.json     {"launch_id": "<name of the folder>", "exit_code": 0}
+    <launch folder>/verdict.json      what the ranks' guardians found out, with its exit code
 
-On hosts that do not share the folder's file system the files of remote ranks stay there; then the codes that the
-launchers pass on decide. The folder of rank 0 must be visible to the launching host.
+The keepers send these files from every host, so hosts need not share a disk.
 """
 
 from __future__ import annotations
@@ -16,19 +16,41 @@ import json
 import os
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harness.cluster.watch import SSH_FAILED
-from preprocess.errors import HostLostError
+from preprocess.errors import HostLostError, UserError
 from preprocess.outside_text import parse_json
 
 LAUNCH_DIR_VARIABLE = "LYRICS_LAUNCH_DIR"
 _OUR_CODES = range(2, 11)
 _STOPPED_CODES = (129, 130, 143)
-_HANG_CODE = 7
+_LOST_CODE, _HANG_CODE = 6, 7
+
+
+class VerdictError(UserError):
+    """What the guardians found: a rank or host lost, a hang. It ends the launch with their exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The guardians' verdict.
+
+    Attributes:
+        exit_code: 6 for a loss, 7 for a hang.
+        message: Its cause, with rank and host.
+    """
+
+    exit_code: int
+    message: str
 
 
 def launch_dir_from_environment() -> Path | None:
@@ -72,30 +94,40 @@ class Outcome:
         host_codes: Non-zero codes of the hosts' launchers as pdsh reported them, the first to fail first.
         rank_codes: Exit code by rank, of the ranks that wrote one.
         finished_code: The code in `finished.json`, or None when rank 0 did not get that far.
+        verdict: What the guardians found, if anything.
+        launching_host: Name of the host that the launcher ran on.
     """
 
     launcher_code: int
     host_codes: Mapping[str, int] = field(default_factory=dict)
     rank_codes: Mapping[int, int] = field(default_factory=dict)
     finished_code: int | None = None
+    verdict: Verdict | None = None
+    launching_host: str = "this host"
 
     def exit_code(self) -> int:
         """The true exit code of the launch.
 
-        A code that a rank wrote down comes first (the lowest of 2 to 10, then a stop by signal); then a host or a
-        rank that died; then what the launcher said, which is believed for success only with rank 0's proof.
+        A code that a rank wrote down comes first (the lowest of 2 to 10, except that a loss or a hang needs the
+        guardians' word or a host to name); then the guardians' verdict; then a host or a rank that died, a stop by
+        signal, and what the launcher said, which is believed for success only with rank 0's proof.
 
         Raises:
+            VerdictError: The guardians named a cause.
             HostLostError: A host or a rank went away, or the launcher reported success without the proof.
         """
         codes = [*self.rank_codes.values(), *([] if self.finished_code is None else [self.finished_code])]
         ours = min((code for code in codes if code in _OUR_CODES), default=None)
+        if ours is not None and ours not in (_LOST_CODE, _HANG_CODE):
+            return ours
+        if self.verdict is not None:
+            raise VerdictError(self.verdict.message, self.verdict.exit_code)
         lost = self._describe_loss()
-        # The survivors of a lost host may well report a hang: the loss is the cause.
+        # The survivors of a lost host may well report a hang, or stop by our signal: the loss is the cause.
         if ours is not None and not (ours == _HANG_CODE and lost):
             return ours
         stopped = [code for code in codes if code in _STOPPED_CODES]
-        if stopped:
+        if stopped and not (lost and self._launcher_died()):
             return stopped[0]
         if lost:
             raise HostLostError(lost)
@@ -103,14 +135,19 @@ class Outcome:
             return self.launcher_code
         if self.finished_code is None:
             raise HostLostError(
-                "the launcher reported success, but rank 0 did not write that it finished; a launcher or a rank "
-                "was killed. Look at the last lines of each host, then start again from the last checkpoint"
+                f"the launcher on {self.launching_host} reported success, but rank 0 did not write that it finished; "
+                "a launcher or a rank was killed. Look at the last lines of each host, then start again from the "
+                "last checkpoint"
             )
         return self.finished_code
 
+    def _launcher_died(self) -> bool:
+        """Whether what was lost is a connection or a launcher, after which we stopped the ranks ourselves."""
+        return self.launcher_code < 0 or SSH_FAILED in self.host_codes.values()
+
     def _describe_loss(self) -> str:
         """Say which host or rank died, or return the empty string."""
-        codes = dict(self.host_codes) or {"the launcher": self.launcher_code}
+        codes = dict(self.host_codes) or {self.launching_host: self.launcher_code}
         for name, code in codes.items():
             if code == SSH_FAILED:
                 return (
@@ -118,6 +155,11 @@ class Outcome:
                     f"Check that the host is up; the last checkpoint holds what was done before"
                 )
             killer = _killing_signal(code)
+            if killer and code < 0:
+                return (
+                    f"{name}: the deepspeed launcher was killed by {killer}; the ranks were ended. Start again from "
+                    "the last checkpoint"
+                )
             if killer:
                 return (
                     f"{name}: a rank was killed by {killer} (exit code {code}). SIGKILL is most often the "
@@ -137,14 +179,40 @@ def _killing_signal(code: int) -> str:
         return f"signal {number}"
 
 
-def read_outcome(launch_dir: Path, launcher_code: int, host_codes: Mapping[str, int]) -> Outcome:
-    """Gather what the ranks left in the launch folder."""
+def read_outcome(
+    launch_dir: Path,
+    launcher_code: int,
+    host_codes: Mapping[str, int],
+    launching_host: str = "this host",
+) -> Outcome:
+    """Gather what the ranks and their guardians left in the launch folder."""
     rank_codes = {}
     for path in launch_dir.glob("rank-*.exit"):
         match = re.fullmatch(r"rank-([0-9]+)\.exit", path.name)
         if match:
             rank_codes[int(match.group(1))] = int(path.read_text())
-    return Outcome(launcher_code, host_codes, rank_codes, _read_finished(launch_dir))
+    finished, verdict = _read_finished(launch_dir), read_verdict(launch_dir / "verdict.json")
+    return Outcome(launcher_code, host_codes, rank_codes, finished, verdict, launching_host)
+
+
+def read_verdict(path: Path) -> Verdict | None:
+    """The guardians' verdict in a file, or None when there is none that can be read."""
+    try:
+        value = json.loads(path.read_text())
+        code, message = int(value["exit_code"]), str(value["message"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    where = [f"{name} {value[name]}" for name in ("rank", "host") if value.get(name) is not None]
+    where = [text for text in where if text.split()[-1] not in message]
+    return Verdict(code, f"{', '.join(where)}: {message}" if where else message)
+
+
+def write_left_behind(launch_dir: Path, reports: Iterable[Mapping[str, Any]]) -> None:
+    """Write the files that the keepers sent into the launch folder, where they are not there already."""
+    for report in reports:
+        for name, text in report["files"].items():
+            if not (launch_dir / name).exists():
+                _write(launch_dir / name, text)
 
 
 def _read_finished(launch_dir: Path) -> int | None:

@@ -125,7 +125,7 @@ def check_before_launch(config: RunConfig, hostfile: Path, master_port: int | No
     from harness.cluster.doctor.examine import Wishes, examine
     from harness.cluster.doctor.table import describe, print_diagnosis
     from harness.cluster.hostfile import parse_hostfile
-    from harness.cluster.launch import needs_ssh
+    from harness.cluster.hosts import needs_ssh
 
     hosts = parse_hostfile(hostfile)
     diagnosis = examine(hosts, config, Wishes(files=needs_ssh(hosts), port=master_port))

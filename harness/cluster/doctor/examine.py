@@ -30,7 +30,7 @@ from harness.cluster.environment import (
     extend_python_path,
 )
 from harness.cluster.hostfile import Hostfile
-from harness.cluster.launch import choose_devices, needs_ssh
+from harness.cluster.hosts import choose_devices, needs_ssh
 from harness.config import RunConfig, load_deepspeed_config
 from preprocess.errors import DataError, PreflightError
 from preprocess.manifest import Manifest, list_side_files, read_manifest

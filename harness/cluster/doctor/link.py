@@ -27,7 +27,7 @@ from harness.cluster.environment import (
     withhold_secrets,
 )
 from harness.cluster.hostfile import Hostfile
-from harness.cluster.launch import needs_ssh
+from harness.cluster.hosts import needs_ssh
 from preprocess.errors import PreflightError
 
 MARK = "lyrics-link: "
