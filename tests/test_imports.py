@@ -25,6 +25,8 @@ HEAVY = {"torch", "transformers", "deepspeed", "peft", "accelerate"}
 DISTRIBUTED = {"deepspeed", "torch.distributed"}
 OWNERS_OF_DISTRIBUTED = {"dist.py", "engine.py", "checkpoint.py"}
 MODULES_WITHOUT_TORCH = (
+    "harness.guard.process",
+    "harness.guard.rank",
     "preprocess.__main__",
     "harness.__main__",
     "harness.cards",
