@@ -27,6 +27,8 @@ HEAVY = {"torch", "transformers", "deepspeed", "peft", "accelerate"}
 DISTRIBUTED = {"deepspeed", "torch.distributed"}
 OWNERS_OF_DISTRIBUTED = {"dist.py", "engine.py", "cluster/doctor/link_rank.py"}
 MODULES_WITHOUT_TORCH = (
+    "harness.guard.process",
+    "harness.guard.rank",
     "preprocess.__main__",
     "harness.__main__",
     "harness.cards",
