@@ -325,6 +325,9 @@ def test_only_cards_that_get_a_rank_need_free_memory() -> None:
         == []
     )
     assert plant("gpus.output", L40S.replace("45500", "9"), needs=Needs()) == []
+    (found,) = plant("python.folder", True, needs=Needs(unknown="no such shape"))
+    assert (found.check, found.severity) == ("VRAM free", "warn")
+    assert found.message == "what a rank takes cannot be predicted: no such shape"
 
 
 def test_a_world_size_that_the_hostfile_does_not_add_up_to_is_refused() -> None:

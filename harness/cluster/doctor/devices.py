@@ -132,6 +132,13 @@ def check_vram(answers: Sequence[HostAnswer], situation: Situation) -> Check:
         check.cells[answer.name] = gib(min(known)) if known else "unknown"
         if known:
             _judge_vram(check, answer.name, min(known), situation)
+    if check.cells and situation.needs.unknown:
+        check.add(
+            "warn",
+            list(check.cells),
+            f"what a rank takes cannot be predicted: {situation.needs.unknown}",
+            "mend that, or go without the comparison",
+        )
     return check
 
 

@@ -28,7 +28,8 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
     for finding in diagnosis.findings:
         console.print(describe(finding, diagnosis.situation.hostfile.names), highlight=False)
     text, style = VERDICTS[diagnosis.verdict]
-    counts = f"{len(diagnosis.answers)} hosts, {diagnosis.situation.hostfile.world_size} ranks"
+    num_hosts, num_ranks = len(diagnosis.answers), diagnosis.situation.hostfile.world_size
+    counts = f"{num_hosts} host{'s' * (num_hosts > 1)}, {num_ranks} rank{'s' * (num_ranks > 1)}"
     console.print(Text(f"{counts}: {text}", style=style))
 
 
