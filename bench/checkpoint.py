@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from harness.run import Run
 
 WAITING, BESIDE = "sync", "async"
-FULL = replace(Scale(), songs=24, length="short", seq_len=512, rows_per_step=2, micro_batch_size=2, rank=128)
+FULL = replace(Scale(), songs=24, length="short", seq_len=512, rows_per_step=1, micro_batch_size=1, rank=128)
 QUICK = TINY
-FULL_TURNS, QUICK_TURNS = 15, 3
+FULL_TURNS, QUICK_TURNS = 10, 3
 STEPS_BESIDE = 3
 MIB = 2**20
 

@@ -177,7 +177,9 @@ def test_a_resumed_run_goes_on_bit_for_bit(root: Path, stage: int) -> None:
 
 
 @pytest.mark.parametrize("stage", [1, 3])
-def test_hosts_without_a_shared_disk_keep_their_own_parts_and_resume_together(root: Path, stage: int) -> None:
+def test_every_host_without_a_shared_disk_has_the_whole_checkpoint_and_a_new_one_gets_it(
+    root: Path, stage: int
+) -> None:
     folders = root / f"disks-{stage}"
     overrides = (deepspeed_of(root, stage), "schedule.max_steps=4", "schedule.save_every_steps=2")
     config = config_of(root, f"own-disks-{stage}", *overrides)
@@ -186,10 +188,12 @@ def test_hosts_without_a_shared_disk_keep_their_own_parts_and_resume_together(ro
     assert all((host / "adapter" / "adapter_model.safetensors").is_file() for host in hosts)
     assert all(find_damage(host / "checkpoint-4") is None for host in hosts)
     losses = read_losses(hosts[0])
-    # The newest checkpoint of one host is gone: all must go back to the one before.
-    shutil.rmtree(hosts[1] / "checkpoint-4")
+    # Two hosts are replaced by empty ones, and the newest checkpoint of the third is gone.
+    for lost in (hosts[1], hosts[2], hosts[0] / "checkpoint-4"):
+        shutil.rmtree(lost)
     run_ranks(train_on_own_disks, 3, config, folders, ["resume=true"], timeout_s=240)
     assert read_losses(hosts[0]) == losses
+    assert all(find_damage(host / f"checkpoint-{step}") is None for host in hosts for step in (2, 4))
     adapters = [read_adapter(host) for host in hosts]
     assert all(torch.equal(adapters[0][name], other[name]) for other in adapters for name in adapters[0])
 

@@ -60,7 +60,12 @@ def find_storage(run_dir: Path, world: World) -> Storage:
     different = {view for view in views if view}
     if len(different) > 1 and any(len(view) > 1 for view in different):
         raise PreflightError(f"{run_dir}: some hosts share this folder and some do not; let all or none")
-    return Storage(run_dir, world.rank, tuple(min(view) for view in views))
+    if len(different) > 1 and not all(views):
+        raise PreflightError(
+            f"{run_dir}: rank {views.index(frozenset())} does not see what the first rank of its host has written there"
+        )
+    # Where all share one, a file system that is slow to show a new file does not matter.
+    return Storage(run_dir, world.rank, tuple(min(view or next(iter(different))) for view in views))
 
 
 def send_file(
