@@ -214,19 +214,21 @@ def go_on(
     *,
     kind: Kind = "disk",
     module: str = "harness.train",
-    expected_lost: int | None = None,
+    allowed_lost: int | None = None,
     address: str = "127.0.0.1",
 ) -> Trial:
     """Resume a broken run and compare its end with the unbroken one.
 
     Without any checkpoint there is nothing to resume; the run starts anew in an emptied folder, as its error says.
+    A fault may spoil the save that was under way, which training does not wait for, but never the one before: unless
+    `allowed_lost` says otherwise, the steps since the last save was due may be lost, and one interval.
     """
     run_dir, problems = setting.run_dir(name), list[str]()
     done, whole = steps_done(run_dir), whole_steps(run_dir)
     newest = whole[-1] if whole else 0
     lost = done - newest
-    allowed = setting.save_every if expected_lost is None else expected_lost
-    if lost > allowed:
+    due = done // setting.save_every * setting.save_every
+    if lost > (done - due + setting.save_every if allowed_lost is None else allowed_lost):
         problems.append(f"{lost} steps were lost: {done} done, whole checkpoints {whole}")
     if not whole:
         shutil.rmtree(run_dir, ignore_errors=True)

@@ -57,10 +57,19 @@ def try_stop(
     wanted = KILLED if signal_name == "SIGKILL" else STOPPED
     problems = [] if codes == [wanted] * len(servers) else [f"ended with {codes}, not {wanted}"]
     problems += ["a traceback"] if "Traceback" in ranks.read() else []
-    # A stop by SIGTERM saves first, so nothing is lost; a save that was just made likewise.
+    # A stop by SIGTERM saves first, so nothing is lost.
+    allowed_lost = 0 if wanted == STOPPED else None
     what = f"{signal_name} at {moment}"
     trial = go_on(
-        servers, setting, reference, name, arguments, what, kind="stop", module=module, expected_lost=0
+        servers,
+        setting,
+        reference,
+        name,
+        arguments,
+        what,
+        kind="stop",
+        module=module,
+        allowed_lost=allowed_lost,
     )
     problems += trial.problems
     if not problems:
