@@ -29,7 +29,7 @@ LOST_OR_HUNG = {6, 7}
 def run_freezes(
     setting: Setting, number: int, kinds: Sequence[Fault] = ("freeze", "link")
 ) -> Iterator[Trial]:
-    """Every kind on every rank in every phase, or the first so many of them."""
+    """Every kind on every rank in every phase, or so many of them, spread evenly."""
     with hosts_at(setting.root / "cluster", with_servers=True) as hosts:
         reference = make_reference(
             setting, hosts.servers, "freezes-reference", hosts.cluster.hosts[0].address
@@ -37,7 +37,8 @@ def run_freezes(
         cases = [
             (kind, phase, rank) for phase, rank, kind in product(PHASES, range(setting.num_ranks), kinds)
         ]
-        for kind, phase, rank in cases[:number]:
+        chosen = cases if number >= len(cases) else [cases[i * len(cases) // number] for i in range(number)]
+        for kind, phase, rank in chosen:
             yield try_freeze(setting, hosts, reference, kind, phase, rank)
 
 
