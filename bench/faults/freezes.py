@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from typing import Any, Literal
 from bench.faults.disk import go_on
 from bench.faults.hosts import Hosts, hosts_at, wait_for
 from bench.faults.ranks import Ranks, start_ranks
-from bench.faults.setting import Reference, Setting, make_reference
+from bench.faults.setting import Reference, Setting, has_guard, make_reference
 from bench.faults.stops import HELD
 from bench.faults.trial import Trial
 
@@ -40,6 +41,10 @@ def run_freezes(
         chosen = cases if number >= len(cases) else [cases[i * len(cases) // number] for i in range(number)]
         for kind, phase, rank in chosen:
             yield try_freeze(setting, hosts, reference, kind, phase, rank)
+        if has_guard():
+            found = try_freeze(replace(setting, guard=False), hosts, reference, "freeze", "backward", 1)
+            problems = () if found.problems else (f"not found by {found.what}",)
+            yield Trial("control", f"guard-off: found: {'; '.join(found.problems)[:200]}", problems)
 
 
 def try_freeze(
@@ -53,7 +58,7 @@ def try_freeze(
     words: Sequence[str] = (),
 ) -> Trial:
     """One fault on one rank in one phase; then the run goes on from its last checkpoint."""
-    name = f"{kind}-{phase}-{rank}"
+    name = f"{kind}-{phase}-{rank}" if setting.guard else f"{kind}-{phase}-{rank}-unguarded"
     marker = setting.root / name
     step = setting.save_every if phase in ("save", "eval", "between") else setting.save_every + 1
     environment = {

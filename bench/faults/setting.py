@@ -30,7 +30,8 @@ class Setting:
         num_steps: Steps of a run.
         save_every: Steps between checkpoints.
         num_ranks: Of a run.
-        min_timeout_s: After how long a silent rank counts as hung, where the harness has such a setting.
+        min_timeout_s: After how long a silent rank counts as hung.
+        guard: Whether ranks are guarded; False is the negative control.
     """
 
     root: Path
@@ -38,6 +39,7 @@ class Setting:
     save_every: int = 2
     num_ranks: int = 3
     min_timeout_s: float = 5.0
+    guard: bool = True
 
     def write_config(self, name: str, **changes: Any) -> Path:  # noqa: ANN401 - any YAML value
         """The YAML of a run in the folder `root`/`name`; `changes` by dotted name with "__" for the dot."""
@@ -57,8 +59,8 @@ class Setting:
             },
             "tensorboard": False,
         }
-        if "guard" in import_module("harness.config").RunConfig.model_fields:
-            values["guard"] = {"min_timeout_s": self.min_timeout_s}
+        if has_guard():
+            values["guard"] = {"min_timeout_s": self.min_timeout_s, "enabled": self.guard}
         for dotted, value in changes.items():
             *sections, key = dotted.split("__")
             place = values
@@ -72,6 +74,11 @@ class Setting:
     def run_dir(self, name: str) -> Path:
         """The folder of a run."""
         return self.root / name
+
+
+def has_guard() -> bool:
+    """Whether this harness guards its ranks at all."""
+    return "guard" in import_module("harness.config").RunConfig.model_fields
 
 
 def make_setting(root: Path, **values: Any) -> Setting:  # noqa: ANN401 - fields of Setting
