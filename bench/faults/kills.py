@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.faults.disk import go_on
-from bench.faults.hosts import Hosts, find_processes, hosts_at, wait_for
+from bench.faults.hosts import NODE_LAUNCHER, Hosts, command_line, find_processes, hosts_at, wait_for
 from bench.faults.ranks import ROOT, ForkServer, fork_server, rank_environment
 from bench.faults.setting import Reference, Setting, make_reference, steps_done
 from bench.faults.trial import Trial
@@ -140,7 +140,9 @@ def strike(hosts: Hosts, kill: Kill, process: subprocess.Popen[str]) -> bool:
     if kill.target == "launch":
         victims = [process.pid]
     elif kill.target == "ssh":
-        victims = find_processes(first, "ssh")[kill.host :][:1]
+        lines = {pid: command_line(pid) for pid in find_processes(first, "ssh")}
+        leading = [pid for pid, line in lines.items() if host.name in line and NODE_LAUNCHER in line]
+        victims = leading or [pid for pid, line in lines.items() if host.name in line]
     else:
         victims = find_processes(host, kill.target)
     for pid in victims:

@@ -165,7 +165,9 @@ def find_difference(run_dir: Path, reference: Reference) -> str | None:
     lines = read_steps(run_dir)
     steps = sorted(line["step"] for line in lines)
     if steps != sorted(reference.steps):
-        return f"its steps are {steps}, not {sorted(reference.steps)}"
+        missing = [name_line(step) for step in sorted(reference.steps) if step not in steps]
+        surplus = [name_line(step) for step in steps if steps.count(step) > (step in reference.steps)]
+        return f"metrics.jsonl lacks {missing} and has {surplus} too much"
     for line in lines:
         expected = reference.steps[line["step"]]
         if line != expected:
@@ -174,6 +176,11 @@ def find_difference(run_dir: Path, reference: Reference) -> str | None:
     if hash_adapter(run_dir) != reference.adapter:
         return "its adapter's weights differ"
     return None
+
+
+def name_line(step: int) -> str:
+    """What a step of `read_steps` is a line of."""
+    return f"step {step}" if step > 0 else f"eval of step {-step}"
 
 
 def steps_done(run_dir: Path) -> int:

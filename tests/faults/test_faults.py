@@ -39,7 +39,7 @@ def operations(setting: Setting, server: ForkServer) -> list[str]:
 
 @pytest.mark.parametrize(
     ("kind", "mode"),
-    [("write", "kill"), ("rename", "kill"), ("fsync", "enospc")],
+    [("write", "kill"), ("fsync", "enospc")],
 )
 def test_a_disk_that_fails_in_the_second_save_loses_one_interval_at_most(
     setting: Setting,

@@ -119,7 +119,7 @@ def test_a_run_equals_its_reference_in_every_step_and_no_other_does(tmp_path: Pa
     reference = read_reference(write_run(tmp_path / "a", [3.0, 2.0]))
     assert find_difference(write_run(tmp_path / "b", [3.0, 2.0]), reference) is None
     assert find_difference(write_run(tmp_path / "c", [3.0, 2.0000001]), reference) == "step 2 differs in loss"
-    assert "its steps are [1]" in str(find_difference(write_run(tmp_path / "d", [3.0]), reference))
+    assert "lacks ['step 2'] and has []" in str(find_difference(write_run(tmp_path / "d", [3.0]), reference))
 
 
 def test_damage_that_no_check_finds_or_names_is_a_failure(tmp_path: Path) -> None:
