@@ -110,7 +110,7 @@ def try_kill(
         code, printed = wait_for_end(process)
         detect_s = time.monotonic() - since_s
         left = hosts.wait_until_clean()
-        if kill.target == "launch":
+        if kills_launch(kill):
             detect_s = time.monotonic() - since_s
     finally:
         process.kill()
@@ -163,10 +163,15 @@ def wait_for_end(process: subprocess.Popen[str]) -> tuple[int | None, str]:
     return process.returncode, printed
 
 
+def kills_launch(kill: Kill) -> bool:
+    """Whether the launch itself dies, so that its end says nothing."""
+    return kill.target == "launch" or (kill.target == "host" and kill.host == 0)
+
+
 def judge_code(hosts: Hosts, kill: Kill, code: int | None, printed: str) -> list[str]:
     """What is wrong with the launch's own end."""
-    if kill.target == "launch" or (kill.target == "host" and kill.host == 0):
-        return []  # it is dead itself
+    if kills_launch(kill):
+        return []
     problems = [] if code == LOST else [f"ended with {code}, not {LOST}"]
     name = hosts.cluster.hosts[kill.host].name
     errors = " ".join(re.findall(r"(?m)^error.*", printed))
