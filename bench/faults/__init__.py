@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -64,6 +66,8 @@ def measure(*, quick: bool, only: str | None = None) -> FaultsOutcome:
     Raises:
         ConfigError: LYRICS_FAULTS_SCALE or LYRICS_FAULTS_SEED is no number, or there can be no cluster here.
     """
+    # Or a cluster would be left behind.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     numbers = scale_numbers(QUICK if quick else FULL)
     seed = read_seed()
     root = Path(tempfile.mkdtemp(prefix="lyrics-faults-"))
