@@ -37,6 +37,7 @@ PROGRAMS = {
     "fit": "Does the search for rows and recomputed layers end near its memory target, as fast as the best of a sweep?",
     "profile": "What does profiling a run's memory cost: its phases in every step, the timeline in one of twenty?",
     "checkpoint": "How long does training stand still for a checkpoint that is written beside it, or waited for?",
+    "faults": "Is every kill, full disk, flipped byte, cut cable and frozen rank noticed, named, and resumed exactly?",
     "quickstart": "What did the last `make quickstart` reach: speed, and accuracy before and after?",
 }
 """Names and questions. Program NAME is the module `bench.NAME`, which is imported only when it runs."""
@@ -55,12 +56,15 @@ def bench(
     record: Annotated[
         bool, typer.Option("--record", help="Add the line to bench/results/NAME.jsonl.")
     ] = False,
+    only: Annotated[
+        str | None, typer.Option(metavar="KIND", help="One part of a program that has parts (faults).")
+    ] = None,
 ) -> None:
     """Answer a question by measuring, against a baseline in the same run; or list the questions."""
     if name is None:
         list_programs(as_json=json_)
         return
-    result = run_program(name, quick=quick)
+    result = run_program(name, quick=quick, only=only)
     if not json_:
         print_outcome(result, make_console())
     if record:
@@ -77,20 +81,25 @@ def list_programs(*, as_json: bool) -> None:
         print(f"{name:11} {question}")
 
 
-def run_program(name: str, *, quick: bool) -> dict[str, Any]:
-    """Run one program.
+def run_program(name: str, *, quick: bool, only: str | None = None) -> dict[str, Any]:
+    """Run one program, or the part of it that `only` names.
 
     Returns:
         Its record.
 
     Raises:
-        ConfigError: There is no such program.
+        ConfigError: There is no such program, or it has no such part.
     """
     if name not in PROGRAMS:
         raise ConfigError(f"bench: no program {name!r}; there are {', '.join(PROGRAMS)}")
+    program = import_module(f"bench.{name}")
+    if only is not None and only not in getattr(program, "PARTS", ()):
+        parts = ", ".join(getattr(program, "PARTS", ())) or "none"
+        raise ConfigError(f"bench {name}: no part {only!r}; its parts: {parts}")
+    part = {} if only is None else {"only": only}
     surroundings = describe_surroundings()
-    outcome: Outcome = import_module(f"bench.{name}").measure(quick=quick)
-    command = f"python -m bench {name}" + (" --quick" if quick else "")
+    outcome: Outcome = program.measure(quick=quick, **part)
+    command = f"python -m bench {name}" + (" --quick" if quick else "") + (f" --only {only}" if only else "")
     return make_record(name, PROGRAMS[name], outcome, command, surroundings)
 
 

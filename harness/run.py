@@ -102,9 +102,7 @@ class Run:
                 raise
             raise self.fit.explain(error, f"step {self.state.step + 1}") from None
         finally:
-            with suppress(
-                Exception
-            ):  # an error that ends the run is what is told; the run's own end has waited
+            with suppress(Exception):  # what ends the run is told; a good end has waited already
                 self.checkpoints.wait()
 
     def follow(self) -> None:
@@ -113,24 +111,40 @@ class Run:
         if self.config.resume and not self.resume():
             self.publish()  # a run that was killed at its end may have none
             return
-        schedule = self.config.schedule
         with (
             StepProgress(
                 self.console, self.num_steps, self.state.step, enabled=self.world.is_main
             ) as progress,
             self.load_steps(self.train_split, self.state.step, self.num_steps) as steps,
         ):
+            if self.owes_evaluation():
+                self.complete_step(progress)
             while self.state.step < self.num_steps:
                 self.take_step(steps, progress)
                 self.checkpoints.check()
-                done = self.state.step
-                is_last = done == self.num_steps
-                saves = is_last or (schedule.save_every_steps and done % schedule.save_every_steps == 0)
-                if saves or (schedule.eval_every_steps and done % schedule.eval_every_steps == 0):
-                    self.evaluate(progress)
-                if saves:
-                    self.save()
+                self.complete_step(progress)
         self.finish()
+
+    def is_due(self, every: int | None) -> bool:
+        """Whether what is done at this interval of steps, and at the end, is due after the last step."""
+        step = self.state.step
+        return step == self.num_steps or bool(every and step and step % every == 0)
+
+    def evaluates(self) -> bool:
+        """Whether an evaluation is due after the last step: every checkpoint has one."""
+        schedule = self.config.schedule
+        return self.is_due(schedule.eval_every_steps) or self.is_due(schedule.save_every_steps)
+
+    def owes_evaluation(self) -> bool:
+        """Whether a stop came between the step that is resumed from and its evaluation."""
+        return self.eval_split is not None and self.state.eval_loss is None and self.evaluates()
+
+    def complete_step(self, progress: StepProgress) -> None:
+        """Evaluate and save, where that is due after the last step."""
+        if self.evaluates():
+            self.evaluate(progress)
+        if self.is_due(self.config.schedule.save_every_steps):
+            self.save()
 
     def resume(self) -> bool:
         """Go back to the newest whole checkpoint. False when the run was already at its end."""
@@ -138,7 +152,7 @@ class Run:
         self.state = self.checkpoints.load_newest(self.engine, self.say)
         if self.checkpoints.commits:
             describe_run(self.config)  # now that it is known to be the same run
-        if self.state.step >= self.num_steps:
+        if self.state.step >= self.num_steps and not self.owes_evaluation():
             self.say(f"the run is at its end, step {self.state.step}; nothing is left to do")
             return False
         self.say(f"going on after step {self.state.step}")
@@ -315,9 +329,9 @@ class Run:
         loss, by_task, supervised = found
         if not supervised:
             return
+        self.state = self.state.with_eval(loss)
         if not np.isfinite(loss):
             self.stop(f"the eval loss is {loss}")
-        self.state = self.state.with_eval(loss)
         progress.note_eval(self.state.step, loss)
         if self.metrics:
             named = {task: value for task, value in zip(tasks, by_task, strict=True) if np.isfinite(value)}
