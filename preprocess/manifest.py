@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,10 +17,13 @@ from preprocess.durable import sha256_of, write_text_durably
 from preprocess.errors import DataError
 from preprocess.outside_text import parse_json
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 SIDE_FILES = ("labels.json", "eval_songs.jsonl", "quality.json", "tokenizer/tokenizer.json")
 """What every data set holds beside its splits."""
+
+_UNSEALED = "0" * 64
+_SEAL = re.compile(r'\{\s*"sha256": "([0-9a-f]{64})"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,7 @@ class Manifest:
         splits: By name.
         extra: The build's configuration, counts, versions; `files`, the sha256 of each side file by name.
         prompt_sha256: Of the chat format, rendered: see `hash_prompt`.
+        format_files: sha256 of the files by which `datasets` knows the splits, by name; `write_manifest` hashes them.
     """
 
     seq_len: int
@@ -91,13 +97,35 @@ class Manifest:
     splits: dict[str, SplitInfo]
     extra: dict[str, Any]
     prompt_sha256: str = ""
+    format_files: dict[str, str] = field(default_factory=dict, compare=False)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest, the last file of a data set."""
     write_text_durably(folder / "dataset_dict.json", json.dumps({"splits": list(manifest.splits)}))
-    value = {"format_version": FORMAT_VERSION, **asdict(manifest)}
-    write_text_durably(folder / "manifest.json", json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    found = {name: sha256_of(folder / name) for name in _format_names(manifest) if (folder / name).is_file()}
+    value = {"format_version": FORMAT_VERSION, **asdict(manifest), "format_files": found}
+    write_text_durably(folder / "manifest.json", seal(value))
+
+
+def seal(value: dict[str, Any]) -> str:
+    """The text of a manifest, which begins with the sha256 of itself, with zeros in that place."""
+    text = json.dumps({"sha256": _UNSEALED, **value}, indent=2, ensure_ascii=False) + "\n"
+    return text.replace(_UNSEALED, hashlib.sha256(text.encode("utf-8")).hexdigest(), 1)
+
+
+def _check_seal(text: str) -> None:
+    """Refuse a manifest that is not, byte for byte, the one that was written.
+
+    Raises:
+        ValueError: It is not.
+    """
+    found = _SEAL.match(text)
+    if found is None:
+        raise ValueError("it does not begin with its own sha256")
+    unsealed = text[: found.start(1)] + _UNSEALED + text[found.end(1) :]
+    if hashlib.sha256(unsealed.encode("utf-8")).hexdigest() != found[1]:
+        raise ValueError("its sha256 is not the one that it begins with")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -117,9 +145,12 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder}: {what}. Make one with: python -m preprocess build --input … --output {folder}"
         )
     try:
-        value = parse_json(path.read_text(encoding="utf-8"))
+        text = path.read_bytes().decode("utf-8")
+        value = parse_json(text)
         if value.pop("format_version") != FORMAT_VERSION:
             raise DataError(f"{path}: written by another version of the format; build the data set again")
+        _check_seal(text)
+        del value["sha256"]
         splits = {_bare(name): _split_from_json(split) for name, split in value.pop("splits").items()}
         return Manifest(**{**value, "tasks": tuple(value["tasks"]), "splits": splits})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -150,7 +181,7 @@ def is_bare(name: str) -> bool:
 
 
 def list_side_files(manifest: Manifest) -> dict[str, str]:
-    """The files beside the splits and the sha256 of each; none where the manifest lists none.
+    """The files beside the shards and the sha256 of each, as the manifest lists them.
 
     Raises:
         DataError: The list is none, or names something outside the folder.
@@ -160,7 +191,7 @@ def list_side_files(manifest: Manifest) -> dict[str, str]:
         raise DataError(
             f"manifest.json: its list of side files is no list of names and hashes, but {files!r}"
         )
-    return files
+    return {**files, **manifest.format_files}
 
 
 def _is_inside(name: str) -> bool:
@@ -174,11 +205,16 @@ def named_files(manifest: Manifest) -> set[str]:
     Raises:
         DataError: The list of side files is damaged.
     """
-    names = {"manifest.json", "dataset_dict.json", *list_side_files(manifest)}
+    names = {"manifest.json", *_format_names(manifest), *list_side_files(manifest)}
     for split, info in manifest.splits.items():
-        files = ("state.json", "dataset_info.json", *(shard.file for shard in info.shards))
-        names |= {f"{split}/{file}" for file in files}
+        names |= {f"{split}/{shard.file}" for shard in info.shards}
     return names
+
+
+def _format_names(manifest: Manifest) -> list[str]:
+    """The files by which `datasets` knows the splits, as paths from the data set's folder."""
+    own = [f"{split}/{file}" for split in manifest.splits for file in ("state.json", "dataset_info.json")]
+    return ["dataset_dict.json", *own]
 
 
 def check_hashes(folder: Path, manifest: Manifest, splits: Iterable[str] | None = None) -> None:

@@ -10,6 +10,7 @@ import pytest
 from preprocess.errors import DataError
 from preprocess.manifest import Manifest, named_files, read_manifest, write_manifest
 from preprocess.shards import open_split
+from tests.toys import write_sealed
 
 
 def test_the_manifest_survives_the_round_trip(toy_dataset: Path, tmp_path: Path) -> None:
@@ -36,7 +37,7 @@ def test_a_folder_without_a_manifest_is_not_finished(toy_dataset: Path) -> None:
 
 def damage_manifest(folder: Path, **changes: Any) -> None:
     value = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(value | changes))
+    write_sealed(folder, value | changes)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_a_damaged_manifest_is_a_data_error(toy_dataset: Path, changes: dict[str
         read_manifest(toy_dataset)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format_version": 2}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format_version": 3}'])
 def test_a_manifest_that_is_something_else_is_a_data_error(toy_dataset: Path, text: str) -> None:
     (toy_dataset / "manifest.json").write_text(text)
     with pytest.raises(DataError, match=r"manifest\.json: damaged"):
@@ -77,3 +78,16 @@ def test_side_files_that_are_no_names_inside_the_folder_are_refused(toy_dataset:
     manifest = replace(read_manifest(toy_dataset), extra={"files": files})
     with pytest.raises(DataError, match="side files"):
         named_files(manifest)
+
+
+def test_every_byte_of_a_manifest_counts(toy_dataset: Path) -> None:
+    path = toy_dataset / "manifest.json"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"manifest\.json: (damaged|written by another version)"):
+            read_manifest(toy_dataset)
+    path.write_bytes(whole)
+    read_manifest(toy_dataset)

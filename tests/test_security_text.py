@@ -32,7 +32,7 @@ from preprocess.terminal import PlainConsole, exit_on_user_error, make_console, 
 from preprocess.tokenizer import load_tokenizer
 from tests.hostile import COMMAND_TEXTS, CONTROLS, HOSTILE
 from tests.test_launch import shell_reads
-from tests.toys import make_dataset
+from tests.toys import make_dataset, write_sealed
 
 
 @pytest.fixture(autouse=True)
@@ -331,8 +331,8 @@ def test_a_manifest_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name
             value["splits"][name] = value["splits"].pop("train")
         else:
             value["splits"]["train"]["shards"][0]["file"] = name
-        path.write_text(json.dumps(value))
-        with pytest.raises(DataError, match="damaged"):
+        write_sealed(folder, value)
+        with pytest.raises(DataError, match="file name"):
             read_manifest(folder)
 
 

@@ -31,6 +31,7 @@ from tests.toys import (
     make_dataset,
     make_songs,
     make_tokenizer,
+    write_sealed,
     write_toy_manifest,
 )
 
@@ -149,7 +150,7 @@ def test_a_changed_count_is_found(toy_dataset: Path, name: str, place: str) -> N
 def test_a_changed_count_of_a_task_is_found(toy_dataset: Path, key: str) -> None:
     value = json.loads((toy_dataset / "manifest.json").read_text())
     value["splits"]["eval"]["by_task"]["genre"][key] -= 1
-    (toy_dataset / "manifest.json").write_text(json.dumps(value))
+    write_sealed(toy_dataset, value)
     (line,) = findings(toy_dataset)
     assert line.startswith(f"eval {key} of task genre: the rows give")
 
@@ -157,7 +158,7 @@ def test_a_changed_count_of_a_task_is_found(toy_dataset: Path, key: str) -> None
 def test_a_task_that_the_manifest_forgot_to_count_is_found(toy_dataset: Path) -> None:
     value = json.loads((toy_dataset / "manifest.json").read_text())
     del value["splits"]["train"]["by_task"]["themes"]
-    (toy_dataset / "manifest.json").write_text(json.dumps(value))
+    write_sealed(toy_dataset, value)
     assert [line.split(":")[0] for line in findings(toy_dataset)] == [
         "train examples of task themes",
         "train supervised_tokens of task themes",
@@ -625,7 +626,7 @@ def test_side_files_are_those_that_the_manifest_lists(toy_dataset: Path) -> None
     files = {name: sha256_of(toy_dataset / name) for name in names}
     write_manifest(toy_dataset, replace(read_manifest(toy_dataset), extra={"files": files}))
     assert findings(toy_dataset) == []
-    assert find_damage(toy_dataset).num_checked["files"] == 2
+    assert find_damage(toy_dataset).num_checked["files"] == 2 + 5
     (toy_dataset / "extra.html").write_text("<b>")
     (toy_dataset / "labels.json").unlink()
     assert findings(toy_dataset) == [
