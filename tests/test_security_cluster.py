@@ -34,8 +34,8 @@ LAUNCH = (
 )
 SECRET_NAMES = (
     "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD", "NCCL_KEY",
-    "PYTHONSECRET", "MLFLOW_TRACKING_PASSWORD", "TORCH_PASSPHRASE", "GITHUB_TOKEN", "DATABASE_PWD",
-    "LYRICS_CREDENTIALS",
+    "PYTHONSECRET",
+    "MLFLOW_TRACKING_PASSWORD", "TORCH_PASSPHRASE", "GITHUB_TOKEN", "DATABASE_PWD", "LYRICS_CREDENTIALS",
 )  # fmt: skip
 
 
@@ -170,6 +170,7 @@ def test_a_training_and_its_report_hold_no_secret(cluster: Cluster, tmp_path: Pa
     assert find_in_files(tmp_path / "all", wanted) == set()
 
 
+@pytest.mark.slow
 def test_hostile_values_reach_the_ranks_of_three_hosts_as_they_are(cluster: Cluster, tmp_path: Path) -> None:
     texts = [text for text in HOSTILE if text and text == text.strip() and not CONTROLS & set(text)]
     texts = [text for text in texts if not set(text) & set("\n\t\0\r\u2028")]

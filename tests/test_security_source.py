@@ -64,7 +64,7 @@ PROCESSES = {f"subprocess.{name}" for name in ("run", "Popen", "call", "check_ca
 """Starts of processes: each file that has one is listed."""
 
 ALLOWED = {
-    "preprocess/tasks/load.py: importlib.util.spec_from_file_location": "a user's own --task-file, asked for by name",
+    "preprocess/tasks/load.py: importlib.util.spec_from_file_location": "a user's own file, named in task_files",
     "preprocess/build/workers.py: pickle.loads": "what the parent process wrote into its own 0700 folder",
     "bench/exactness/ranks.py: pickle.loads": "what this program's ranks wrote into its own 0700 folder",
     "bench/exactness/production.py: importlib.import_module": "a name written in the source",

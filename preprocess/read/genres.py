@@ -93,7 +93,7 @@ def _read_table(path: Path) -> dict[str, str | None]:
 def _pairs(path: Path) -> list[tuple[yaml.Node, yaml.Node]]:
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"genres {path}: not valid YAML ({' '.join(str(error).split())})") from error
     except OSError as error:
         raise ConfigError(f"genres {path}: {error.strerror or error}. Give a YAML file.") from error
