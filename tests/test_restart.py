@@ -163,7 +163,7 @@ def test_attempts_count_those_in_a_row_that_came_no_further(tmp_path: Path) -> N
             {"exit_code": 7, "rank": 2, "host": "node3", "message": "rank 2 on node3 hangs"},
             {0: 7, 1: 7},
             7,
-            "",
+            "node3",
         ),
     ],
 )
