@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WAITING, BESIDE = "sync", "async"
 FULL = replace(Scale(), songs=24, length="short", seq_len=512, rows_per_step=1, micro_batch_size=1, rank=128)
 QUICK = TINY
-FULL_TURNS, QUICK_TURNS = 10, 3
+FULL_TURNS, QUICK_TURNS = 6, 3
 STEPS_BESIDE = 3
 MIB = 2**20
 
