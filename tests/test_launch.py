@@ -146,6 +146,20 @@ def assert_ended(pid: int) -> None:
     wait_for(lambda: not status.exists() or "State:\tZ" in status.read_text())
 
 
+def test_a_keeper_goes_when_its_launcher_is_silent_and_nothing_of_the_launch_is_left() -> None:
+    kept = keeper.Keeper("1-b", Path(), Path())
+    assert not kept.is_forgotten()
+    kept.heard_s -= keeper.SILENCE_S + 1
+    rank = subprocess.Popen(["sleep", "300"], env={"LYRICS_LAUNCH_ID": "1-b"})
+    try:
+        wait_for(lambda: b"1-b" in Path(f"/proc/{rank.pid}/environ").read_bytes())
+        assert not kept.is_forgotten()  # the launcher may only be stopped, and go on
+    finally:
+        rank.kill()
+        rank.wait()
+    assert kept.is_forgotten()
+
+
 def test_stopping_finds_the_ranks_of_one_launch_and_of_no_other() -> None:
     sleep = ["sleep", "300"]
     mine = subprocess.Popen(sleep, env={"LYRICS_LAUNCH_ID": "1-a"}, start_new_session=True)

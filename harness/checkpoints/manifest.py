@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from preprocess.durable import sha256_of, write_text_durably
 from preprocess.errors import CheckpointError
+from preprocess.outside_text import parse_json
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -40,7 +41,7 @@ def read_manifest(folder: Path) -> Entries:
     """
     try:
         text = (folder / MANIFEST).read_bytes().decode("utf-8")
-        value = json.loads(text)
+        value = parse_json(text)
         if is_of_old_format(folder, value):
             raise CheckpointError(
                 "it was written by an earlier version, in DeepSpeed's own pickled format, which is not read any more"

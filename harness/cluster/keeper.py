@@ -10,8 +10,11 @@ connection, and takes lines from its standard input:
     stop S      SIGTERM for the ranks, and after S seconds SIGKILL for all of the launch
     sweep       SIGKILL for all of the launch
 
+    beat        nothing: the launcher is there
+
 The end of the input means that `harness launch`, its ssh or the connection is gone, which is `stop` with ABANDONED_S:
-a launch that was killed with SIGKILL leaves no rank behind. Answers are JSON lines on standard output; a beat every few
+a launch that was killed with SIGKILL leaves no rank behind. A launcher whose host vanished sends no end: where nothing
+of the launch is left and nothing was heard for SILENCE_S, the keeper goes too. Answers are JSON lines on standard output; a beat every few
 seconds makes TCP notice a peer that went away in silence. Processes are found by LYRICS_LAUNCH_ID in their environment,
 so nobody else's are touched.
 """
@@ -36,10 +39,15 @@ from typing import Any
 ABANDONED_S = 8.0
 """Seconds between SIGTERM and SIGKILL when the launcher is gone."""
 
+BEAT_S = 5.0
+"""Seconds between two signs of life, in both directions."""
+
+SILENCE_S = 3 * BEAT_S
+"""Seconds without a word from the launcher, after which a keeper that has nothing left to keep goes."""
+
 PORTS = range(20000, 30000)
 """Below Linux' ephemeral ports, so no outgoing connection takes one meanwhile."""
 
-_BEAT_S = 5.0
 _POLL_S = 0.25
 _TAIL_BYTES = 65536
 _LEFT_BEHIND = re.compile(r"rank-[0-9]+\.exit|finished\.json|verdict\.json")
@@ -169,6 +177,8 @@ class Keeper:
         abandoned: Whether the input has ended.
         told_verdict: Whether the guardians' verdict was passed on.
         terminated: The ranks that got SIGTERM.
+        buffer: The beginning of a line that has not arrived whole.
+        heard_s: When the launcher last sent something, by the monotonic clock.
     """
 
     launch_id: str
@@ -179,18 +189,26 @@ class Keeper:
     told_verdict: bool = False
     terminated: set[int] = field(default_factory=set)
     buffer: bytes = field(default=b"")
+    heard_s: float = field(default_factory=time.monotonic)
 
     def keep(self) -> None:
-        """Serve until the launch is over: the input has ended and nothing is left."""
+        """Serve until the launch is over: the input has ended, or is silent, and nothing is left."""
         self.tell(ready=os.getpid())
-        next_beat_s = time.monotonic() + _BEAT_S
+        next_beat_s = time.monotonic() + BEAT_S
         while not (self.abandoned and self.kill_at_s is None):
             self.read_commands()
             self.go_on_stopping()
             self.pass_verdict_on()
             if time.monotonic() > next_beat_s:
                 self.tell(beat=True)
-                next_beat_s = time.monotonic() + _BEAT_S
+                next_beat_s = time.monotonic() + BEAT_S
+                if self.is_forgotten():
+                    return
+
+    def is_forgotten(self) -> bool:
+        """Whether the launcher is silent and nothing of the launch is left; one that is only stopped has its ranks."""
+        silence_s = time.monotonic() - self.heard_s
+        return silence_s > SILENCE_S and not find_processes(self.launch_id)
 
     def read_commands(self) -> None:
         """Obey what has arrived; waits a moment for it."""
@@ -201,6 +219,7 @@ class Keeper:
         if not select.select([0], [], [], timeout_s)[0]:
             return
         data = os.read(0, 65536)
+        self.heard_s = time.monotonic()
         if not data:
             self.abandoned = True
             self.stop(ABANDONED_S)

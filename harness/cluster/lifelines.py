@@ -40,6 +40,7 @@ class Lifeline:
         ended: Whether the connection is gone.
         words: What ssh said on its standard error.
         readers: The threads that read both.
+        speaking: Held while a line is sent, for two threads do.
     """
 
     host: str
@@ -50,6 +51,7 @@ class Lifeline:
     ended: bool = False
     words: list[str] = field(default_factory=list)
     readers: list[threading.Thread] = field(default_factory=list)
+    speaking: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         """Start to read what the keeper and ssh say."""
@@ -86,7 +88,7 @@ class Lifeline:
 
     def say(self, command: str) -> None:
         """Send a command; a connection that is gone shows by itself."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError), self.speaking:
             if self.process.stdin is not None:
                 self.process.stdin.write(f"{command}\n")
                 self.process.stdin.flush()
@@ -143,6 +145,13 @@ class Lifelines:
         self.here = socket.gethostname()
         self.local = self._start(self.here, [*_KEEPER, *self.arguments])
         self.remote = {host: self._start(host, self._over_ssh(host)) for host in remote_hosts}
+        self._closed = threading.Event()
+        threading.Thread(target=self._beat, name="lifelines", daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(keeper.BEAT_S):
+            for lifeline in self.all:
+                lifeline.say("beat")
 
     @property
     def all(self) -> list[Lifeline]:
@@ -229,6 +238,7 @@ class Lifelines:
 
     def close(self) -> None:
         """End the keepers."""
+        self._closed.set()
         for lifeline in self.all:
             lifeline.close()
 
