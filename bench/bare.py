@@ -85,7 +85,7 @@ class BareEngine:
         self._config = config
         self._num_steps = whole.run.num_steps
         micro_steps = len(whole.run.plan.rows_of_rank(0, 0))
-        with patch("harness.run.build_engine", partial(_initialize, config, micro_steps)):
+        with patch("harness.building.build_engine", partial(_initialize, config, micro_steps)):
             self._engine = open_run(config.model_copy(update={"output_dir": _beside(config)})).engine
 
     def take(self, step: int, batches: Sequence[MicroBatch]) -> None:

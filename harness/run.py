@@ -10,35 +10,28 @@ from typing import Any, NoReturn, cast
 import numpy as np
 import torch
 from rich.console import Console
-from torch import nn
 
-from harness.assembly import assemble
+from harness.building import build_model
 from harness.checkpoints import CheckpointFolder, RunState, publish_adapter
-from harness.config import RunConfig, zero_stage
-from harness.dist import World, gather_objects, run_together
-from harness.engine import build_engine, gather_adapter
+from harness.config import RunConfig
+from harness.dist import World, run_together
+from harness.engine import gather_adapter
 from harness.guard.marks import MARKS
 from harness.loader import DEPTH, StepLoader, StepSource
 from harness.lora import save_adapter
 from harness.memory.case import Phase
 from harness.memory.fit import MemoryFit
 from harness.memory.limit import is_out_of_memory
-from harness.memory.measured import measure_parts
-from harness.memory.plan_file import PLAN_FILE, write_plan
-from harness.memory.profile import MEMORY_FILE, MemoryProfile, print_memory, write_memory
-from harness.memory.run_plan import predict_run, read_case
-from harness.memory.timeline import TIMELINE_FILE, write_timelines
-from harness.meters import APART, MetricsWriter, Part, ThroughputMeter, print_throughput
-from harness.model import check_vocabulary, load_base_model
+from harness.memory.profile import MemoryProfile
+from harness.meters import APART, MetricsWriter, Part, ThroughputMeter
 from harness.progress import StepProgress
-from harness.recompute import decoder_layers
 from harness.redo import compute_eval, compute_step
 from harness.run_folder import describe_run, setup_of
+from harness.run_records import write_prediction, write_tables
 from harness.schedule import learning_rate
 from harness.splits import PlannedSplit
 from harness.step import StepResult, StopRequestedError, name_rows
 from harness.throughput import name_tasks
-from harness.vocabulary import find_new_tokens
 from preprocess.errors import StoppedError, TrainingError
 from preprocess.manifest import Manifest
 
@@ -160,50 +153,17 @@ class Run:
             self.metrics.truncate_after(self.state.step)
         return True
 
-    def load_base(self) -> nn.Module:
-        """The base model, checked against the data set."""
-        base = load_base_model(self.config.model)
-        self.new_tokens = find_new_tokens(base, self.config.model.path, self.config.data.path, self.manifest)
-        check_vocabulary(base, self.manifest, self.new_tokens)
-        return base
-
     def build(self) -> None:
-        """Model, adapter, engine."""
-        config = self.config
-        MARKS.enter("load")
-        with self.memory.phase("load"):
-            base = run_together(self.load_base)
-        with self.memory.phase("lora"):
-            assembly = assemble(
-                base,
-                config.model,
-                config.lora,
-                seed=config.seed,
-                device=self.world.device,
-                zero_stage=zero_stage(config.deepspeed),
-                new_tokens=self.new_tokens,
-            )
-            self.adapter, self.flat = assembly.adapter, assembly.attention in ("flash", "flex")
-            for note in assembly.notes:
-                self.say(note)
-        MARKS.enter("engine")
-        with self.memory.phase("engine_init"):
-            self.engine = build_engine(assembly.model, config, self.world)
-            self.memory.watch(list(decoder_layers(assembly.model.causal)), lambda: measure_parts(self.engine))
-        case = read_case(
-            config,
-            assembly.model.causal,
-            assembly.attention,
-            self.world,
-            new_tokens=0 if self.new_tokens is None else len(self.new_tokens.ids),
-        )
+        """Model, adapter, engine, and how many rows memory has room for."""
+        built = build_model(self.config, self.world, self.manifest, self.memory, self.say)
+        self.engine, self.adapter, self.flat = built.engine, built.adapter, built.flat
         self.fit = MemoryFit(
-            config,
+            self.config,
             self.world,
             self.engine,
-            case=case,
+            case=built.case,
             split=self.train_split,
-            holds_for=setup_of(config, self.manifest, self.world.size),
+            holds_for=setup_of(self.config, self.manifest, self.world.size),
             writes=self.checkpoints.commits,
             say=self.say,
         )
@@ -221,22 +181,7 @@ class Run:
             self.config.memory.target is not None or rows < self.eval_split.plan.micro_batch_size
         ):
             self.eval_split = self.eval_split.with_micro_batch_size(rows)
-        self.predict_memory()
-
-    def predict_memory(self) -> None:
-        """Write down what each rank is expected to take, for the report to show beside what it takes."""
-        if self.fit.case is None:
-            return
-        own = predict_run(
-            self.fit.case,
-            self.plan,
-            self.world.rank,
-            recompute_layers=self.fit.choice.layers,
-            num_steps=self.num_steps,
-        )
-        plans = gather_objects(own)
-        if self.world.is_main:
-            write_plan(self.config.output_dir / PLAN_FILE, plans)
+        write_prediction(self)
 
     def load_steps(self, split: PlannedSplit, start: int, end: int) -> StepLoader:
         """This rank's micro-batches of the steps from `start` to before `end`, laid out ahead where a thread can be."""
@@ -345,7 +290,7 @@ class Run:
         """
         self.save(prunes=False)
         self.checkpoints.wait()
-        self.write_tables(self.state.best_step)
+        write_tables(self, self.state.best_step)
         saved = self.checkpoints.path_of(self.state.step)
         raise TrainingError(
             f"step {self.state.step}: {reason}. The state is saved in {saved}; --resume goes on from there. If its "
@@ -385,28 +330,8 @@ class Run:
             self.checkpoints.wait()
         MARKS.enter("finish")
         best = self.publish()
-        self.write_tables(best)
+        write_tables(self, best)
         self.say(f"adapter of step {best}: {self.config.output_dir / 'adapter'}")
-
-    def write_tables(self, best: int | None) -> None:
-        """Write and print where the time and the memory went."""
-        records = [record for records in gather_objects(self.memory.records()) for record in records]
-        timelines = gather_objects(self.memory.timeline)
-        summary = self.meter.summary()
-        if self.metrics:
-            self.metrics.write_memory(self.state.step, records)
-            extra = {
-                "best_step": best,
-                "skipped_steps": self.state.skipped_steps,
-                "overflowed_steps": self.state.overflowed_steps,
-                "world_size": self.world.size,
-            }
-            self.metrics.write_summary(self.state.step, summary, extra)
-            self.metrics.close()
-            write_memory(self.config.output_dir / MEMORY_FILE, records)
-            write_timelines(self.config.output_dir / TIMELINE_FILE, [one for one in timelines if one])
-            print_throughput(summary, self.console)
-            print_memory(records, self.console)
 
     def say(self, line: str) -> None:
         """A line on rank 0's terminal."""

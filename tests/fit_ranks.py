@@ -95,7 +95,7 @@ def plant(planted: Planted) -> Iterator[None]:
         with patch("harness.loss.sum_losses", fail_in_between):
             yield
         return
-    with patch("harness.run.build_engine", _build_with(planted.place, come_by)):
+    with patch("harness.building.build_engine", _build_with(planted.place, come_by)):
         yield
 
 

@@ -88,7 +88,7 @@ def train_with_bad_gradients(config: Path, bad_steps: Sequence[int], overrides: 
         return engine
 
     values = ["batch.global_batch_size=1", "batch.micro_batch_size=1", *overrides]
-    with patch("harness.run.build_engine", build_poisoned):
+    with patch("harness.building.build_engine", build_poisoned):
         train(load_run_config(config, values), Console(quiet=True))
 
 

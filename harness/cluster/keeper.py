@@ -14,9 +14,9 @@ connection, and takes lines from its standard input:
 
 The end of the input means that `harness launch`, its ssh or the connection is gone, which is `stop` with ABANDONED_S:
 a launch that was killed with SIGKILL leaves no rank behind. A launcher whose host vanished sends no end: where nothing
-of the launch is left and nothing was heard for SILENCE_S, the keeper goes too. Answers are JSON lines on standard output; a beat every few
-seconds makes TCP notice a peer that went away in silence. Processes are found by LYRICS_LAUNCH_ID in their environment,
-so nobody else's are touched.
+of the launch is left and nothing was heard for SILENCE_S, the keeper goes too. Answers are JSON lines on standard
+output; a beat every few seconds makes TCP notice a peer that went away in silence. Processes are found by
+LYRICS_LAUNCH_ID in their environment, so nobody else's are touched.
 """
 
 from __future__ import annotations

@@ -1,0 +1,58 @@
+"""What a run writes down beside its checkpoints: the memory that is expected, and where time and memory went."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.dist import gather_objects
+from harness.memory.plan_file import PLAN_FILE, write_plan
+from harness.memory.profile import MEMORY_FILE, print_memory, write_memory
+from harness.memory.run_plan import predict_run
+from harness.memory.timeline import TIMELINE_FILE, write_timelines
+from harness.meters import print_throughput
+
+if TYPE_CHECKING:
+    from harness.run import Run
+
+
+def write_prediction(run: Run) -> None:
+    """Write down what each rank is expected to take, for the report to show beside what it takes."""
+    if run.fit.case is None:
+        return
+    own = predict_run(
+        run.fit.case,
+        run.plan,
+        run.world.rank,
+        recompute_layers=run.fit.choice.layers,
+        num_steps=run.num_steps,
+    )
+    plans = gather_objects(own)
+    if run.world.is_main:
+        write_plan(run.config.output_dir / PLAN_FILE, plans)
+
+
+def write_tables(run: Run, best: int | None) -> None:
+    """Write and print where the time and the memory went.
+
+    Args:
+        run: The run; every rank calls this.
+        best: Step of the checkpoint whose adapter is published, or None.
+    """
+    records = [record for records in gather_objects(run.memory.records()) for record in records]
+    timelines = gather_objects(run.memory.timeline)
+    summary = run.meter.summary()
+    if run.metrics is None:
+        return
+    run.metrics.write_memory(run.state.step, records)
+    extra = {
+        "best_step": best,
+        "skipped_steps": run.state.skipped_steps,
+        "overflowed_steps": run.state.overflowed_steps,
+        "world_size": run.world.size,
+    }
+    run.metrics.write_summary(run.state.step, summary, extra)
+    run.metrics.close()
+    write_memory(run.config.output_dir / MEMORY_FILE, records)
+    write_timelines(run.config.output_dir / TIMELINE_FILE, [one for one in timelines if one])
+    print_throughput(summary, run.console)
+    print_memory(records, run.console)
