@@ -4,7 +4,8 @@ A rank that DeepSpeed's launcher started on this host, by hand or by `harness la
 
 - the node's launcher, its parent, is gone (`kill -9` leaves the rank behind otherwise);
 - the ssh connection that it was started through is gone, which shows on its output pipes: sshd no longer reads them;
-- the `deepspeed` runner or the pdsh that the user started on this host is gone.
+- the `deepspeed` runner or the pdsh that the user started on this host is gone (it is looked for once, at the start;
+  one that was killed before shows when ssh next has a line to pass on).
 
 The ranks on the other hosts end because these are lost: their own tether, their guardians, or `harness launch` see
 to that. A rank that waits in a collective does not run Python, and a stopped one runs nothing: so the tether is a

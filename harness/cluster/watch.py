@@ -46,7 +46,9 @@ _LINGER_S = 3.0  # DeepSpeed's launchers look once a second whether their ranks 
 _POLL_S = 0.1
 _READER_TIMEOUT_S = 2.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_HOST_FAILED = re.compile(r"pdsh@\S+: (\S+): ssh exited with exit code ([0-9]+)\s*")
+_HOST_FAILED = re.compile(
+    r"pdsh@\S+: (\S+): ssh (?:exited with exit code ([0-9]+)|killed by signal [0-9]+)\s*"
+)
 
 
 @dataclass(slots=True)
@@ -161,4 +163,4 @@ class LaunchWatch:
                 sys.stderr.flush()
             report = _HOST_FAILED.fullmatch(line)
             if report and not self.stopping:
-                self.host_codes.setdefault(report.group(1), int(report.group(2)))
+                self.host_codes.setdefault(report.group(1), int(report.group(2) or SSH_FAILED))
