@@ -47,6 +47,12 @@ class StoppedError(UserError):
         self.exit_code = 128 + signal_number
 
 
+class HangError(UserError):
+    """A rank stands still while the others wait for it."""
+
+    exit_code = 7
+
+
 class OutOfMemoryError(UserError):
     """The device's or the host's memory does not suffice."""
 

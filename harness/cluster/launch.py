@@ -84,7 +84,7 @@ def launch(
         PreflightError: The hostfile, the hosts, the port or the devices do not allow a start; or the run folder is
             in use.
         ConfigError: The config is missing, or a path or argument cannot pass through a shell.
-        VerdictError: The ranks' guardians found a loss or a hang.
+        HangError: The ranks' guardians found a hang.
         HostLostError: A host or a rank went away.
     """
     hostfile = parse_hostfile(hostfile_path)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cluster.watch import SSH_FAILED
-from preprocess.errors import HostLostError, UserError
+from preprocess.errors import HangError, HostLostError, UserError
 from preprocess.outside_text import parse_json
 
 LAUNCH_DIR_VARIABLE = "LYRICS_LAUNCH_DIR"
@@ -33,7 +33,7 @@ _LOST_CODE, _HANG_CODE = 6, 7
 
 
 class VerdictError(UserError):
-    """What the guardians found: a rank or host lost, a hang. It ends the launch with their exit code."""
+    """What the guardians found where it is neither a loss nor a hang: a rank's own error, with its code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -51,6 +51,11 @@ class Verdict:
 
     exit_code: int
     message: str
+
+    def as_error(self) -> UserError:
+        """The error that a launch ends with."""
+        kind = {_LOST_CODE: HostLostError, _HANG_CODE: HangError}.get(self.exit_code)
+        return VerdictError(self.message, self.exit_code) if kind is None else kind(self.message)
 
 
 def launch_dir_from_environment() -> Path | None:
@@ -113,15 +118,16 @@ class Outcome:
         signal, and what the launcher said, which is believed for success only with rank 0's proof.
 
         Raises:
-            VerdictError: The guardians named a cause.
-            HostLostError: A host or a rank went away, or the launcher reported success without the proof.
+            HangError: The guardians found a hang.
+            VerdictError: They found another cause.
+            HostLostError: They found a loss, or a host or a rank went away, or the launcher reported success without the proof.
         """
         codes = [*self.rank_codes.values(), *([] if self.finished_code is None else [self.finished_code])]
         ours = min((code for code in codes if code in _OUR_CODES), default=None)
         if ours is not None and ours not in (_LOST_CODE, _HANG_CODE):
             return ours
         if self.verdict is not None:
-            raise VerdictError(self.verdict.message, self.verdict.exit_code)
+            raise self.verdict.as_error()
         lost = self._describe_loss()
         # The survivors of a lost host may well report a hang, or stop by our signal: the loss is the cause.
         if ours is not None and not (ours == _HANG_CODE and lost):
