@@ -150,11 +150,11 @@ def drop_a_part(stack: ExitStack, rank: int) -> None:
 
 
 def fill_disk_of_rank_1(stack: ExitStack, rank: int) -> None:
-    """A disk of one rank that is full from its third checkpoint on."""
+    """A disk of one rank that is full from its second checkpoint on."""
     calls = iter(range(1, 100))
 
     def write(file: HashedFile, snapshot: Snapshot) -> None:
-        if rank == 1 and next(calls) >= 3:
+        if rank == 1 and next(calls) >= 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write_part(file, snapshot)
 

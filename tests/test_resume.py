@@ -19,7 +19,7 @@ from tests.toys import make_dataset, make_model_dir, make_tokenizer
 
 QUICK = [(0, "bf16"), (1, "fp32"), (2, "bf16"), (3, "bf16")]
 SLOW = [*product(range(4), ("fp32", "bf16")), (0, "fp16"), (2, "fp16"), (3, "fp16")]
-STEPS, STOP = 4, 2
+STEPS, STOP = 3, 1
 RANKS = 3
 BROKEN = ("forget_moments", "shift_by_one", "drop_a_part")
 LOSS_TOLERANCE = 1e-5
@@ -150,7 +150,7 @@ def test_a_disk_that_is_full_on_one_rank_ends_all_with_code_9_and_leaves_the_che
         assert code == 9
         assert text.startswith("on rank 1: no space left while writing")
     folders = {path.name for path in (root / "full").glob("checkpoint-*")}
-    assert folders == {"checkpoint-1", "checkpoint-2"}
+    assert folders == {"checkpoint-1"}
     assert all(find_damage(root / "full" / name) is None for name in folders)
     # Training has gone on meanwhile, and every rank has heard of it after the same step.
     assert len({len(read_records(root / "full", rank)) for rank in range(RANKS)}) == 1
