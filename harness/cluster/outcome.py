@@ -120,7 +120,8 @@ class Outcome:
         Raises:
             HangError: The guardians found a hang.
             VerdictError: They found another cause.
-            HostLostError: They found a loss, or a host or a rank went away, or the launcher reported success without the proof.
+            HostLostError: They found a loss; or a host or a rank went away; or the launcher reported success without
+                the proof.
         """
         codes = [*self.rank_codes.values(), *([] if self.finished_code is None else [self.finished_code])]
         ours = min((code for code in codes if code in _OUR_CODES), default=None)
