@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from preprocess.errors import ConfigError
-from preprocess.outside_text import parse_yaml, read_yaml
+from preprocess.outside_yaml import parse_yaml, read_yaml
 from preprocess.secret import holds_secret
 
 

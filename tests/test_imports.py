@@ -174,3 +174,13 @@ def test_a_listed_module_that_does_not_exist_is_no_pass() -> None:
 
 def test_a_module_that_does_load_torch_is_noticed() -> None:
     assert import_in_a_fresh_process("import torch.version") == ["torch"]
+
+
+@pytest.mark.parametrize(
+    "name", ["harness.guard.process", "harness.cluster.keeper", "harness.cluster.tether"]
+)
+def test_what_watches_over_ranks_starts_without_any_other_package(name: str) -> None:
+    command = [sys.executable, "-S", "-E", "-c", f"import {name}"]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=60)
+    with_package = [*command[:-1], f"import {name}, yaml"]
+    assert subprocess.run(with_package, cwd=ROOT, check=False, capture_output=True, timeout=60).returncode

@@ -26,7 +26,8 @@ from harness.model import locate_model
 from preprocess.build.config import BuildConfig
 from preprocess.errors import ConfigError, DataError, PreflightError, UserError
 from preprocess.manifest import read_manifest
-from preprocess.outside_text import parse_json, parse_yaml
+from preprocess.outside_text import parse_json
+from preprocess.outside_yaml import parse_yaml
 from preprocess.settings import dump_settings, load_settings
 from preprocess.terminal import PlainConsole, exit_on_user_error, make_console, make_progress, print_json
 from preprocess.tokenizer import load_tokenizer
