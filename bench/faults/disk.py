@@ -7,6 +7,7 @@ N-th operation is a SIGKILL, ENOSPC, EIO or a short write, and one that goes on 
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import subprocess
 import time
@@ -63,6 +64,12 @@ class DiskFault:
         """As in "enospc at operation 17 (write checkpoint-2.tmp/state.json) of rank 1"."""
         where = "" if self.rank is None else f" of rank {self.rank} of 3"
         return f"{self.mode} at operation {self.number} ({self.operation}){where}"
+
+    @property
+    def spoilt_step(self) -> int | None:
+        """Step of the checkpoint that was being written, or None."""
+        found = re.search(r"checkpoint-([0-9]+)\.tmp", self.operation)
+        return None if found is None else int(found[1])
 
     def environment(self, run_dir: Path) -> dict[str, str]:
         """What makes the preloaded library do it."""
@@ -174,7 +181,16 @@ def try_disk_fault(
     took_s = time.monotonic() - started_s
     ranks.kill()
     problems = judge_end(fault, codes, ranks.read(fault.rank or 0), fault.rank or 0)
-    trial = go_on(servers, setting, reference, name, arguments, str(fault), module=module)
+    trial = go_on(
+        servers,
+        setting,
+        reference,
+        name,
+        arguments,
+        str(fault),
+        module=module,
+        spoilt_step=fault.spoilt_step,
+    )
     problems += trial.problems
     if not problems:
         shutil.rmtree(run_dir, ignore_errors=True)
@@ -215,19 +231,22 @@ def go_on(
     kind: Kind = "disk",
     module: str = "harness.train",
     allowed_lost: int | None = None,
+    spoilt_step: int | None = None,
     address: str = "127.0.0.1",
 ) -> Trial:
     """Resume a broken run and compare its end with the unbroken one.
 
     Without any checkpoint there is nothing to resume; the run starts anew in an emptied folder, as its error says.
     A fault may spoil the save that was under way, which training does not wait for, but never the one before: unless
-    `allowed_lost` says otherwise, the steps since the last save was due may be lost, and one interval.
+    `allowed_lost` says otherwise, the steps since that save was due may be lost, and one interval. The save was that of
+    `spoilt_step`, or the last one that was due.
     """
     run_dir, problems = setting.run_dir(name), list[str]()
     done, whole = steps_done(run_dir), whole_steps(run_dir)
     newest = whole[-1] if whole else 0
     lost = done - newest
-    due = done // setting.save_every * setting.save_every
+    last_due = done // setting.save_every * setting.save_every
+    due = last_due if spoilt_step is None else min(spoilt_step, last_due)
     if lost > (done - due + setting.save_every if allowed_lost is None else allowed_lost):
         problems.append(f"{lost} steps were lost: {done} done, whole checkpoints {whole}")
     if not whole:
