@@ -149,12 +149,15 @@ class Outcome:
         return self.finished_code
 
     def _launcher_died(self) -> bool:
-        """Whether what was lost is a connection or a launcher, after which we stopped the ranks ourselves."""
-        return self.launcher_code < 0 or SSH_FAILED in self.host_codes.values()
+        """Whether a connection was lost, or a launcher or pdsh killed, after which we stopped the ranks ourselves."""
+        killer = _killing_signal(self.launcher_code)
+        was_killed = self.launcher_code < 0 or killer not in ("", "SIGTERM", "SIGINT", "SIGHUP")
+        return was_killed or SSH_FAILED in self.host_codes.values()
 
     def _describe_loss(self) -> str:
         """Say which host or rank died, or return the empty string."""
         codes = dict(self.host_codes) or {self.launching_host: self.launcher_code}
+        what = "a rank" if self.host_codes else "a rank, pdsh or a launcher"
         for name, code in codes.items():
             if code == SSH_FAILED:
                 return (
@@ -169,7 +172,7 @@ class Outcome:
                 )
             if killer:
                 return (
-                    f"{name}: a rank was killed by {killer} (exit code {code}). SIGKILL is most often the "
+                    f"{name}: {what} was killed by {killer} (exit code {code}). SIGKILL is most often the "
                     "kernel running out of memory: see `dmesg` there"
                 )
         return ""
