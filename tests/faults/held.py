@@ -22,8 +22,12 @@ from typing import Any
 
 import torch
 
+from harness import building
+from harness.config import RunConfig
 from harness.run import Run
 from harness.train import main as train_main
+from harness.vocabulary import NewTokens
+from preprocess.manifest import Manifest
 
 PHASES = ("load", "step", "backward", "eval", "save", "between")
 WAIT_S = 600.0
@@ -53,8 +57,7 @@ def wrap(name: str, phase: str, *, after: bool = False) -> None:
     original: Callable[..., Any] = getattr(Run, name)
 
     def held(self: Run, *args: Any, **kwargs: Any) -> Any:
-        here = phase == "load" or wanted_step() == self.state.step
-        if here and not after:
+        if wanted_step() == self.state.step and not after:
             hold()
         result = original(self, *args, **kwargs)
         if after and wanted_step() == self.state.step:
@@ -84,6 +87,17 @@ def hold_in_backward() -> None:
     Run.build = build  # type: ignore[method-assign]
 
 
+def hold_in_load() -> None:
+    """Hold before the base model is read."""
+    original = building._load_base
+
+    def load(config: RunConfig, manifest: Manifest) -> tuple[torch.nn.Module, NewTokens | None]:
+        hold()
+        return original(config, manifest)
+
+    building._load_base = load
+
+
 def wanted_step() -> int:
     """STEP of HELD_AT."""
     return int(os.environ["HELD_AT"].partition(":")[2] or -1)
@@ -96,10 +110,10 @@ def arrange() -> None:
         raise SystemExit(f"HELD_AT: got {phase!r}, expected one of {', '.join(PHASES)}")
     if not is_meant():
         return
-    if phase == "backward":
-        hold_in_backward()
+    if phase in ("load", "backward"):
+        hold_in_load() if phase == "load" else hold_in_backward()
         return
-    methods = {"load": "load_base", "step": "take_step", "eval": "evaluate", "save": "save"}
+    methods = {"step": "take_step", "eval": "evaluate", "save": "save"}
     wrap("save" if phase == "between" else methods[phase], phase, after=phase == "between")
 
 
