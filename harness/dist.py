@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, cast
 
 import deepspeed
-import psutil
 import torch
 import torch.distributed
 from deepspeed.accelerator import get_accelerator
 
-from harness.cluster.interface import INTERFACE_VARIABLE, choose_gloo_interface
+from harness.cluster.interface import INTERFACE_VARIABLE, choose_gloo_interface, find_interface
 from harness.guard.marks import MARKS
 from preprocess.errors import PreflightError, UserError
 
@@ -23,6 +21,9 @@ T = TypeVar("T")
 
 Engine: TypeAlias = Any
 """A `deepspeed.DeepSpeedEngine`; the package ships no types."""
+
+Optimizer: TypeAlias = Any
+"""What a DeepSpeed engine wraps around an optimizer; the package ships no types."""
 
 HostGroup: TypeAlias = Any
 """A `torch.distributed.ProcessGroup` over gloo."""
@@ -202,14 +203,11 @@ def host_group(purpose: str) -> HostGroup:
 
 def _name_interface() -> None:
     """Let gloo use the interface that leads to the first host, as NCCL does, and not whatever the host's name means."""
-    if torch.distributed.get_backend() == "gloo" or "GLOO_SOCKET_IFNAME" in os.environ:
+    if torch.distributed.get_backend() == "gloo" or INTERFACE_VARIABLE in os.environ:
         return
-    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]) or 1))
-        own = probe.getsockname()[0]
-        for name, addresses in psutil.net_if_addrs().items():
-            if any(address.address == own for address in addresses):
-                os.environ["GLOO_SOCKET_IFNAME"] = name
+    interface = find_interface(os.environ["MASTER_ADDR"])
+    if interface is not None:
+        os.environ[INTERFACE_VARIABLE] = interface
 
 
 def is_true_everywhere(flag: bool, group: HostGroup) -> bool:

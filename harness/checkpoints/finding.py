@@ -6,6 +6,7 @@ import os
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def spread(storage: Storage, group: HostGroup, chosen: Found) -> None:
     for name, size in files.items():
         source = folder / name if storage.rank == chosen.rank else None
         target = temporary / name if lacks else None
-        agree(group, folder, lambda: _pass_on(group, chosen.rank, size, source, target))  # noqa: B023
+        agree(group, folder, partial(_pass_on, group, chosen.rank, size, source, target))
 
     def finish() -> None:
         if lacks:

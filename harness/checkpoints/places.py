@@ -15,16 +15,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
-from harness.dist import Engine
+from harness.dist import Engine, Optimizer
 from harness.lora import trainable_parameters
 from preprocess.errors import ConfigError
 
 KINDS = ("master", "exp_avg", "exp_avg_sq")
 """What is kept of a trained value: itself in float32, and Adam's moments of its gradient."""
+
+Named: TypeAlias = list[tuple[str, Any]]
+"""Trained parameters by name; DeepSpeed puts attributes of its own on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,7 @@ def find_places(engine: Engine, rank: int) -> list[Place]:
 
 
 def _places_without_zero(
-    optimizer: Any,  # noqa: ANN401 - DeepSpeed's, which ships no types
-    named: list[tuple[str, torch.nn.Parameter]],
+    optimizer: Optimizer, named: list[tuple[str, torch.nn.Parameter]]
 ) -> Iterator[Place]:
     copies = {
         id(half): whole
@@ -92,12 +94,12 @@ def _places_without_zero(
 
 
 def _places_of_partition(
-    optimizer: Any,  # noqa: ANN401
-    named: list[tuple[str, torch.nn.Parameter]],
+    optimizer: Optimizer,
+    named: Named,
 ) -> Iterator[Place]:
     """Stages 1 and 2: DeepSpeed has noted for each parameter which run of it this rank owns, if any."""
     for name, parameter in named:
-        mapping: Any = parameter._hp_mapping  # type: ignore[attr-defined]
+        mapping = parameter._hp_mapping
         if mapping is None:
             continue
         start, address = mapping.lp_fragment_address.start, mapping.hp_fragment_address
@@ -106,14 +108,14 @@ def _places_of_partition(
 
 
 def _places_of_stage_3(
-    optimizer: Any,  # noqa: ANN401
-    named: list[tuple[str, torch.nn.Parameter]],
+    optimizer: Optimizer,
+    named: Named,
     rank: int,
 ) -> Iterator[Place]:
     """Each parameter is cut into as many equal shares as there are ranks; padding ends the last ones."""
     for name, parameter in named:
         group, offset, share = optimizer.grad_position[optimizer.get_param_id(parameter)]
-        shape = tuple(parameter.ds_shape)  # type: ignore[attr-defined]
+        shape = tuple(parameter.ds_shape)
         count = min(share, prod(shape) - rank * share)
         if count > 0:
             flat = optimizer.fp32_partitioned_groups_flat[group]

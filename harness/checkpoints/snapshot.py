@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from harness.checkpoints.places import KINDS, Place, adam_of, owned_places, steps_of
-from harness.dist import Engine
+from harness.dist import Engine, Optimizer
 
 SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 """What a dynamic loss scale goes on from; DeepSpeed's scaler at ZeRO-0 has no hysteresis."""
@@ -95,8 +95,8 @@ def read_values(engine: Engine, place: Place, kind: str) -> torch.Tensor | None:
     return None if moments is None else place.of(moments)
 
 
-def scaler_of(engine: Engine) -> Any | None:  # noqa: ANN401 - DeepSpeed's, which ships no types
-    """The object that holds a dynamic loss scale, or None."""
+def scaler_of(engine: Engine) -> Optimizer | None:
+    """What of the optimizer holds a dynamic loss scale, or None."""
     config = getattr(engine.optimizer, "loss_scale_config", None)
     if config is not None:
         return config if config.dynamic_loss_scale else None

@@ -90,7 +90,9 @@ def check_start(start: Start | None) -> None:
     try:
         hostfile = parse_hostfile(path)
     except PreflightError as error:
-        raise PreflightError(f"--hostfile: {error} (DeepSpeed trains on this machine alone then)") from None
+        raise PreflightError(
+            f"--hostfile: {error}; DeepSpeed would have trained on this machine alone"
+        ) from None
     check_names(hostfile)
     _check_world(start, hostfile, options)
     only = next(iter(start.world))

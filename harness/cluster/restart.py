@@ -86,7 +86,6 @@ class Attempts:
     Attributes:
         path: The file; a line an attempt.
         begun: When the present attempt began, seconds since 1970.
-        checkpoints: The newest checkpoint's step after each attempt.
         standstills: Restarts in a row that brought no newer checkpoint.
         endings: The attempts so far.
     """
