@@ -204,6 +204,7 @@ def test_the_exit_code_follows_from_what_is_known(outcome: Outcome, code: int) -
         (Outcome(255, {"node3": 255, "node1": 1}), "node3: the connection broke"),
         (Outcome(247, {"node2": 247}), "node2: a rank was killed by SIGKILL"),
         (Outcome(137), "SIGKILL"),
+        (Outcome(0, {}, {0: 143, 1: 143}, 143), "pdsh was killed"),
         (Outcome(247, {}, {0: 143, 1: 143}, 143), "pdsh or a launcher was killed by SIGKILL"),
         (Outcome(-9), "SIGKILL"),
         (Outcome(245), "SIGSEGV"),

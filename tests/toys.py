@@ -17,7 +17,8 @@ from preprocess.build.encode import SongEncoder, pack_groups
 from preprocess.build.pack import pack_lengths
 from preprocess.check.frame import hash_prompt
 from preprocess.forest import PackedRow
-from preprocess.manifest import Manifest, SplitInfo, seal, write_manifest
+from preprocess.durable import sha256_of
+from preprocess.manifest import SIDE_FILES, Manifest, SplitInfo, seal, write_manifest
 from preprocess.prompt import PromptFormat, find_format
 from preprocess.schema import Example, Song
 from preprocess.shards import write_split
@@ -195,7 +196,7 @@ def write_toy_manifest(
         stop_token=prompt.stop_token,
         stop_token_id=tokenizer.special_id(prompt.stop_token),
         splits=splits,
-        extra={},
+        extra={"files": {name: sha256_of(folder / name) for name in SIDE_FILES if (folder / name).exists()}},
         prompt_sha256=hash_prompt(prompt),
     )
     write_manifest(folder, manifest)

@@ -16,10 +16,19 @@ from pathlib import Path
 from typing import Literal
 
 from bench.faults.disk import go_on
-from bench.faults.hosts import NODE_LAUNCHER, Hosts, command_line, find_processes, hosts_at, wait_for
+from bench.faults.hosts import (
+    LEFT_OVER_S,
+    NODE_LAUNCHER,
+    Hosts,
+    command_line,
+    find_processes,
+    hosts_at,
+    wait_for,
+)
 from bench.faults.ranks import ROOT, ForkServer, fork_server, rank_environment
 from bench.faults.setting import Reference, Setting, make_reference, steps_done
 from bench.faults.trial import Trial
+from harness.cluster.keeper import SILENCE_S
 from tests.cluster import start_on
 
 Target = Literal["rank", "launcher", "runner", "pdsh", "ssh", "launch", "host"]
@@ -109,7 +118,8 @@ def try_kill(
         hit = strike(hosts, kill, process)
         code, printed = wait_for_end(process)
         detect_s = time.monotonic() - since_s
-        left = hosts.wait_until_clean()
+        # Where the launch itself is gone, the other hosts notice only that nothing is heard of it.
+        left = hosts.wait_until_clean(LEFT_OVER_S + (SILENCE_S if kills_launch(kill) else 0.0))
         if kills_launch(kill):
             detect_s = time.monotonic() - since_s
     finally:

@@ -134,7 +134,12 @@ class Outcome:
         if ours is not None and not (ours == _HANG_CODE and lost):
             return ours
         stopped = [code for code in codes if code in _STOPPED_CODES]
-        if stopped and not (lost and self._launcher_died()):
+        if stopped and self.launcher_code == 0:  # it passes a stop on; of a killed pdsh it makes a success
+            lost = lost or (
+                f"{self.launching_host}: pdsh was killed; the ranks saved their state and ended. Start again with "
+                "--resume"
+            )
+        elif stopped and not (lost and self._launcher_died()):
             return stopped[0]
         if lost:
             raise HostLostError(lost)
