@@ -16,8 +16,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from preprocess.build.encode import SongEncoder, pack_groups
 from preprocess.build.pack import pack_lengths
 from preprocess.check.frame import hash_prompt
-from preprocess.forest import PackedRow
 from preprocess.durable import sha256_of
+from preprocess.forest import PackedRow
 from preprocess.manifest import SIDE_FILES, Manifest, SplitInfo, seal, write_manifest
 from preprocess.prompt import PromptFormat, find_format
 from preprocess.schema import Example, Song
