@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import random
 import signal
 import socket
 import subprocess
@@ -51,7 +52,9 @@ class ForkServer:
                     self._codes[answer["pid"]] = answer["code"]
                     self._ended.notify_all()
             else:
-                self._started.put(answer.get("pid", 0))
+                pid = answer.get("pid", 0)
+                self._codes.pop(pid, None)  # numbers come again after some thousand processes
+                self._started.put(pid)
 
     def wait_until_ready(self) -> None:
         """Wait for the server's imports.
@@ -188,9 +191,12 @@ def start_ranks(
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment, below those that outgoing connections take."""
-    for port in range(21000 + os.getpid() % 5000, 30000):
+    """A port that nobody listens on at the moment, below those that outgoing connections take.
+
+    At random, for a rank takes it seconds later, and another campaign beside this one must not choose it meanwhile.
+    """
+    for port in random.SystemRandom().sample(range(21000, 30000), 100):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("", port))
             return port
-    raise OSError("no free port between 21000 and 30000")
+    raise OSError("none of 100 ports between 21000 and 30000 is free")
