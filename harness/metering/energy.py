@@ -1,8 +1,9 @@
 """Energy that a run takes, where the driver counts it: NVML on a GPU, RAPL on a CPU.
 
 NVML's counter is the card's own, in millijoules since the driver was loaded (Volta and later;
-https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html). RAPL's are those of the host's processor packages, in microjoules, of everything that runs there
-(https://docs.kernel.org/power/powercap/powercap.html); they begin again at 0 from time to time.
+https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html). RAPL's are those of the host's processor
+packages, in microjoules, of everything that runs there; they begin again at 0 from time to time
+(https://docs.kernel.org/power/powercap/powercap.html).
 """
 
 from __future__ import annotations
