@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 OFF, ON = "off", "on"
 FULL = replace(Scale(), songs=24, seq_len=1024, rows_per_step=4, micro_batch_size=2)
 QUICK = replace(TINY, seq_len=512)
-FULL_TURNS, QUICK_TURNS = 40, 4
+FULL_TURNS, QUICK_TURNS = 20, 4
 REPEATS = 300
 
 

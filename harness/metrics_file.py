@@ -165,8 +165,11 @@ class MetricsWriter:
         self._add_scalars(step, tags | by_task_tags)
 
     def write_ranks(self, line: Mapping[str, Any]) -> None:
-        """Write the times of a step on all ranks, as `harness.metering.ranks.describe_ranks` gives them."""
-        self._append(line)
+        """Write the times of a step on all ranks, as `harness.metering.ranks.describe_ranks` gives them.
+
+        The line that follows takes it along to the disk.
+        """
+        self._file.write(encode_line(line))
         parts = {"step_time": line["step_time_s"], **line["parts_s"]}
         tags = {
             f"throughput/rank{rank}/{part}_s": seconds
