@@ -226,8 +226,11 @@ def broadcast_bytes(buffer: torch.Tensor, source: int, group: HostGroup) -> None
 
 
 COLLECTIVES = frozenset({"all_reduce", "reduce", "broadcast", "all_gather", "all_gather_into_tensor"}) | {
+    "reduce_scatter",
     "reduce_scatter_tensor",
     "all_to_all_single",
+    "all_gather_coalesced",
+    "all_reduce_coalesced",
 }
 """Those that DeepSpeed calls in a step, under the names of its backend."""
 
@@ -253,7 +256,7 @@ class _TimedBackend:
 
 @contextmanager
 def collectives_timed(timed: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-    """Open a part around each collective that DeepSpeed calls in the block: gathering updated weights, summing norms.
+    """Open a part around each collective that DeepSpeed calls in the block: of gradients, updated weights, norms.
 
     One that it lets run beside its work is charged as far as its call goes.
     """

@@ -192,9 +192,8 @@ def _finish_step(engine: Engine, sums: StepSums, world: World, part: Part) -> St
     if sums.faults:
         drop_gradients(engine, lower_scale=overflowed)
     else:
-        with part("communication"):
-            _reduce_gradients(engine, world)
         with collectives_timed(lambda: part("communication")):
+            _reduce_gradients(engine, world)
             norm = _update(engine)
         applied = bool(engine.was_step_applied())  # fp16 gradients that float32 holds may still be too large
     done = StepResult(

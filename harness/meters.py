@@ -5,7 +5,8 @@ start_step ─ data ─ forward ─ loss ─ backward ─ … ─ optimizer ─�
            end_step ─ eval, save ─ stalls ─ start_step                                    in no step's time
 
 "wait" is what the first collective at a step's end takes beyond its transfer: the time until the slowest rank is there.
-"communication" is that transfer and every collective after it, as far as nothing else is done meanwhile.
+"communication" is that transfer and every collective after it, as far as nothing else is done meanwhile; flattening and
+copying gradients is the optimizer's. At ZeRO 3 what "forward", "loss" and "backward" gather, they also wait for.
 """
 
 from __future__ import annotations
