@@ -171,5 +171,5 @@ def test_recomputation_and_zero_3_have_the_same_points(root: Path) -> None:
 def test_time_is_told_by_forward_and_loss_apart(left: tuple[Left, Left], root: Path) -> None:
     assert left
     lines = [line for line in read_metrics(root / "plain") if line["kind"] == "train"]
-    assert {*lines[-1]["parts_s"]} == {"data", *STEP_PHASES, "other"}
+    assert {*lines[-1]["parts_s"]} == {"data", *STEP_PHASES, "wait", "communication", "other"}
     assert all(line["parts_s"]["forward"] > 0 < line["parts_s"]["loss"] for line in lines)
