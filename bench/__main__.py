@@ -25,6 +25,7 @@ PROGRAMS = {
     "exactness": "Do packed, shared, accumulated, multi-rank steps compute what every example alone computes?",
     "prefix": "What does sharing the lyrics' prefix save, against separate examples?",
     "pack": "How fast and how full does packing by counts pack, against packing item by item?",
+    "scaling": "Does the simulated step time of one to three hosts agree with the measured one, on slow links?",
     "loader": "What does reading a packed row and laying out a micro-batch cost, against datasets?",
     "trl": "How many examples a second does a step take in, against TRL's SFTTrainer at its best, on a small Llama?",
     "trl_smollm2": "How many examples a second does a step take in, against TRL's SFTTrainer, on SmolLM2-135M?",

@@ -1,0 +1,209 @@
+"""A rank of `bench.scaling`: it measures its links, its computing beside the others, and steps of training.
+
+The parent shapes the links: rank 0 asks for one by writing `ask-<n>.json` and goes on when `<n>.done` is there. What a
+rank measured is written to `rank-<r>.json`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from rich.console import Console
+
+from bench.training import open_run
+from harness.cluster.doctor.link_rank import Bench, measure_reduces
+from harness.config import load_run_config
+from harness.data import MicroBatch
+from harness.dist import barrier, join_world, leave_world
+from harness.loader import StepLoader, load_step
+from harness.meters import StepRates
+from harness.progress import StepProgress
+from harness.run import Run
+from harness.throughput import StepCounts
+
+COMPUTING = ("forward", "loss", "backward")
+"""Parts of a step in which no rank waits for another, below ZeRO-3."""
+
+WARM_UPS = 3
+"""Steps before the first that counts: ZeRO-3 knows its row of modules from the third on."""
+
+WAIT_S = 300.0
+
+
+@dataclass(slots=True)
+class Measured:
+    """What one rank measured.
+
+    Attributes:
+        reduces: By link, a list for each measurement: bytes and seconds of all-reduces.
+        step_s: By stage and link, seconds of a mean step of each turn.
+        sent_bytes: By stage and link, bytes that left the host in a mean step of each turn.
+        computing_s: By stage, seconds of forward, loss and backward pass of each step on the first link.
+        alone_s: Seconds of a pass over some rows while the other ranks wait.
+        together_s: The same while they compute too, until the last is done.
+    """
+
+    reduces: dict[str, list[list[tuple[int, float]]]] = field(default_factory=dict)
+    step_s: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    sent_bytes: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    computing_s: dict[str, list[float]] = field(default_factory=dict)
+    alone_s: list[float] = field(default_factory=list)
+    together_s: list[float] = field(default_factory=list)
+
+
+class Ranks:
+    """The group as seen from this rank.
+
+    Args:
+        folder: Where ranks and parent meet.
+        spec: What to measure; see `bench.scaling`.
+    """
+
+    def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
+        self.folder, self.spec = folder, spec
+        self.world = join_world(None)
+        self.asked = itertools.count()
+        self.found = Measured()
+
+    def shape(self, link: str) -> None:
+        """Have the parent shape all links.
+
+        Raises:
+            TimeoutError: It does not answer.
+        """
+        if self.world.size == 1:
+            return
+        number = next(self.asked)
+        if self.world.is_main:
+            new = self.folder / f"ask-{number}.new"
+            new.write_text(json.dumps({"link": link}))
+            new.rename(new.with_suffix(".json"))
+            deadline_s = time.monotonic() + WAIT_S
+            while not (self.folder / f"{number}.done").exists():
+                if time.monotonic() > deadline_s:
+                    raise TimeoutError(f"no answer to {new.with_suffix('.json')}")
+                time.sleep(0.01)
+        barrier()
+
+    def measure(self) -> None:
+        """Everything, stage by stage; within a stage link by link in turns."""
+        for stage, config in self.spec["configs"].items():
+            run = open_run(load_run_config(config))
+            with run.load_steps(run.train_split, 0, run.num_steps) as steps:
+                self.measure_stage(stage, run, steps)
+
+    def measure_stage(self, stage: str, run: Run, steps: StepLoader) -> None:
+        """One ZeRO stage."""
+        links, turns = self.spec["links"], self.spec["turns"]
+        self.found.step_s[stage] = {link: [] for link in links}
+        self.found.sent_bytes[stage] = {link: [] for link in links}
+        self.found.computing_s[stage] = []
+        take = make_take(run, steps)
+        for _ in range(WARM_UPS):
+            take()
+        if stage == "0":
+            self.measure_contention(run)
+        for turn in range(turns):
+            for link in links:
+                self.shape(link)
+                if self.world.size > 1 and turn in (0, turns // 2):
+                    self.measure_link(link)
+                self.take_turn(stage, link, take, counts=link == links[0])
+
+    def measure_link(self, link: str) -> None:
+        """All-reduces, as `harness bench-link` times them, in this very group."""
+        bench = Bench(self.world.rank, self.world.size, torch.device("cpu"), tuple(self.spec["sizes"]))
+        found = [(int(one["bytes"]), float(one["median_s"])) for one in measure_reduces(bench)]
+        self.found.reduces.setdefault(link, []).append(found)
+
+    def take_turn(self, stage: str, link: str, take: Callable[[], StepRates], *, counts: bool) -> None:
+        """Some steps on one link; all ranks begin and end together."""
+        number = self.spec["steps"]
+        before_bytes = sent_bytes()
+        barrier()
+        began_s = time.perf_counter()
+        rates = [take() for _ in range(number)]
+        barrier()
+        self.found.step_s[stage][link].append((time.perf_counter() - began_s) / number)
+        self.found.sent_bytes[stage][link].append((sent_bytes() - before_bytes) / number)
+        if counts:
+            self.found.computing_s[stage] += [sum(one.parts_s[part] for part in COMPUTING) for one in rates]
+
+    def measure_contention(self, run: Run) -> None:
+        """The same pass, over the same rows, by rank 0 alone, and by all ranks at once."""
+        split = run.train_split
+        batch = load_step(split.rows, split.plan, 0, 0, flat=run.flat, pin=False).batches[0]
+        for turn in range(self.spec["turns"] + 1):
+            barrier()
+            alone_s = compute(run, batch) if self.world.is_main else 0.0
+            barrier()
+            began_s = time.perf_counter()
+            compute(run, batch)
+            barrier()
+            if turn and self.world.is_main:
+                self.found.alone_s.append(alone_s)
+                self.found.together_s.append(time.perf_counter() - began_s)
+
+
+def compute(run: Run, batch: MicroBatch) -> float:
+    """Seconds of a forward and backward pass that leaves no gradient."""
+    began_s = time.perf_counter()
+    module = run.engine.module
+    loss = module(batch)[0]
+    loss.backward()
+    for parameter in module.parameters():
+        parameter.grad = None
+    return time.perf_counter() - began_s
+
+
+def make_take(run: Run, steps: StepLoader) -> Callable[[], StepRates]:
+    """What takes a step, as a run does, and tells its times."""
+    progress = StepProgress(Console(quiet=True), run.num_steps, 0, enabled=False)
+    told: list[StepRates] = []
+    end_step = run.meter.end_step
+
+    def note(counts: StepCounts) -> StepRates:
+        told.append(end_step(counts))
+        return told[-1]
+
+    def take() -> StepRates:
+        with patch.object(run.meter, "end_step", note):
+            run.take_step(steps, progress)
+        return told.pop()
+
+    return take
+
+
+def sent_bytes() -> int:
+    """Bytes that have left this host's namespace, headers included."""
+    for line in Path("/proc/net/dev").read_text(encoding="ascii").splitlines():
+        name, _, numbers = line.partition(":")
+        if name.strip() == "eth0":
+            return int(numbers.split()[8])
+    return 0
+
+
+def main() -> None:
+    """Measure, and write down what was found."""
+    folder = Path(sys.argv[1])
+    os.chdir(Path(__file__).resolve().parents[1])
+    torch.set_num_threads(1)
+    ranks = Ranks(folder, json.loads((folder / "spec.json").read_text()))
+    ranks.measure()
+    (folder / f"rank-{ranks.world.rank}.json").write_text(json.dumps(asdict(ranks.found)))
+    barrier()
+    leave_world()
+
+
+if __name__ == "__main__":
+    main()
