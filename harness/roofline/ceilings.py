@@ -189,7 +189,7 @@ def _count_rounds(collectives: list[Collective], link: Link, ranks: int) -> int:
 
 
 def read_loader_rate(path: Path = LOADER_RECORD) -> tuple[float, str] | None:
-    """Rows a second of one process that reads and lays out, from the last record of `bench loader`; None without one."""
+    """Rows a second that one process reads and lays out, as the last record of `bench loader` says; or None."""
     if not path.is_file():
         return None
     record = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])

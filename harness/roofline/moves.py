@@ -26,13 +26,15 @@ class Moved:
 
     Attributes:
         value: Of it.
-        examples_per_s: Predicted, at the setting's efficiency.
+        examples_per_s: Predicted, at the setting's efficiency, with its steps: a few rows, dealt out in whole ones.
+        even_examples_per_s: The same with steps that give every rank the same rows, as many tokens as now.
         tokens_per_example: Computed for one.
         fits: Whether the card has the memory.
     """
 
     value: int
     examples_per_s: float
+    even_examples_per_s: float
     tokens_per_example: float
     fits: bool
 
@@ -63,26 +65,36 @@ def move_recompute(setting: Setting) -> list[Moved]:
     """Over decoder layers that run again in the backward pass."""
     layers = setting.case.shape.num_layers
     counts = sorted({0, layers // 4, layers // 2, 3 * layers // 4, layers})
-    return [_describe(setting.with_rows(setting.rows, count), count) for count in counts]
+    return [_describe(setting, setting.with_rows(setting.rows, count), count) for count in counts]
 
 
 def pull_levers(setting: Setting) -> list[Lever]:
-    """The planner's levers by what each alone is predicted to give, most first."""
-    found = [(change, predict_step(other).examples_per_s) for change, other in list_levers(setting)]
+    """The planner's levers by what each alone is predicted to give, most first.
+
+    A device that no sheet knows is compared with no card, and its toy model with no real one.
+    """
+    others = [
+        (change, other)
+        for change, other in list_levers(setting)
+        if setting.memory_bytes or (other.card, other.case.shape) == (setting.card, setting.case.shape)
+    ]
+    found = [(change, predict_step(other).examples_per_s) for change, other in others]
     levers = [Lever(change, rate) for change, rate in found if rate is not None]
     return sorted(levers, key=lambda lever: -lever.examples_per_s)
 
 
 def _move(setting: Setting, value: int, lengths: Callable[[int], SongLengths]) -> Moved:
-    return _describe(setting.with_workload(assume_workload(lengths(value))), value)
+    return _describe(setting, setting.with_workload(assume_workload(lengths(value))), value)
 
 
-def _describe(setting: Setting, value: int) -> Moved:
-    rate = predict_step(setting).examples_per_s
-    if rate is None:
+def _describe(now: Setting, then: Setting, value: int) -> Moved:
+    tokens = now.rows_of_rank * now.workload.tokens
+    rows = max(1, round(tokens / then.workload.tokens)) * then.case.ranks
+    rate, even = (predict_step(one).examples_per_s for one in (then, then.with_rows_of_step(rows)))
+    if rate is None or even is None:
         raise ConfigError("no speed without a card whose peak is known: pass --gpu")
-    fits = setting.memory_bytes == 0 or setting.fits
-    return Moved(value, rate, setting.workload.tokens_per_example, fits)
+    fits = then.memory_bytes == 0 or then.fits
+    return Moved(value, rate, even, then.workload.tokens_per_example, fits)
 
 
 def planned_parts(setting: Setting) -> Parts:
