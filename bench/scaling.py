@@ -148,7 +148,7 @@ def run_ranks(cluster: Cluster, folder: Path, data: Path, model: Path, size: Siz
         WrongResultError: A rank failed.
     """
     folder.mkdir()
-    links = dict(size.links) if count > 1 else {UNSHAPED: None}
+    links: dict[str, float | None] = dict(size.links) if count > 1 else {UNSHAPED: None}
     steps = WARM_UPS + size.turns * size.steps * len(links)
     spec = {
         "configs": {

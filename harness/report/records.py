@@ -145,11 +145,16 @@ def read_run(run_dir: Path) -> RunRecords:
 
 
 def read_roofline(run_dir: Path) -> tuple[JsonObject, list[str]]:
-    """The roofline of a finished run, or {} and a sentence that says why there is none."""
+    """The roofline of a finished run that measured its ceilings, or {} and a sentence that says why there is none.
+
+    Nothing is missing from a run that measured none: `harness roofline RUN --gpu NAME` tells one for a named card.
+    """
     from harness.roofline.command import study_run
-    from harness.roofline.measured import read_measured
+    from harness.roofline.measured import CEILINGS_FILE, read_measured
     from harness.roofline.study import to_json
 
+    if not (run_dir / CEILINGS_FILE).is_file():
+        return {}, []
     try:
         return to_json(study_run(read_measured(run_dir))), []
     except UserError as error:

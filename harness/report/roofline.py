@@ -35,7 +35,7 @@ def chart_roofline(run: RunRecords) -> list[Chart]:
 def _chart_roof(study: JsonObject) -> Chart:
     roof, standing = study["roof"], study["standing"]
     intensity, ridge, peak = roof["intensity"], roof["ridge"], roof["peak_flops"]
-    left, right = min(intensity, ridge) / 20, max(intensity, ridge) * 20
+    left, right = min(intensity, ridge) / 100, max(intensity, ridge) * 30
 
     def paint(axes: Axes) -> None:
         x = np.geomspace(left, right, 60)
@@ -181,9 +181,7 @@ def _tabulate_ceilings(study: JsonObject) -> Table:
 
 
 def _tabulate_next(study: JsonObject) -> Table:
-    first, *others = study["next"]
-    rows = [["next", first.removeprefix("next bottleneck: ")]]
-    return Table("What bounds the speed", [], rows + [["", line] for line in others])
+    return Table("", ["What bounds the speed"], [[line] for line in study["next"]])
 
 
 def _tabulate_hosts(study: JsonObject) -> Table:

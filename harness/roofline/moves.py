@@ -102,7 +102,9 @@ def planned_parts(setting: Setting) -> Parts:
     assert setting.card is not None, "the command asks for one"
     step = predict_step(setting)
     seconds = compute_seconds(step.flops, setting.case, setting.card, setting.efficiency)
-    return Parts(seconds / setting.rows_of_rank, 0.0, f"predicted, efficiency {setting.efficiency.source}")
+    efficiency = setting.efficiency
+    source = f"a prediction at {efficiency.bf16:.0%} of the peak ({efficiency.source})"
+    return Parts(seconds / setting.rows_of_rank, 0.0, source)
 
 
 def scale_hosts(

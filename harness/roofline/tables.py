@@ -8,18 +8,18 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.planning.tables import describe_answer
+from harness.roofline.ceiling_table import tabulate_ceilings
 from harness.roofline.moves import Moved
 from harness.roofline.scaling import Scaled
 from harness.roofline.study import Study, describe_next
-
-NOTHING = "-"
 
 
 def print_study(study: Study, console: Console) -> None:
     """Print everything."""
     for line in [*describe_basis(study), *describe_standing(study)]:
         console.print(line, highlight=False)
-    console.print(tabulate_ceilings(study))
+    shares = None if study.standing is None else study.standing.shares
+    console.print(tabulate_ceilings(study.roof, shares))
     for line in describe_next(study):
         console.print(line, highlight=False)
     for title, head, moved in (
@@ -59,21 +59,6 @@ def describe_standing(study: Study) -> list[str]:
     if one.communication_share is not None:
         line += f"; {one.communication_share:.1%} of a step is exposed communication"
     return [line]
-
-
-def tabulate_ceilings(study: Study) -> Table:
-    """Each ceiling, and the share of it that the run reached."""
-    table = Table("ceiling", title="Ceilings, each as if nothing else took time")
-    for head in ("tokens/s", "examples/s", "reached"):
-        table.add_column(head, justify="right")
-    for head in ("of a step", "from"):
-        table.add_column(head)
-    for one in study.roof.ceilings:
-        share = NOTHING if study.standing is None else f"{study.standing.shares[one.name]:.1%}"
-        mark = " *" if one is study.bottleneck else ""
-        cells = [f"{one.tokens_per_s:,.4g}", f"{one.examples_per_s:,.4g}", share, one.arithmetic, one.source]
-        table.add_row(f"{one.name}{mark}", *cells)
-    return table
 
 
 def tabulate_moved(title: str, head: str, moved: Sequence[Moved]) -> Table:
