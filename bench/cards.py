@@ -6,7 +6,6 @@ On a CPU the same calls answer as well as they can, so that everything else runs
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import psutil
 import torch
 
 from harness.cards import find_peak
+from harness.metering.measure import measure_matmul
 
 GIB = 2**30
 
@@ -49,7 +49,7 @@ def find_device() -> torch.device:
 
 def describe_card(device: torch.device, dtype: torch.dtype) -> Card:
     """Name, memory, versions, peak; measures the ceiling, which takes a second."""
-    ceiling = measure_ceiling(device, dtype)
+    ceiling = measure_matmul(device, dtype)
     if device.type != "cuda":
         return Card("cpu", psutil.virtual_memory().total / GIB, None, None, None, None, ceiling)
     properties = torch.cuda.get_device_properties(device)
@@ -72,20 +72,6 @@ def read_driver() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.split("\n")[0].strip() or None if done.returncode == 0 else None
-
-
-def measure_ceiling(device: torch.device, dtype: torch.dtype) -> float:
-    """TFLOP/s of the fastest of some square matrix products: what a training step could reach at best."""
-    size, num_turns = (8192, 20) if device.type == "cuda" else (256, 3)
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(num_turns):
-        synchronize(device)
-        start = time.perf_counter()
-        torch.mm(left, right)
-        synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best / 1e12
 
 
 def synchronize(device: torch.device) -> None:

@@ -23,8 +23,8 @@ from harness.memory.case import Phase
 from harness.memory.measured import measure_parts
 from harness.memory.profile import MemoryProfile
 from harness.memory.timeline import MemoryTimeline
+from harness.metering.run_meter import CLOSE_LOOK_EVERY, FIRST_LOOKS
 from harness.recompute import decoder_layers
-from harness.run import CLOSE_LOOK_EVERY, FIRST_LOOKS
 
 if TYPE_CHECKING:
     from harness.run import Run
@@ -117,7 +117,7 @@ def take_turns(steps: Steps, num_turns: int) -> dict[str, list[float]]:
         names = list(seconds)
         for way in names[turn % 3 :] + names[: turn % 3]:
             run.memory = nothing if way == OFF else profile
-            run.steps_here = (
+            run.meter.steps_here = (
                 0 if way == TIMELINE else FIRST_LOOKS
             )  # decides whether the step is looked at closely
             steps.take()

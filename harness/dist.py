@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -222,3 +223,43 @@ def broadcast_bytes(buffer: torch.Tensor, source: int, group: HostGroup) -> None
     """Fill uint8 host memory on every rank with that of one rank."""
     with MARKS.waiting():
         torch.distributed.broadcast(buffer, src=source, group=group)
+
+
+COLLECTIVES = frozenset({"all_reduce", "reduce", "broadcast", "all_gather", "all_gather_into_tensor"}) | {
+    "reduce_scatter_tensor",
+    "all_to_all_single",
+}
+"""Those that DeepSpeed calls in a step, under the names of its backend."""
+
+
+class _TimedBackend:
+    """Stands for DeepSpeed's backend, and charges collectives that it is called to wait for."""
+
+    def __init__(self, backend: Any, timed: Callable[[], AbstractContextManager[None]]) -> None:  # noqa: ANN401
+        self._backend = backend
+        self._timed = timed
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - DeepSpeed's backend has no types
+        found = getattr(self._backend, name)
+        if name not in COLLECTIVES:
+            return found
+
+        def call(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+            with self._timed():
+                return found(*arguments, **options)
+
+        return call
+
+
+@contextmanager
+def collectives_timed(timed: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """Open a part around each collective that DeepSpeed calls in the block: gathering updated weights, summing norms.
+
+    One that it lets run beside its work is charged as far as its call goes.
+    """
+    backend = deepspeed.comm.comm.cdb
+    deepspeed.comm.comm.cdb = _TimedBackend(backend, timed)
+    try:
+        yield
+    finally:
+        deepspeed.comm.comm.cdb = backend

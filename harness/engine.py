@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import repeat
 from typing import cast
@@ -24,7 +25,7 @@ from transformers import PreTrainedModel
 
 from harness.config import RunConfig, deepspeed_config, zero_stage
 from harness.data import MicroBatch
-from harness.dist import Engine, World, max_over_ranks, sum_over_ranks
+from harness.dist import Engine, World, collectives_timed, max_over_ranks, sum_over_ranks
 from harness.half_precision import (
     loss_scale,
     missing_scale,
@@ -44,6 +45,7 @@ from harness.micro_steps import (
 )
 from harness.step import (
     STOP_SIGNALS,
+    Float64Array,
     Part,
     RanksOutOfMemoryError,
     StepResult,
@@ -131,6 +133,8 @@ def train_step(
     num_tasks: int | None = None,
     num_chunks: Sequence[int] | None = None,
     asked_to_stop: Callable[[], int] = int,
+    has_compiled: Callable[[], bool] = bool,
+    times: Float64Array | None = None,
 ) -> StepResult:
     """Run every micro-step of one optimizer step and update the weights, unless a number is not finite.
 
@@ -148,6 +152,8 @@ def train_step(
             Only ZeRO-3, where each is a collective, needs it; there None asks all ranks in each micro-step. The same
             number in every step lets ZeRO-3 keep its record of what it gathers when, and so its prefetch.
         asked_to_stop: Gives the signal that asked this rank to stop, or 0; all ranks hear of it with the step's result.
+        has_compiled: Whether this rank has compiled code in the step; all hear of it likewise.
+        times: float64[NUM_TIMES], this rank's times of the step before; all hear of them likewise.
 
     Raises:
         RanksOutOfMemoryError: Memory ran out in a pass on some ranks, at ZeRO 0 to 2; raised on all. Nothing has
@@ -166,33 +172,44 @@ def train_step(
         num_chunks=num_chunks or [None] * len(batches),
         part=part,
     )
+    among_ranks: Part = part if world.size > 1 else _no_part
     with part("optimizer"):
-        tally.stop = asked_to_stop()
+        tally.stop, tally.compiled, tally.times = asked_to_stop(), has_compiled(), times
         vector = tally.to_vector(local_norm(engine), world.rank, world.size)
-        sums = tally.read(sum_over_ranks(vector), world.size)
+        with among_ranks("wait"):
+            total = sum_over_ranks(vector)
+        sums = tally.read(total, world.size)
         if sums.ran_out:
             drop_gradients(engine)
             raise RanksOutOfMemoryError(sums.ran_out, tally.ran_out)
-        return _finish_step(engine, sums, world)
+        return _finish_step(engine, sums, world, among_ranks)
 
 
-def _finish_step(engine: Engine, sums: StepSums, world: World) -> StepResult:
+def _finish_step(engine: Engine, sums: StepSums, world: World, part: Part) -> StepResult:
     """Update the weights, or leave them and the optimizer as they are."""
     scale, norm, applied = loss_scale(engine), float("nan"), False
     overflowed = engine.fp16_enabled() and not sums.has_bad_loss
     if sums.faults:
         drop_gradients(engine, lower_scale=overflowed)
     else:
-        _reduce_gradients(engine, world)
-        norm = _update(engine)
+        with part("communication"):
+            _reduce_gradients(engine, world)
+        with collectives_timed(lambda: part("communication")):
+            norm = _update(engine)
         applied = bool(engine.was_step_applied())  # fp16 gradients that float32 holds may still be too large
     done = StepResult(
         sums.loss, norm, sums.counts, sums.by_task, sums.examples, applied, faults=sums.faults, stop=sums.stop
     )
+    done = replace(done, meter=sums.meter)
     if applied:
         return done
     reason = explain_overflow(scale, loss_scale(engine)) if overflowed else explain_faults(sums.faults)
     return replace(done, grad_norm=float("nan"), reason=reason, overflowed=overflowed)
+
+
+def _no_part(name: str) -> AbstractContextManager[None]:
+    """Times nothing: a single rank waits for none, and what DeepSpeed does with its gradients is the optimizer's."""
+    return nullcontext()
 
 
 def _reduce_gradients(engine: Engine, world: World) -> None:

@@ -59,6 +59,10 @@ class FlopParts:
     head_backward: int = 0
     recompute: int = 0
 
+    def __add__(self, other: FlopParts) -> FlopParts:
+        """Sum part by part."""
+        return FlopParts(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(FlopParts)))
+
     @property
     def total(self) -> int:
         """All parts."""

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
     from harness.memory.profile import MemoryRecord
+    from harness.metering.efficiency import StepEfficiency
     from harness.throughput import StepCounts, StepRates, TaskStep, ThroughputSummary
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 GIB = 2**30
+EFFICIENCY = ("model_flops", "hardware_flops", "mfu", "hfu", "mfu_of_ceiling")
+"""Fields of `harness.metering.efficiency.StepEfficiency`."""
 
 TRAIN_TAGS = {
     "train/loss": "loss",
@@ -27,13 +30,23 @@ TRAIN_TAGS = {
     "throughput/samples_per_s": "samples_per_s",
     "throughput/tokens_per_s": "tokens_per_s",
     "throughput/supervised_tokens_per_s": "supervised_tokens_per_s",
+    "throughput/rows_per_s": "rows_per_s",
+    "throughput/slots_per_s": "slots_per_s",
+    "throughput/tokens_per_example": "tokens_per_example",
+    "throughput/smoothed_samples_per_s": "smoothed_samples_per_s",
+    "throughput/smoothed_tokens_per_s": "smoothed_tokens_per_s",
+    "throughput/step_time_s": "step_time_s",
+    "throughput/mfu": "mfu",
+    "throughput/hfu": "hfu",
+    "throughput/mfu_of_ceiling": "mfu_of_ceiling",
+    "throughput/eta_s": "eta_s",
     "step/rows": "rows",
     "step/examples": "examples",
     "step/tokens": "tokens",
     "step/supervised_tokens": "supervised_tokens",
     "step/attention_pairs": "attention_pairs",
 }
-"""TensorBoard tag to the key of a "train" line that it shows."""
+"""TensorBoard tag to the key of a "train" line that it shows; one that is not known is not shown."""
 
 
 class MetricsWriter:
@@ -104,6 +117,8 @@ class MetricsWriter:
         rates: StepRates,
         by_task: Mapping[str, TaskStep] | None = None,
         skipped: str | None = None,
+        efficiency: StepEfficiency | None = None,
+        eta_s: float | None = None,
     ) -> None:
         """Write one optimizer step.
 
@@ -117,6 +132,8 @@ class MetricsWriter:
             rates: What `ThroughputMeter.end_step` gave for it.
             by_task: What the step saw of each task, from `harness.throughput.name_tasks`.
             skipped: Why the step changed no weight, None where it did.
+            efficiency: Its FLOPs and their shares, None where they are not known.
+            eta_s: Seconds to the end of the run.
         """
         line: dict[str, Any] = {
             "kind": "train",
@@ -130,18 +147,33 @@ class MetricsWriter:
             "by_task": {task: asdict(part) for task, part in (by_task or {}).items()},
             "step_time_s": rates.step_time_s,
             "parts_s": rates.parts_s,
-            "samples_per_s": rates.samples_per_s,
-            "tokens_per_s": rates.tokens_per_s,
-            "supervised_tokens_per_s": rates.supervised_tokens_per_s,
+            "stalls_s": rates.stalls_s,
+            "is_warmup": rates.is_warmup,
+            **{name: getattr(rates, name) for name in rates.smoothed},
+            **{f"smoothed_{name}": value for name, value in rates.smoothed.items()},
+            **{name: getattr(efficiency, name, None) for name in EFFICIENCY},
+            "eta_s": eta_s,
         }
         self._append(line)
-        tags = {tag: line[key] for tag, key in TRAIN_TAGS.items()}
+        tags = {tag: line[key] for tag, key in TRAIN_TAGS.items() if line[key] is not None}
+        tags |= {f"throughput/parts/{part}_s": seconds for part, seconds in rates.parts_s.items()}
         by_task_tags = {
             f"train/{task}/{key}": value
             for task, part in line["by_task"].items()
             for key, value in part.items()
         }
         self._add_scalars(step, tags | by_task_tags)
+
+    def write_ranks(self, line: Mapping[str, Any]) -> None:
+        """Write the times of a step on all ranks, as `harness.metering.ranks.describe_ranks` gives them."""
+        self._append(line)
+        parts = {"step_time": line["step_time_s"], **line["parts_s"]}
+        tags = {
+            f"throughput/rank{rank}/{part}_s": seconds
+            for part, of_ranks in parts.items()
+            for rank, seconds in enumerate(of_ranks)
+        }
+        self._add_scalars(line["step"], tags)
 
     def write_eval(
         self, step: int, loss: float, by_task: Mapping[str, float], supervised_tokens: int, time_s: float

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from harness.throughput import StepRates
+from harness.metering.run_meter import StepMeasures
 
 LINE_EVERY_S = 15.0
 """Seconds between lines where there is no terminal."""
@@ -35,7 +36,6 @@ class StepProgress:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.description}"),
-            TimeRemainingColumn(),
             console=console,
             disable=not (enabled and console.is_terminal),
         )
@@ -52,10 +52,9 @@ class StepProgress:
         """Leave the terminal as it was."""
         self._bar.stop()
 
-    def advance(self, step: int, loss: float, rates: StepRates) -> None:
+    def advance(self, step: int, loss: float, measures: StepMeasures) -> None:
         """Show that a step is done."""
-        speed = f"{rates.smoothed_samples_per_s:,.2f} samples/s, {rates.smoothed_tokens_per_s:,.0f} tokens/s"
-        text = f"loss {loss:.4f}, {speed}"
+        text = f"loss {loss:.4f}, {describe_speed(measures)}"
         self._bar.update(self._task, completed=step, description=text)
         now = time.monotonic()
         is_due = now - self._last_line_s >= LINE_EVERY_S or step == self._num_steps
@@ -67,3 +66,19 @@ class StepProgress:
         """Show an evaluation."""
         if self._enabled:
             self._console.print(f"step {step}/{self._num_steps}: eval loss {loss:.4f}", highlight=False)
+
+
+def describe_speed(measures: StepMeasures) -> str:
+    """Smoothed rates, the share of the peak (or of what was measured to be possible), and the time that is left."""
+    smoothed, efficiency = measures.rates.smoothed, measures.efficiency
+    words = [
+        f"{smoothed['samples_per_s']:,.2f} samples/s",
+        f"{smoothed['tokens_per_s']:,.0f} tokens/s",
+    ]
+    if efficiency.mfu is not None:
+        words.append(f"MFU {efficiency.mfu:.1%}")
+    elif efficiency.mfu_of_ceiling is not None:
+        words.append(f"{efficiency.mfu_of_ceiling:.0%} of the measured ceiling")
+    if measures.eta_s is not None:
+        words.append(f"{timedelta(seconds=round(measures.eta_s))} left")
+    return ", ".join(words)

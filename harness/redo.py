@@ -32,6 +32,8 @@ def compute_step(run: Run, steps: StepSource, rate: float, events: list[dict[str
             num_tasks=len(run.manifest.tasks),
             num_chunks=run.train_split.passes_through_head(step, run.config.model.loss_chunk),
             asked_to_stop=MARKS.asked_to_stop,
+            has_compiled=run.meter.has_compiled,
+            times=run.meter.own_times,
         )
     except RanksOutOfMemoryError as error:
         ranks, reason = error.ranks, error.reason

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, cast
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from harness.building import build_model
@@ -19,28 +18,21 @@ from harness.engine import gather_adapter
 from harness.guard.marks import MARKS
 from harness.loader import DEPTH, StepLoader, StepSource
 from harness.lora import save_adapter
-from harness.memory.case import Phase
+from harness.memory.case import PHASES
 from harness.memory.fit import MemoryFit
 from harness.memory.limit import is_out_of_memory
 from harness.memory.profile import MemoryProfile
-from harness.meters import APART, MetricsWriter, Part, ThroughputMeter
+from harness.metering.run_meter import RunMeter
+from harness.meters import APART, MetricsWriter, Part
 from harness.progress import StepProgress
 from harness.redo import compute_eval, compute_step
 from harness.run_folder import describe_run, setup_of
-from harness.run_records import write_prediction, write_tables
+from harness.run_records import write_prediction, write_step, write_tables
 from harness.schedule import learning_rate
 from harness.splits import PlannedSplit
 from harness.step import StepResult, StopRequestedError, name_rows
-from harness.throughput import name_tasks
 from preprocess.errors import StoppedError, TrainingError
 from preprocess.manifest import Manifest
-
-CLOSE_LOOK_EVERY = 20
-"""One step in so many has its memory looked at layer by layer. On a GPU it is also the one that is timed by parts: it
-waits for the device at each part's ends, while in the others the host runs ahead of it."""
-
-FIRST_LOOKS = 3
-"""Steps from the start that are looked at as well: memory has its peak by then, and a short run has parts too."""
 
 
 class Run:
@@ -66,11 +58,11 @@ class Run:
         self.checkpoints = checkpoints
         self.num_steps = self.plan.num_steps(config.schedule.epochs, config.schedule.max_steps)
         self.memory = MemoryProfile(world.rank, world.device)
-        self.meter = ThroughputMeter(synchronize=synchronizer(world.device))
+        eval_tokens = 0 if eval_split is None else manifest.splits["eval"].num_tokens
+        self.meter = RunMeter(config, world, self.num_steps, eval_tokens)
         self.metrics = MetricsWriter(config.output_dir, config.tensorboard) if world.is_main else None
         self.state = RunState()
         self.skips_in_a_row = 0
-        self.steps_here = 0
         self.looks_closely = True
 
     def go(self) -> None:
@@ -154,7 +146,9 @@ class Run:
         return True
 
     def build(self) -> None:
-        """Model, adapter, engine, and how many rows memory has room for."""
+        """Ceilings, model, adapter, engine, and how many rows memory has room for."""
+        MARKS.enter("load")
+        self.meter.measure()
         built = build_model(self.config, self.world, self.manifest, self.memory, self.say)
         self.engine, self.adapter, self.flat = built.engine, built.adapter, built.flat
         self.fit = MemoryFit(
@@ -181,6 +175,7 @@ class Run:
             self.config.memory.target is not None or rows < self.eval_split.plan.micro_batch_size
         ):
             self.eval_split = self.eval_split.with_micro_batch_size(rows)
+        self.meter.count_flops(self.fit.case, self.fit.choice.layers)
         write_prediction(self)
 
     def load_steps(self, split: PlannedSplit, start: int, end: int) -> StepLoader:
@@ -194,37 +189,21 @@ class Run:
     def take_step(self, steps: StepSource, progress: StepProgress) -> None:
         """One optimizer step."""
         MARKS.enter("step")
-        closely = is_looked_at(self.steps_here)
+        closely = self.meter.start_step()
         self.looks_closely = closely or self.world.device.type == "cpu"
-        self.steps_here += 1
         self.memory.start_step(self.state.step + 1, closely=closely)
-        self.meter.start_step(detailed=self.looks_closely)
         step, events = self.state.step, list[dict[str, Any]]()
         rate = learning_rate(step - self.state.skipped_steps, self.num_steps, self.config.optimizer)
         while (result := compute_step(self, steps, rate, events)) is None:
             self.lay_out()
             steps.restart(self.plan, step)
-        rates = self.meter.end_step(result.counts)
-        MARKS.end_step(self.state.step + 1, rates.step_time_s, rates.parts_s)
+        measures = self.meter.end_step(step + 1, result)
+        MARKS.end_step(step + 1, measures.rates.step_time_s, measures.rates.parts_s)
         self.memory.end_step()
         self.state = self.state.with_step(applied=result.applied, overflowed=result.overflowed)
-        progress.advance(self.state.step, result.loss, rates)
+        progress.advance(step + 1, result.loss, measures)
         events += self.tell_of_slow_ranks()
-        if self.metrics:
-            by_task = name_tasks(self.manifest.tasks, result.by_task, result.examples)
-            self.metrics.write_train(
-                self.state.step,
-                self.plan.epoch_of(self.state.step),
-                result.loss,
-                rate,
-                result.grad_norm,
-                result.counts,
-                rates,
-                by_task,
-                skipped=result.reason,
-            )
-            for event in events:
-                self.metrics.write_event(self.state.step, event)
+        write_step(self, rate, result, measures, events)
         self.skips_in_a_row = 0 if result.applied else self.skips_in_a_row + 1
         if not result.applied:
             self.skip(step, result)
@@ -254,11 +233,11 @@ class Run:
     def part(self, name: str) -> Iterator[None]:
         """Time a part of a step and, where it is a phase too, profile its memory, in the steps that are looked at."""
         MARKS.beat()
-        with self.meter.part(cast("Part", name)):
-            if name == "data" or not (self.looks_closely or name in APART):
+        with self.meter.clock.part(cast("Part", name)):
+            if name not in PHASES or not (self.looks_closely or name in APART):
                 yield
             else:
-                with self.memory.phase(cast("Phase", name)):
+                with self.memory.phase(name):
                     yield
 
     def evaluate(self, progress: StepProgress) -> None:
@@ -337,13 +316,3 @@ class Run:
         """A line on rank 0's terminal."""
         if self.world.is_main:
             self.console.print(line, highlight=False)
-
-
-def is_looked_at(steps_done: int) -> bool:
-    """Whether the next step is looked at closely, after so many steps of this process."""
-    return steps_done < FIRST_LOOKS or steps_done % CLOSE_LOOK_EVERY == 0
-
-
-def synchronizer(device: torch.device) -> Callable[[], None] | None:
-    """What waits for a device's work, so that the parts of a step are its own; None on the CPU."""
-    return None if device.type == "cpu" else lambda: torch.accelerator.synchronize(device)

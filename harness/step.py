@@ -5,6 +5,7 @@ Everything that a step has to know of all ranks travels in one vector, and is re
     counts of work | examples by task | losses and supervised tokens by task
     | bad losses by rank and micro-step | bad gradients by rank | ranks whose memory ran out
     | ranks asked to stop by SIGTERM, by SIGINT
+    | pairs of slots | ranks that compiled | times of the step before by rank
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ import torch
 from harness.batch_plan import BatchPlan
 from harness.data import MicroBatch
 from harness.loss import loss_by_task
+from harness.metering.ranks import NUM_TIMES
 from harness.throughput import StepCounts
 from preprocess.schema import Int64Array
 
 Float64Array = npt.NDArray[np.float64]
 
 Part = Callable[[str], AbstractContextManager[None]]
-"""Opens a named part of a step ("forward", "loss", "backward", "optimizer") for timing and memory."""
+"""Opens a named part of a step for timing and memory: "forward", "loss", "backward", "optimizer", and within the last
+"wait" and "communication", of which a single rank has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,21 @@ class StopRequestedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class MeterSums:
+    """What all ranks' meters have to say, added up.
+
+    Attributes:
+        dense_pairs: Pairs of slots in the micro-batches, R T^2 of R rows of T slots: what a dense mask computes.
+        compiled: Whether some rank compiled code in the step.
+        times: float64[ranks, NUM_TIMES], the times of the step before; see `harness.metering.ranks`.
+    """
+
+    dense_pairs: int = 0
+    compiled: bool = False
+    times: Float64Array = field(default_factory=lambda: np.zeros((0, NUM_TIMES)))
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """What one optimizer step did.
 
@@ -93,6 +111,7 @@ class StepResult:
         overflowed: Whether the reason is that fp16 gradients overflowed, for which the loss scale is lowered.
         faults: Where the numbers were that are not finite.
         stop: The signal that asked some rank to stop, or 0.
+        meter: What the meter hears of all ranks.
     """
 
     loss: float
@@ -105,6 +124,7 @@ class StepResult:
     overflowed: bool = False
     faults: tuple[Fault, ...] = ()
     stop: int = 0
+    meter: MeterSums = field(default_factory=MeterSums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +138,7 @@ class StepSums:
         faults: Losses and gradients that are not finite, losses first.
         ran_out: Ranks whose memory ran out; then the step is to be done again, and the rest says nothing.
         stop: The signal that asked some rank to stop, or 0.
+        meter: What the meter hears of all ranks.
     """
 
     counts: StepCounts
@@ -126,6 +147,7 @@ class StepSums:
     faults: tuple[Fault, ...]
     ran_out: tuple[int, ...] = ()
     stop: int = 0
+    meter: MeterSums = field(default_factory=MeterSums)
 
     @property
     def loss(self) -> float:
@@ -153,6 +175,9 @@ class StepTally:
         bad_losses: For each micro-step done float64[], 1 where its loss is not finite.
         ran_out: What the allocator said when memory ran out, or None.
         stop: The signal that asked this rank to stop, or 0.
+        dense_pairs: Pairs of slots so far.
+        compiled: Whether this rank has compiled code in the step.
+        times: float64[NUM_TIMES], this rank's times of the step before; None for none.
     """
 
     num_tasks: int | None
@@ -164,6 +189,9 @@ class StepTally:
     bad_losses: list[torch.Tensor] = field(default_factory=list)
     ran_out: str | None = None
     stop: int = 0
+    dense_pairs: int = 0
+    compiled: bool = False
+    times: Float64Array | None = None
 
     def __post_init__(self) -> None:
         self.by_task = torch.zeros(self.num_tasks or 1, 2, dtype=torch.float64, device=self.device)
@@ -176,6 +204,8 @@ class StepTally:
         self.bad_losses.append((~torch.isfinite(loss_sum.detach())).double())
         self.examples += batch.examples_by_task(self.num_tasks) if self.num_tasks else batch.counts.examples
         self.counts += batch.counts
+        rows, slots = batch.input_ids.shape
+        self.dense_pairs += rows * slots * slots
 
     def to_vector(self, grad_norm: torch.Tensor, rank: int, world_size: int) -> torch.Tensor:
         """float64[...]: this rank's part of the step, to be added up over ranks.
@@ -193,8 +223,15 @@ class StepTally:
         gradients[rank] = (~torch.isfinite(grad_norm)).double()
         ran_out[rank] = float(self.ran_out is not None)
         moved = counts.to(self.device, non_blocking=True)
-        stop = stop_flags(self.stop).to(self.device, non_blocking=True)
-        return torch.cat([moved, self.by_task.flatten(), losses.flatten(), gradients, ran_out, stop])
+        last = torch.cat([stop_flags(self.stop), self._meter_vector(rank, world_size)])
+        flags = last.to(self.device, non_blocking=True)
+        return torch.cat([moved, self.by_task.flatten(), losses.flatten(), gradients, ran_out, flags])
+
+    def _meter_vector(self, rank: int, world_size: int) -> torch.Tensor:
+        times = np.zeros((world_size, NUM_TIMES))
+        if self.times is not None:
+            times[rank] = self.times
+        return torch.from_numpy(np.concatenate([[self.dense_pairs, self.compiled], times.ravel()]))
 
     def read(self, total: torch.Tensor, world_size: int) -> StepSums:
         """The sums over all ranks, on the host: the one place where it waits for the device.
@@ -212,8 +249,11 @@ class StepTally:
             world_size * self.num_micro_steps,
             world_size,
             world_size,
+            len(STOP_SIGNALS),
         )
-        counts, examples, by_task, losses, gradients, ran_out, stop = np.split(values, np.cumsum(sizes))
+        counts, examples, by_task, losses, gradients, ran_out, stop, meter = np.split(
+            values, np.cumsum(sizes)
+        )
         return StepSums(
             StepCounts.from_array(counts.astype(np.int64)),
             by_task.reshape(-1, 2),
@@ -221,6 +261,7 @@ class StepTally:
             find_faults(losses.reshape(world_size, -1), gradients),
             tuple(np.flatnonzero(ran_out > 0).tolist()),
             read_stop(stop.tolist()),
+            MeterSums(int(meter[0]), bool(meter[1]), meter[2:].reshape(world_size, NUM_TIMES)),
         )
 
 

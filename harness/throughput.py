@@ -96,25 +96,29 @@ class StepRates:
         step_time_s: Seconds of the step without evaluation and saving.
         parts_s: Seconds by part; the parts of the step and "other" add up to `step_time_s`, or are not there when the
             step was not timed by parts. "eval" and "save" are there when they happened since the step before.
+        stalls_s: Seconds between the step before and this one that went to neither evaluation nor saving: lines
+            written, checkpoints looked after.
         samples_per_s: Examples.
         rows_per_s: Packed rows.
         tokens_per_s: Real tokens.
         supervised_tokens_per_s: Tokens that carry loss.
         slots_per_s: Tokens and padding: the speed of the hardware, not of the work.
-        smoothed_samples_per_s: Median over the last 20 steps (warm-up steps left out once there are others).
-        smoothed_tokens_per_s: The same for tokens.
+        tokens_per_example: Real tokens computed for one example; the fewer, the more of them are shared.
+        smoothed: Each of these six by its name: the median over the last 20 steps (warm-up steps left out once there
+            are others).
         is_warmup: Whether the summary leaves this step out.
     """
 
     step_time_s: float
     parts_s: dict[str, float]
+    stalls_s: float
     samples_per_s: float
     rows_per_s: float
     tokens_per_s: float
     supervised_tokens_per_s: float
     slots_per_s: float
-    smoothed_samples_per_s: float
-    smoothed_tokens_per_s: float
+    tokens_per_example: float
+    smoothed: dict[str, float]
     is_warmup: bool
 
 
@@ -142,6 +146,7 @@ class ThroughputSummary:
             to 1.
         eval_s: Seconds of evaluation in the whole run, outside step time.
         save_s: Seconds of saving in the whole run, outside step time.
+        stalls_s: Seconds between steps that went to neither.
     """
 
     num_steps: int
@@ -162,6 +167,7 @@ class ThroughputSummary:
     time_share_by_part: dict[str, float]
     eval_s: float
     save_s: float
+    stalls_s: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values; the counts are a dictionary too."""
@@ -174,13 +180,14 @@ def divide(amount: float, by: float) -> float:
 
 
 def divide_counts(counts: StepCounts, seconds: float) -> dict[str, float]:
-    """Return every rate of `StepRates` and `ThroughputSummary` by its field name, per second."""
+    """Return every rate of `StepRates` and `ThroughputSummary` by its field name, per second, and tokens an example."""
     return {
         "samples_per_s": divide(counts.examples, seconds),
         "rows_per_s": divide(counts.rows, seconds),
         "tokens_per_s": divide(counts.tokens, seconds),
         "supervised_tokens_per_s": divide(counts.supervised_tokens, seconds),
         "slots_per_s": divide(counts.slots, seconds),
+        "tokens_per_example": divide(counts.tokens, counts.examples),
     }
 
 

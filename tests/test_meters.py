@@ -15,7 +15,9 @@ from rich.console import Console
 
 from harness.json_lines import read_json_lines
 from harness.memory.profile import MemoryRecord
+from harness.metering.run_meter import is_looked_at
 from harness.meters import (
+    STEP_PARTS,
     MetricsWriter,
     Part,
     StepCounts,
@@ -25,7 +27,6 @@ from harness.meters import (
     name_tasks,
     print_throughput,
 )
-from harness.run import is_looked_at
 from preprocess.errors import DataError
 
 COUNTS = StepCounts(rows=4, examples=20, tokens=800, supervised_tokens=200, slots=1000, attention_pairs=9000)
@@ -109,7 +110,8 @@ def test_parts_of_the_micro_steps_add_up_and_the_rest_is_other(clock: FakeClock)
     clock.now += 0.5
     rates = meter.end_step(COUNTS)
     assert rates.parts_s == pytest.approx(
-        {"data": 0.0, "forward": 3.0, "loss": 0.0, "backward": 6.0, "optimizer": 0.0, "other": 0.5}
+        {"data": 0.0, "forward": 3.0, "loss": 0.0, "backward": 6.0, "wait": 0.0}
+        | {"communication": 0.0, "optimizer": 0.0, "other": 0.5}
     )
     assert sum(rates.parts_s.values()) == pytest.approx(rates.step_time_s)
 
@@ -155,14 +157,14 @@ def test_the_summary_rate_is_total_work_over_total_time_not_the_mean_of_rates(cl
 
 def test_the_smoothed_rate_is_the_median_of_twenty_steps_without_warm_up(clock: FakeClock) -> None:
     meter = ThroughputMeter(warmup_steps=1, clock=clock)
-    assert run_step(meter, clock, {"backward": 100.0}).smoothed_samples_per_s == pytest.approx(0.2)
-    assert run_step(meter, clock, {"backward": 2.0}).smoothed_samples_per_s == pytest.approx(10.0)
+    assert run_step(meter, clock, {"backward": 100.0}).smoothed["samples_per_s"] == pytest.approx(0.2)
+    assert run_step(meter, clock, {"backward": 2.0}).smoothed["samples_per_s"] == pytest.approx(10.0)
     for _ in range(9):
         slow = run_step(meter, clock, {"backward": 4.0})
-    assert slow.smoothed_samples_per_s == pytest.approx(5.0)
+    assert slow.smoothed["samples_per_s"] == pytest.approx(5.0)
     for _ in range(11):
         fast = run_step(meter, clock, {"backward": 1.0})
-    assert fast.smoothed_samples_per_s == pytest.approx(20.0)
+    assert fast.smoothed["samples_per_s"] == pytest.approx(20.0)
 
 
 def test_no_measured_step_gives_nan_rather_than_a_rate(clock: FakeClock) -> None:
@@ -278,9 +280,26 @@ def test_lines_have_the_documented_keys(tmp_path: Path, clock: FakeClock) -> Non
         "by_task",
         "step_time_s",
         "parts_s",
+        "stalls_s",
+        "is_warmup",
         "samples_per_s",
+        "rows_per_s",
         "tokens_per_s",
         "supervised_tokens_per_s",
+        "slots_per_s",
+        "tokens_per_example",
+        "smoothed_samples_per_s",
+        "smoothed_rows_per_s",
+        "smoothed_tokens_per_s",
+        "smoothed_supervised_tokens_per_s",
+        "smoothed_slots_per_s",
+        "smoothed_tokens_per_example",
+        "model_flops",
+        "hardware_flops",
+        "mfu",
+        "hfu",
+        "mfu_of_ceiling",
+        "eta_s",
     }
     assert train["parts_s"]["backward"] == pytest.approx(2.0)
     assert train["by_task"] == {"artist": {"loss": 1.75, "examples": 12, "supervised_tokens": 150}}
@@ -385,6 +404,9 @@ def test_tensorboard_gets_the_documented_tags_and_no_step_twice(tmp_path: Path, 
         writer.truncate_after(3)
         write_steps(writer, range(4, 6), clock, loss=1.0)
         writer.write_eval(step=5, loss=1.5, by_task={"artist": 1.25}, supervised_tokens=9, time_s=1.0)
+        writer.write_ranks(
+            {"kind": "ranks", "step": 5, "step_time_s": [2.0, 2.5], "parts_s": {"wait": [0.0, 0.25]}}
+        )
         writer.write_memory(5, [record])
     scalars = read_scalars(tmp_path)
     assert set(scalars) == {
@@ -405,7 +427,16 @@ def test_tensorboard_gets_the_documented_tags_and_no_step_twice(tmp_path: Path, 
         "eval/loss",
         "eval/artist/loss",
         "memory/rank1/backward_gib",
+        "throughput/rows_per_s",
+        "throughput/slots_per_s",
+        "throughput/tokens_per_example",
+        "throughput/smoothed_samples_per_s",
+        "throughput/smoothed_tokens_per_s",
+        "throughput/step_time_s",
+        *(f"throughput/rank{rank}/{part}_s" for rank in (0, 1) for part in ("step_time", "wait")),
+        *(f"throughput/parts/{part}_s" for part in (*STEP_PARTS, "other")),
     }
+    assert scalars["throughput/rank1/wait_s"] == [(5, 0.25)]
     assert scalars["train/loss"] == [(1, 2.0), (2, 2.0), (3, 2.0), (4, 1.0), (5, 1.0)]
     assert scalars["memory/rank1/backward_gib"] == [(5, 0.5)]
     assert scalars["throughput/samples_per_s"][0] == (1, 10.0)
