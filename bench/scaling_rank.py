@@ -170,14 +170,15 @@ def make_take(run: Run, steps: StepLoader) -> Callable[[], StepRates]:
     """What takes a step, as a run does, and tells its times."""
     progress = StepProgress(Console(quiet=True), run.num_steps, 0, enabled=False)
     told: list[StepRates] = []
-    end_step = run.meter.end_step
+    clock = run.meter.clock
+    end_step = clock.end_step
 
-    def note(counts: StepCounts) -> StepRates:
-        told.append(end_step(counts))
+    def note(counts: StepCounts, *, compiled: bool = False) -> StepRates:
+        told.append(end_step(counts, compiled=compiled))
         return told[-1]
 
     def take() -> StepRates:
-        with patch.object(run.meter, "end_step", note):
+        with patch.object(clock, "end_step", note):
             run.take_step(steps, progress)
         return told.pop()
 

@@ -119,7 +119,7 @@ def test_the_vector_is_as_long_as_the_steps() -> None:
     torch = pytest.importorskip("torch")
     tally = StepTally(8, torch.device("cpu"), 2)
     vector = tally.to_vector(torch.tensor(1.0), 0, 3)
-    assert vector_bytes(3, 2, 8) == pytest.approx(vector.numel() * vector.element_size(), abs=512)
+    assert vector_bytes(3, 2, 8) == pytest.approx(vector.numel() * vector.element_size(), abs=8)
 
 
 def plan_of(tokens: Sequence[int], ranks: int, rows: int) -> BatchPlan:
@@ -346,8 +346,8 @@ def test_a_run_stands_where_its_slowest_rank_and_its_ceilings_say(tmp_path: Path
     study = to_json(study_run(run))
     standing = study["standing"]
     assert standing["communication_share"] == pytest.approx(0.08)
-    compute = next(one for one in study["ceilings"] if one["name"] == "compute")
-    assert standing["shares"]["compute"] == pytest.approx(19.2 / compute["examples_per_s"], rel=0.05)
+    compute = next(one for one in study["ceilings"] if one["name"] == "matmul")
+    assert standing["shares"]["matmul"] == pytest.approx(19.2 / compute["examples_per_s"], rel=0.05)
     assert study["scaling"]["fixed"][1]["compute_s"] == pytest.approx(1.15, rel=0.01)
     assert any("data set is not at hand" in line for line in study["missing"])
 

@@ -149,8 +149,9 @@ def read_roofline(run_dir: Path) -> tuple[JsonObject, list[str]]:
 
     Nothing is missing from a run that measured none: `harness roofline RUN --gpu NAME` tells one for a named card.
     """
+    from harness.metering.ceilings import CEILINGS_FILE
     from harness.roofline.command import study_run
-    from harness.roofline.measured import CEILINGS_FILE, read_measured
+    from harness.roofline.measured import read_measured
     from harness.roofline.study import to_json
 
     if not (run_dir / CEILINGS_FILE).is_file():

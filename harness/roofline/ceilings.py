@@ -140,7 +140,9 @@ def describe_roof(
         supervised=busiest * work.supervised,
     )
     bandwidth = card.bandwidth_gb_per_s * GIGA
-    collectives = list_collectives(case, setting.micro_steps) if setting.nodes > 1 else []
+    collectives = (
+        list_collectives(case, setting.micro_steps) if setting.nodes > 1 or link.within_hosts else []
+    )
     communication_s = communication_seconds(collectives, link, case.ranks)
     examples, tokens = rows * work.examples, rows * work.tokens
 
@@ -148,15 +150,19 @@ def describe_roof(
         return Ceiling(name, tokens / seconds, examples / seconds, f"{arithmetic} = {seconds:.4g} s", source)
 
     work_text = f"{flops.total / TERA:.4g} TFLOP of {busiest} rows"
-    found = [ceiling("compute", compute_s, f"{work_text} at the dense peak of a {card.name}", "data sheet")]
-    missing = []
+    found, missing = list[Ceiling](), list[str]()
+    sheet = "data sheet" if card.memory_mib else "measured"
+    if card.memory_mib:
+        found.append(ceiling("compute", compute_s, f"{work_text} at the dense peak of a {card.name}", sheet))
+    else:
+        missing.append("no ceiling by a dense peak: no data sheet is known of this device")
     if matmul_tflops is not None:
         seconds = flops.total / (matmul_tflops * TERA)
         found.append(ceiling("matmul", seconds, f"{work_text} / {matmul_tflops:.4g} TFLOP/s", "measured"))
     else:
         missing.append("no matmul ceiling: no run on such a card has measured one (ceilings.json)")
     text = f"{moved.total / GIGA:.4g} GB / {card.bandwidth_gb_per_s:,.4g} GB/s"
-    found.append(ceiling("memory", moved.total / bandwidth, text, "data sheet"))
+    found.append(ceiling("memory", moved.total / bandwidth, text, sheet))
     if communication_s:
         sent = sum(link.bytes_sent(one, case.ranks) for one in collectives)
         text = f"{sent / GIGA:.4g} GB / {link.gbps:.4g} Gb/s + {_count_rounds(collectives, link, case.ranks)} rounds"

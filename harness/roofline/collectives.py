@@ -26,12 +26,13 @@ from typing import Any, Literal, Self
 from harness.memory.case import MemoryCase
 from harness.memory.gathering import list_gathers, list_persistent
 from harness.memory.weights import trained_sizes
+from harness.metering.ranks import NUM_TIMES
 
 Kind = Literal["all_reduce", "all_gather", "reduce_scatter"]
 Backend = Literal["gloo", "nccl"]
 
 FLOAT32, FLOAT64 = 4, 8
-COUNTS, STOP_FLAGS = 6, 2
+COUNTS, STOP_FLAGS, METERED = 6, 2, 2
 """Numbers in the step's vector besides those of tasks, ranks and micro-steps; see `harness.step`."""
 
 
@@ -59,12 +60,14 @@ class Link:
         bytes_per_s: Beyond that.
         backend: Whose collectives.
         source: Where the figures come from.
+        within_hosts: Whether it tells of ranks on one host as well: a run measures between all of its ranks.
     """
 
     latency_s: float
     bytes_per_s: float
     backend: Backend = "nccl"
     source: str = "assumed"
+    within_hosts: bool = False
 
     @classmethod
     def from_reduces(
@@ -143,7 +146,8 @@ def list_collectives(case: MemoryCase, micro_steps: int, num_tasks: int = 8) -> 
 
 def vector_bytes(ranks: int, micro_steps: int, num_tasks: int) -> int:
     """Bytes of the vector that a step sums over ranks: its latency counts, its bytes hardly; see `harness.step`."""
-    return FLOAT64 * (COUNTS + 3 * num_tasks + ranks * (micro_steps + 2) + STOP_FLAGS)
+    of_ranks = ranks * (micro_steps + 2 + NUM_TIMES)
+    return FLOAT64 * (COUNTS + 3 * num_tasks + of_ranks + STOP_FLAGS + METERED)
 
 
 def buckets(sizes: Iterable[int], most: int) -> list[int]:

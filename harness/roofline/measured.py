@@ -6,20 +6,19 @@ Everything but the summary may be missing (an older run, one that was stopped); 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.cards import Card, match_card
 from harness.config import RunConfig, load_run_config
 from harness.json_lines import JsonObject, read_json_lines
+from harness.metering.ceilings import CEILINGS_FILE, read_ceilings
 from harness.planning.workload import Workload
 from harness.roofline.collectives import Backend, Link
 from harness.roofline.scaling import Parts
 from preprocess.errors import DataError
-from preprocess.outside_text import parse_json
 
-CEILINGS_FILE = "ceilings.json"
 COMPUTING = ("forward", "loss", "backward")
 GIGA = 1e9
 
@@ -95,7 +94,7 @@ class MeasuredRun:
         times = 2.0 if self.config.model.precision == "fp32" else 1.0
         name = f"{slowest.get('card') or slowest['device']} (measured ceilings)"
         bandwidth = float(slowest["copy_gb_per_s"])
-        return Card(name, (), 0, times * float(slowest["matmul_tflops"]), None, bandwidth)  # type: ignore[arg-type]
+        return Card(name, (), 0, times * float(slowest["matmul_tflops"]), None, bandwidth)
 
 
 def read_measured(run_dir: Path) -> MeasuredRun:
@@ -115,23 +114,8 @@ def read_measured(run_dir: Path) -> MeasuredRun:
         run_dir.resolve().name,
         load_run_config(run_dir / "config.yaml"),
         summaries[-1],
-        read_ceilings(path) if path.is_file() else {},
+        asdict(read_ceilings(path)) if path.is_file() else {},
     )
-
-
-def read_ceilings(path: Path) -> JsonObject:
-    """A run's `ceilings.json`.
-
-    Raises:
-        DataError: It is not of this version.
-    """
-    try:
-        found = parse_json(path.read_text(encoding="utf-8"))
-        if found["format_version"] != 1 or not found["ranks"]:
-            raise ValueError(f"format_version {found['format_version']}")
-        return dict(found)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} holds no ceilings of this version ({error}); remove it") from error
 
 
 def describe_run(name: str, config: RunConfig, summary: JsonObject, ceilings: JsonObject) -> MeasuredRun:
@@ -204,7 +188,9 @@ def find_link(ceilings: JsonObject, world_size: int) -> Link | None:
     backend: Backend = "gloo" if on_cpu else "nccl"
     # The latency is that of a whole all-reduce of a few bytes, which takes 2 (n - 1) rounds.
     round_s = float(latency_s or 0.0) / (2 * (world_size - 1))
-    return Link(round_s, float(gbps) * GIGA / 8, backend, "an all-reduce at the run's start")
+    return Link(
+        round_s, float(gbps) * GIGA / 8, backend, "an all-reduce at the run's start", within_hosts=True
+    )
 
 
 def workload_of_counts(run: MeasuredRun) -> Workload:

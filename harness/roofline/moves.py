@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ from preprocess.errors import ConfigError
 
 TASKS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 ROW_LENGTHS = (512, 1024, 2048, 4096, 8192)
+NOTHING_BETWEEN = Link(0.0, math.inf, source="ranks of one host, whose links are not counted")
 STEPS_DEALT = 50
 """Steps of which the slowest rank's share is taken."""
 
@@ -133,15 +135,16 @@ def scale_hosts(
             there = there.with_rows_of_step(setting.rows_of_rank * there.case.ranks)
         rows, ranks = there.rows_of_step, there.case.ranks
         slowest = float(even_rows(rows, ranks))
-        if plan is not None:
+        if plan is not None and rows <= len(plan.sizes):
             target = there.target if grows else plan.target
             dealt = BatchPlan(plan.sizes, target, setting.rows, ranks, plan.seed)
-            slowest = slowest_rows(dealt, range(min(STEPS_DEALT, dealt.steps_of_epoch(0))))
+            # An epoch's last step takes what is left.
+            slowest = slowest_rows(dealt, range(max(1, min(STEPS_DEALT, dealt.steps_of_epoch(0) - 1))))
         found.append(
             simulate_step(
                 parts,
                 there.case,
-                link,
+                link if nodes > 1 or link.within_hosts else NOTHING_BETWEEN,
                 rows=rows,
                 slowest=slowest,
                 micro_steps=there.micro_steps,
