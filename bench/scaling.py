@@ -6,7 +6,7 @@ predictions, neither of which sees the step that it predicts:
     links    computing from the same ranks on the unshaped link, less what that link's own latency and bandwidth
              give for its collectives; then the collectives of the shaped link, from that link's all-reduces
     ranks    computing from one rank alone (seconds a row, and what is fixed), the rows that the slowest rank is dealt,
-             times the contention measured for a pass by all ranks at once: the hosts share this machine's cores
+             times the contention of a pass by all ranks at once: the hosts share this machine's cores
 
 Links are measured as `harness bench-link` measures them, in the group that trains. Bytes are counted at the interface.
 """
@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from bench.record import Figure, Outcome, WrongResultError, summarize
+from bench.scaling_rank import PROBE, WARM_UPS
 from bench.training import TINY, VOCAB_SIZE, Scale, build_data, make_config, open_folder, write_model
 from harness.batch_plan import BatchPlan, StepTarget
 from harness.config import ATTENTION_AND_MLP, load_deepspeed_config
@@ -44,7 +45,6 @@ UNSHAPED = "unshaped"
 SIZES = (1 << 10, 1 << 16, 1 << 20, 1 << 22)
 """Bytes of the all-reduces that tell a link's latency and bandwidth."""
 
-WARM_UPS = 3
 TIMEOUT_S = 900.0
 
 
@@ -69,7 +69,7 @@ class Size:
         ("1 Gb/s", 1000.0),
         ("100 Mb/s", 100.0),
     )
-    turns: int = 7
+    turns: int = 5
     steps: int = 2
 
 
@@ -87,7 +87,13 @@ class Ranks:
     step_s: dict[int, dict[str, list[float]]]
     sent_bytes: dict[int, dict[str, list[float]]]
     computing_s: dict[int, list[float]]
-    contention: float
+    alone_s: dict[int, list[float]]
+    together_s: dict[int, list[float]]
+
+    def contention(self, stage: int) -> float:
+        """How many times longer a pass takes while all ranks compute, in the turns of a stage."""
+        pairs = zip(self.alone_s[stage], self.together_s[stage], strict=True)
+        return statistics.median(together / alone for alone, together in pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +158,8 @@ def run_ranks(cluster: Cluster, folder: Path, data: Path, model: Path, size: Siz
     steps = WARM_UPS + size.turns * size.steps * len(links)
     spec = {
         "configs": {
-            str(stage): str(write_config(folder, data, model, size.scale, stage, steps))
-            for stage in size.stages
+            name: str(write_config(folder, data, model, size.scale, stage, steps, name))
+            for name, stage in ((PROBE, 0), *((str(stage), stage) for stage in size.stages))
         },
         "links": list(links),
         "turns": size.turns,
@@ -195,11 +201,14 @@ def run_ranks(cluster: Cluster, folder: Path, data: Path, model: Path, size: Siz
     return _join([json.loads(path.read_text()) for path in written])
 
 
-def write_config(folder: Path, data: Path, model: Path, scale: Scale, stage: int, steps: int) -> Path:
+def write_config(
+    folder: Path, data: Path, model: Path, scale: Scale, stage: int, steps: int, name: str = ""
+) -> Path:
     """A run's YAML at a ZeRO stage."""
-    config = make_config(folder / f"run-{stage}", data, model, scale, steps)
+    name = name or str(stage)
+    config = make_config(folder / f"run-{name}", data, model, scale, steps)
     values = {**config.model_dump(mode="json"), "deepspeed": f"zero{stage}", "tensorboard": False}
-    path = folder / f"zero{stage}.yaml"
+    path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
 
@@ -232,8 +241,6 @@ def _join(ranks: list[dict[str, Any]]) -> Ranks:
             for stage, by_link in ranks[0][name].items()
         }
 
-    alone, together = ranks[0]["alone_s"], ranks[0]["together_s"]
-    ratios = [both / one for one, both in zip(alone, together, strict=True)]
     return Ranks(
         reduces={
             link: [
@@ -245,7 +252,8 @@ def _join(ranks: list[dict[str, Any]]) -> Ranks:
         step_s=highest("step_s"),
         sent_bytes=highest("sent_bytes"),
         computing_s={int(stage): values for stage, values in ranks[0]["computing_s"].items()},
-        contention=statistics.median(ratios) if len(ranks) > 1 else 1.0,
+        alone_s={int(stage): values for stage, values in ranks[0]["alone_s"].items()},
+        together_s={int(stage): values for stage, values in ranks[0]["together_s"].items()},
     )
 
 
@@ -314,7 +322,7 @@ def micro_steps(scale: Scale, ranks: int) -> int:
 
 def predict_ranks(size: Size, data: Path, found: dict[int, Ranks]) -> Iterator[Point]:
     """Several ranks, on every link, from one rank's parts."""
-    scale, alone = size.scale, found[1]
+    scale = size.scale
     rows = read_row_sizes(data, "train", read_manifest(data))
     for count, ranks in found.items():
         if count == 1:
@@ -322,9 +330,7 @@ def predict_ranks(size: Size, data: Path, found: dict[int, Ranks]) -> Iterator[P
         plan = BatchPlan(rows, StepTarget("rows", scale.rows_per_step), scale.micro_batch_size, count, seed=0)
         slowest = slowest_rows(plan, range(20))
         for stage, by_link in ranks.step_s.items():
-            step_s = statistics.median(alone.step_s[stage][UNSHAPED])
-            computing_s = statistics.median(alone.computing_s[stage])
-            parts = Parts(computing_s / scale.rows_per_step, step_s - computing_s, "one rank alone")
+            parts = alone_parts(found[1], ranks, stage, scale.rows_per_step)
             for name, _ in size.links:
                 scaled = simulate_step(
                     parts,
@@ -334,7 +340,7 @@ def predict_ranks(size: Size, data: Path, found: dict[int, Ranks]) -> Iterator[P
                     slowest=slowest,
                     micro_steps=micro_steps(scale, count),
                     examples=float(scale.rows_per_step),
-                    contention=ranks.contention,
+                    contention=ranks.contention(stage),
                 )
                 yield Point(
                     count,
@@ -345,6 +351,19 @@ def predict_ranks(size: Size, data: Path, found: dict[int, Ranks]) -> Iterator[P
                     scaled.communication_s,
                     statistics.median(by_link[name]),
                 )
+
+
+def alone_parts(alone: Ranks, ranks: Ranks, stage: int, rows: int) -> Parts:
+    """One rank's parts, as fast as this machine was while the others were measured.
+
+    Minutes lie between the two, in which other work may come and go: both are counted in probes, passes over the same
+    rows by one rank while nobody else computes.
+    """
+    probe_s = statistics.median(alone.alone_s[stage])
+    computing = statistics.median(alone.computing_s[stage]) / probe_s
+    step = statistics.median(alone.step_s[stage][UNSHAPED]) / probe_s
+    now_s = statistics.median(ranks.alone_s[stage])
+    return Parts(now_s * computing / rows, now_s * (step - computing), "one rank alone")
 
 
 def describe_links(size: Size, found: dict[int, Ranks]) -> dict[str, float | int | str]:
@@ -359,7 +378,8 @@ def describe_links(size: Size, found: dict[int, Ranks]) -> dict[str, float | int
     for count, ranks in found.items():
         if count == 1:
             continue
-        facts[f"{count} ranks: contention"] = ranks.contention
+        for stage in ranks.alone_s:
+            facts[f"{count} ranks, ZeRO-{stage}: contention"] = ranks.contention(stage)
         for name, _ in size.links:
             link = find_link(ranks, name, count)
             facts[f"{count} ranks, {name}: gbps"] = link.gbps

@@ -23,9 +23,9 @@ from rich.console import Console
 from bench.training import open_run
 from harness.cluster.doctor.link_rank import Bench, measure_reduces
 from harness.config import load_run_config
-from harness.data import MicroBatch
+from harness.data import collate
 from harness.dist import barrier, join_world, leave_world
-from harness.loader import StepLoader, load_step
+from harness.loader import StepLoader
 from harness.meters import StepRates
 from harness.progress import StepProgress
 from harness.run import Run
@@ -38,6 +38,8 @@ WARM_UPS = 3
 """Steps before the first that counts: ZeRO-3 knows its row of modules from the third on."""
 
 WAIT_S = 300.0
+PROBE, PROBE_ROWS = "probe", 3
+"""Name of the run that is only computed with, beside those of the stages, and rows of its pass."""
 
 
 @dataclass(slots=True)
@@ -49,7 +51,7 @@ class Measured:
         step_s: By stage and link, seconds of a mean step of each turn.
         sent_bytes: By stage and link, bytes that left the host in a mean step of each turn.
         computing_s: By stage, seconds of forward, loss and backward pass of each step on the first link.
-        alone_s: Seconds of a pass over some rows while the other ranks wait.
+        alone_s: By stage, in each turn seconds of a pass over a few rows while the other ranks wait.
         together_s: The same while they compute too, until the last is done.
     """
 
@@ -57,8 +59,8 @@ class Measured:
     step_s: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     sent_bytes: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     computing_s: dict[str, list[float]] = field(default_factory=dict)
-    alone_s: list[float] = field(default_factory=list)
-    together_s: list[float] = field(default_factory=list)
+    alone_s: dict[str, list[float]] = field(default_factory=dict)
+    together_s: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Ranks:
@@ -97,24 +99,27 @@ class Ranks:
 
     def measure(self) -> None:
         """Everything, stage by stage; within a stage link by link in turns."""
-        for stage, config in self.spec["configs"].items():
+        configs = dict(self.spec["configs"])
+        self.probe = Probe(open_run(load_run_config(configs.pop(PROBE))))
+        for stage, config in configs.items():
             run = open_run(load_run_config(config))
             with run.load_steps(run.train_split, 0, run.num_steps) as steps:
                 self.measure_stage(stage, run, steps)
 
     def measure_stage(self, stage: str, run: Run, steps: StepLoader) -> None:
-        """One ZeRO stage."""
+        """One ZeRO stage. Each turn goes through the links in another order, so that none is always first."""
         links, turns = self.spec["links"], self.spec["turns"]
         self.found.step_s[stage] = {link: [] for link in links}
         self.found.sent_bytes[stage] = {link: [] for link in links}
-        self.found.computing_s[stage] = []
+        for of_stage in (self.found.computing_s, self.found.alone_s, self.found.together_s):
+            of_stage[stage] = []
         take = make_take(run, steps)
         for _ in range(WARM_UPS):
             take()
-        if stage == "0":
-            self.measure_contention(run)
         for turn in range(turns):
-            for link in links:
+            self.measure_contention(stage)
+            for number in range(len(links)):
+                link = links[(turn + number) % len(links)]
                 self.shape(link)
                 if self.world.size > 1 and turn in (0, turns // 2):
                     self.measure_link(link)
@@ -139,31 +144,40 @@ class Ranks:
         if counts:
             self.found.computing_s[stage] += [sum(one.parts_s[part] for part in COMPUTING) for one in rates]
 
-    def measure_contention(self, run: Run) -> None:
+    def measure_contention(self, stage: str) -> None:
         """The same pass, over the same rows, by rank 0 alone, and by all ranks at once."""
-        split = run.train_split
-        batch = load_step(split.rows, split.plan, 0, 0, flat=run.flat, pin=False).batches[0]
-        for turn in range(self.spec["turns"] + 1):
-            barrier()
-            alone_s = compute(run, batch) if self.world.is_main else 0.0
-            barrier()
-            began_s = time.perf_counter()
-            compute(run, batch)
-            barrier()
-            if turn and self.world.is_main:
-                self.found.alone_s.append(alone_s)
-                self.found.together_s.append(time.perf_counter() - began_s)
+        barrier()
+        if self.world.is_main:
+            self.found.alone_s[stage].append(self.probe.compute())
+        barrier()
+        began_s = time.perf_counter()
+        self.probe.compute()
+        barrier()
+        self.found.together_s[stage].append(time.perf_counter() - began_s)
 
 
-def compute(run: Run, batch: MicroBatch) -> float:
-    """Seconds of a forward and backward pass that leaves no gradient."""
-    began_s = time.perf_counter()
-    module = run.engine.module
-    loss = module(batch)[0]
-    loss.backward()
-    for parameter in module.parameters():
-        parameter.grad = None
-    return time.perf_counter() - began_s
+class Probe:
+    """A pass whose seconds tell how fast this machine computes just now; it needs no other rank.
+
+    Args:
+        run: At a stage that shares no weights out.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.module = run.engine.module
+        rows = [run.train_split.rows[index] for index in range(PROBE_ROWS)]
+        self.batch = collate(rows, flat=run.flat)
+        for _ in range(WARM_UPS):
+            self.compute()
+
+    def compute(self) -> float:
+        """Seconds of a forward and backward pass that leaves no gradient."""
+        began_s = time.perf_counter()
+        loss = self.module(self.batch)[0]
+        loss.backward()
+        for parameter in self.module.parameters():
+            parameter.grad = None
+        return time.perf_counter() - began_s
 
 
 def make_take(run: Run, steps: StepLoader) -> Callable[[], StepRates]:

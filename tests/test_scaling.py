@@ -56,7 +56,7 @@ def made_up(link: Link, compute_s: float) -> Ranks:
         rounds_s = 4 * there.latency_s
         reduces[name] = [[(size, rounds_s + 4 / 3 * size / there.bytes_per_s) for size in (1024, 1 << 22)]]
         step_s[name] = [compute_s + total]
-    return Ranks(reduces, {0: step_s}, {0: {}}, {0: [compute_s]}, 1.0)
+    return Ranks(reduces, {0: step_s}, {0: {}}, {0: [compute_s]}, {0: [1.0]}, {0: [1.0]})
 
 
 def test_steps_that_follow_the_model_are_predicted_exactly() -> None:
