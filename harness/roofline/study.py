@@ -39,6 +39,8 @@ class Standing:
         flops_per_s: Hardware FLOP/s of a rank while the whole step goes on.
         efficiency: Share of the dense peak while it computes.
         communication_share: Of a step; None where the run did not tell it apart.
+        unexplained_s: Seconds of a step's communication beyond what the link gives for its collectives: a network
+            thread that waits for a core, a rank that is late in the middle of a step.
     """
 
     examples_per_s: float
@@ -47,6 +49,7 @@ class Standing:
     flops_per_s: float
     efficiency: float
     communication_share: float | None
+    unexplained_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,8 @@ def make_study(
     if run is not None:
         standing = stand(run, setting, roof)
         setting = replace(setting, efficiency=_as_measured(standing, run))
-        parts = run.parts
+        # What the link does not explain stays whatever the link.
+        parts = replace(run.parts, fixed_s=run.parts.fixed_s + standing.unexplained_s)
     if not shared_rows_known:
         missing.append("the data set is not at hand: other tasks a song and row lengths are not predicted")
     return Study(
@@ -152,6 +156,7 @@ def stand(run: MeasuredRun, setting: Setting, roof: Roof) -> Standing:
         flops_per_s=flops.total * rows / run.step_s,
         efficiency=ideal_row_s / run.parts.row_s,
         communication_share=share,
+        unexplained_s=max(0.0, (run.communication_s or 0.0) - roof.communication_s),
     )
 
 
@@ -172,6 +177,11 @@ def describe_next(study: Study) -> list[str]:
         lines.append(
             "computing and communication follow one another, so that both together allow "
             f"{roof.together_examples_per_s:,.4g} examples/s"
+        )
+    if study.standing is not None and study.standing.unexplained_s:
+        lines.append(
+            f"communication took {study.standing.unexplained_s:.3g} s a step more than the {roof.communication_s:.3g} "
+            "s that the link gives: ranks that are late in a step, or no core for the network's thread"
         )
     best = study.levers[:3]
     lines += [f"{lever.change}: {lever.examples_per_s:,.4g} examples/s predicted" for lever in best]

@@ -42,11 +42,12 @@ def describe_basis(study: Study) -> list[str]:
     """What the figures rest on."""
     setting, link = study.setting, study.link
     card = "a card" if setting.card is None else setting.card.name
+    peak = "dense peak" if setting.memory_bytes else "measured matmul ceiling"
     return [
         f"{study.name}: {setting.nodes} x {setting.gpus_per_node} {card}, ZeRO-{setting.case.zero.stage}",
         f"rows    {setting.workload.source}",
         f"link    {link.gbps:,.4g} Gb/s, {1e6 * link.latency_s:,.4g} us a round ({link.source})",
-        f"speed   {setting.efficiency.bf16:.1%} of the dense peak ({setting.efficiency.source})",
+        f"speed   {setting.efficiency.bf16:.1%} of the {peak} ({setting.efficiency.source})",
     ]
 
 
