@@ -11,13 +11,12 @@ from bench.scaling import (
     FULL,
     QUICK,
     Point,
-    Ranks,
     make_case,
     measure,
     micro_steps,
     predict_links,
-    write_config,
 )
+from bench.scaling_hosts import Ranks, write_config
 from bench.training import build_data, write_model
 from harness.roofline.collectives import Link, list_collectives
 from preprocess.tasks.load import DEFAULT_TASKS
