@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,22 @@ def test_a_link_that_is_measured_wrong_is_noticed() -> None:
     errors = {point.link: point.error for point in predict_links(FULL, {3: ranks})}
     assert abs(errors["1 Gb/s"]) < 1e-9
     assert errors["100 Mb/s"] < -0.3
+
+
+def test_the_recorded_steps_on_shaped_links_are_as_predicted() -> None:
+    record = json.loads(Path("bench/results/scaling.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    links = [point for point in record["points"] if point["way"] == "links"]
+    asked = {
+        (ranks, stage, link) for ranks in (2, 3) for stage in range(4) for link in ("1 Gb/s", "100 Mb/s")
+    }
+    assert {(one["ranks"], one["stage"], one["link"]) for one in links} == asked
+    errors = sorted(abs(one["predicted_s"] / one["measured_s"] - 1) for one in links)
+    assert errors[len(errors) // 2] <= WITHIN / 3
+    assert sum(error <= WITHIN for error in errors) >= 15
+    # Without the collectives' seconds most steps on the slow link would be missed.
+    slow = [one for one in links if one["link"] == "100 Mb/s"]
+    without = [(one["predicted_s"] - one["communication_s"]) / one["measured_s"] - 1 for one in slow]
+    assert sum(error < -WITHIN for error in without) >= 7
 
 
 @pytest.mark.slow
