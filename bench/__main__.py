@@ -34,6 +34,7 @@ PROGRAMS = {
     "memory": "Is the memory that is planned from sizes the memory that torch counts, tensor by tensor?",
     "gpu": "How fast does a card train Llama-3.2-3B's real shape with LoRA, and how near its peak is that?",
     "growth": "How does the cost grow with row length, tasks a song, ranks, and memory with the micro-batch?",
+    "scaling": "Does the simulated step time of one to three hosts agree with the measured one, on slow links?",
     "fit": "Does the search for rows and recomputed layers end near its memory target, as fast as the best of a sweep?",
     "profile": "What does profiling a run's memory cost: its phases in every step, the timeline in one of twenty?",
     "meter": "What does the meter cost: clock by parts, FLOPs, times of ranks, lines and TensorBoard?",

@@ -17,6 +17,7 @@ from harness.cluster.launch import RestartPolicy
 from harness.cluster.launch import launch as launch_ranks
 from harness.config import ModelSettings, gather_overrides, load_run_config
 from harness.planning.command import plan
+from harness.roofline.command import roofline
 from preprocess.durable import write_text_durably
 from preprocess.errors import ConfigError
 from preprocess.outside_text import visible
@@ -105,6 +106,7 @@ def launch(
 
 
 app.command()(plan)
+app.command()(roofline)
 app.command()(doctor)
 app.command()(bench_link)
 

@@ -40,7 +40,7 @@ class Card:
     memory_mib: int
     bf16_tflops: float
     fp8_tflops: float | None
-    bandwidth_gb_per_s: int
+    bandwidth_gb_per_s: float
 
 
 CARDS: tuple[Card, ...] = (

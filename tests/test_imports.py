@@ -41,6 +41,8 @@ MODULES_WITHOUT_TORCH = (
     "harness.cluster.launch",
     "harness.planning.tables",
     "harness.report.plan",
+    "harness.report.roofline",
+    "harness.roofline.tables",
 )
 
 

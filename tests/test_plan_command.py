@@ -76,6 +76,7 @@ def test_the_schema_of_the_json_is_stable() -> None:
         "relief",
         "estimator",
         "wishes",
+        "ceilings",
     }
     assert set(found["by_stage"]) == {"0", "1", "2", "3"}
     assert set(found["links"]["1"]["seconds"]) == {"10", "25", "100"}

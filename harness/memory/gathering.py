@@ -57,9 +57,7 @@ class Module:
 
 def count_persistent(case: MemoryCase) -> int:
     """Bytes of small weights that stay whole at stage 3, besides their partitions."""
-    if case.zero.stage < 3 or not _gathers(case):
-        return 0
-    return sum(_padded_bytes(case, weight) for weight in list_weights(case) if _persists(case, weight))
+    return sum(list_persistent(case))
 
 
 def count_gathered(case: MemoryCase) -> int:
@@ -71,7 +69,19 @@ def count_gathered(case: MemoryCase) -> int:
 
 def count_gathers(case: MemoryCase) -> int:
     """Bytes of whole weights that are gathered in a forward and backward pass at stage 3, each time counted."""
-    return Gathering.play(case).gathered if case.zero.stage == 3 and case.ranks > 1 else 0
+    return sum(list_gathers(case))
+
+
+def list_gathers(case: MemoryCase) -> tuple[int, ...]:
+    """Bytes of whole weights that each all-gather of a forward and backward pass at stage 3 makes, in their order."""
+    return tuple(Gathering.play(case).gathers) if case.zero.stage == 3 and case.ranks > 1 else ()
+
+
+def list_persistent(case: MemoryCase) -> tuple[int, ...]:
+    """Bytes of each small weight that stays whole at stage 3; DeepSpeed gathers them one by one after the update."""
+    if case.zero.stage < 3 or not _gathers(case):
+        return ()
+    return tuple(_padded_bytes(case, weight) for weight in list_weights(case) if _persists(case, weight))
 
 
 def list_modules(case: MemoryCase) -> list[Module]:
@@ -152,13 +162,13 @@ class Gathering:
         case: The case.
         modules: See `list_modules`; weights that persist are left out.
         ledger: Bytes of whole weights.
-        gathered: Bytes gathered so far.
+        gathers: Bytes of each all-gather so far.
     """
 
     case: MemoryCase
     modules: list[Module]
     ledger: Ledger = field(default_factory=Ledger)
-    gathered: int = 0
+    gathers: list[int] = field(default_factory=list)
     _whole: dict[Weight, int] = field(default_factory=dict)
     _flights: dict[Weight, Flight] = field(default_factory=dict)
     _queue: deque[tuple[int, Weight]] = field(default_factory=deque)
@@ -191,7 +201,7 @@ class Gathering:
         flight = Flight(tuple(weights), size, set(weights))
         self._flights |= dict.fromkeys(weights, flight)
         self._live += sum(weight.num_values for weight in weights)
-        self.gathered += size
+        self.gathers.append(size)
         self.ledger.take(size)
 
     def _fetch(self, step: int, module: Module) -> None:

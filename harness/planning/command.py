@@ -65,7 +65,7 @@ def plan(
     lengths = {name: value for name, value in given.items() if value is not None}
     setting, found = make_setting(
         settings,
-        _find_workload(settings, SongLengths(**lengths), is_assumed=bool(lengths) or config is None),
+        find_workload(settings, SongLengths(**lengths), is_assumed=bool(lengths) or config is None),
         card=None if gpu is None else find_card(gpu),
         vram_gib=vram_gib,
         nodes=nodes,
@@ -96,7 +96,7 @@ def _advise(relief: Sequence[Relief], *, has_best: bool) -> str:
     return f"most is freed by {relief[0].change}" if relief else "take a larger card or a smaller model"
 
 
-def _find_workload(config: RunConfig, lengths: SongLengths, *, is_assumed: bool) -> Workload:
+def find_workload(config: RunConfig, lengths: SongLengths, *, is_assumed: bool) -> Workload:
     """The data set's own rows where it is there; assumed ones where lengths are given or no data set is named."""
     from harness.planning.workload import assume_workload, read_workload
 

@@ -22,6 +22,7 @@ from harness.planning.recommend import (
 from harness.planning.setting import Setting
 from harness.planning.speed import StepTime, predict_step, send_seconds
 from harness.planning.wishes import Answer, answer_wishes
+from harness.roofline.ceilings import Roof, describe_roof, read_loader_rate
 
 FORMAT_VERSION = 1
 LINKS_GBPS = (10.0, 25.0, 100.0)
@@ -43,6 +44,7 @@ class Plan:
         relief: What would free most.
         estimator: DeepSpeed's own estimates by stage, and the same parts of ours.
         wishes: The plan's wishes; empty where nothing fits.
+        roof: What bounds the speed, None without a card.
     """
 
     model: str
@@ -56,6 +58,7 @@ class Plan:
     relief: list[Relief]
     estimator: dict[int, tuple[int, int]]
     wishes: list[Answer]
+    roof: Roof | None
 
     @property
     def can_run(self) -> bool:
@@ -85,6 +88,7 @@ def make_plan(setting: Setting, model: str, shape_source: str, links: tuple[floa
         relief=list_relief(setting),
         estimator=_contrast(setting),
         wishes=answer_wishes(setting) if fits_somehow else [],
+        roof=None if setting.card is None else describe_roof(setting, loader_rows_per_s=read_loader_rate()),
     )
 
 
@@ -158,6 +162,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
             for stage, (theirs, ours) in plan.estimator.items()
         },
         "wishes": [asdict(answer) for answer in plan.wishes],
+        "ceilings": [] if plan.roof is None else [asdict(ceiling) for ceiling in plan.roof.ceilings],
     }
 
 

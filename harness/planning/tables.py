@@ -10,6 +10,7 @@ from harness.memory.case import PARTS, Phase
 from harness.planning.plan import Plan
 from harness.planning.recommend import Candidate
 from harness.planning.wishes import Answer
+from harness.roofline.ceiling_table import tabulate_ceilings
 
 GIB = 2**30
 GB = 1e9
@@ -27,6 +28,8 @@ def print_plan(plan: Plan, console: Console) -> None:
         console.print(line, highlight=False)
     if not plan.setting.fits:
         console.print(tabulate_relief(plan))
+    if plan.roof is not None:
+        console.print(tabulate_ceilings(plan.roof))
     for answer in plan.wishes:
         console.print()
         for line in describe_answer(answer):

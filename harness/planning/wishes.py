@@ -81,6 +81,11 @@ def answer_wishes(setting: Setting) -> list[Answer]:
     ]
 
 
+def answer_rates(setting: Setting) -> list[Answer]:
+    """Answer those of speed and time alone."""
+    return [_answer_rate(setting), *_answer_times(setting)]
+
+
 def _answer_rate(setting: Setting) -> Answer:
     predicted = best_rate(setting)
     ways = [] if predicted is None else list(_rate_ways(setting))

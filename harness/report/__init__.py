@@ -16,6 +16,7 @@ from harness.report.plan import chart_plan, check_plan, tabulate_plan
 from harness.report.plots import Chart
 from harness.report.prediction import chart_prediction, tabulate_prediction
 from harness.report.records import PLAN_FILE, RunRecords, read_run
+from harness.report.roofline import chart_roofline, tabulate_roofline
 from harness.report.tables import (
     OVERVIEW,
     Table,
@@ -80,6 +81,7 @@ def list_sections(run: RunRecords) -> list[dict[str, object]]:
         ("accuracy", "Accuracy", chart_accuracy(run.tasks), tabulate_accuracy(run)),
         ("training", "Training", chart_training(run), []),
         ("throughput", "Throughput", chart_throughput(run), tabulate_throughput(run)),
+        ("roofline", "Roofline", chart_roofline(run), tabulate_roofline(run)),
         ("plan", "Plan", chart_plan(run.plan), tabulate_plan(run.plan)),
         ("memory", "Memory", list_memory_charts(run), tabulate_all_memory(run)),
         ("data", "Data", [], tabulate_nested(OVERVIEW, run.quality)),

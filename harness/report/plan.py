@@ -101,7 +101,7 @@ def tabulate_plan(plan: JsonObject) -> list[Table]:
     tables = [_tabulate_basis(plan), _tabulate_stages(plan)]
     if relief:
         tables.append(Table("GiB that one change would free", [], relief))
-    return tables + [_tabulate_wish(answer) for answer in plan["wishes"]]
+    return tables + [tabulate_wish(answer) for answer in plan["wishes"]]
 
 
 def _tabulate_basis(plan: JsonObject) -> Table:
@@ -138,7 +138,7 @@ def _tabulate_stages(plan: JsonObject) -> Table:
     return Table("Best of each ZeRO stage", columns, rows)
 
 
-def _tabulate_wish(answer: JsonObject) -> Table:
+def tabulate_wish(answer: JsonObject) -> Table:
     """The wish as planned and each way to it, the arithmetic below."""
 
     def row(change: str, value: float | None, reaches: bool | None) -> list[str]:

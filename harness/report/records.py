@@ -15,7 +15,7 @@ from harness.memory.plan_file import read_plan
 from harness.memory.profile import MEMORY_FILE, MemoryRecord, read_memory
 from harness.memory.timeline import TIMELINE_FILE, MemoryTimeline, read_timelines
 from harness.metrics_file import METRICS_FILE
-from preprocess.errors import DataError
+from preprocess.errors import DataError, UserError
 from preprocess.outside_text import parse_json
 
 T = TypeVar("T")
@@ -70,6 +70,7 @@ class RunRecords:
         quality: Summary of the data, nested as its writer chose.
         versions: Versions of the software and hardware.
         plan: What `harness plan` predicted before the run; {} without one.
+        roofline: Ceilings and where the run stands, as `harness roofline --json` tells them; {} where nothing can be.
         timelines: Memory within one step, by rank.
         memory_plans: Predicted memory, by rank.
         kind: What the page is, as its first line says.
@@ -88,6 +89,7 @@ class RunRecords:
     quality: JsonObject = field(default_factory=dict)
     versions: JsonObject = field(default_factory=dict)
     plan: JsonObject = field(default_factory=dict)
+    roofline: JsonObject = field(default_factory=dict)
     timelines: list[MemoryTimeline] = field(default_factory=list)
     memory_plans: list[MemoryPlan] = field(default_factory=list)
     kind: str = "Training report"
@@ -134,10 +136,30 @@ def read_run(run_dir: Path) -> RunRecords:
         run.timelines = read_timelines(run_dir / TIMELINE_FILE)
     if (run_dir / MEMORY_PLAN_FILE).is_file():
         run.memory_plans = read_plan(run_dir / MEMORY_PLAN_FILE)
+    run.roofline, left_out = read_roofline(run_dir) if run.summary and run.config else ({}, [])
     run.missing = [f"{name} is not there: {PARTS[name]} left out." for name in PARTS if name not in present]
     if run.train and run.summary is None:
         run.missing.append(f"{METRICS_FILE} has no summary: throughput is taken from the steps.")
+    run.missing += left_out
     return run
+
+
+def read_roofline(run_dir: Path) -> tuple[JsonObject, list[str]]:
+    """The roofline of a finished run that measured its ceilings, or {} and a sentence that says why there is none.
+
+    Nothing is missing from a run that measured none: `harness roofline RUN --gpu NAME` tells one for a named card.
+    """
+    from harness.metering.ceilings import CEILINGS_FILE
+    from harness.roofline.command import study_run
+    from harness.roofline.measured import read_measured
+    from harness.roofline.study import to_json
+
+    if not (run_dir / CEILINGS_FILE).is_file():
+        return {}, []
+    try:
+        return to_json(study_run(read_measured(run_dir))), []
+    except UserError as error:
+        return {}, [f"the roofline is left out: {error}."]
 
 
 def _read_metrics(run: RunRecords, path: Path) -> None:
