@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from bench.compare.command import compare
 from bench.machine import describe_surroundings
 from bench.record import Outcome, WrongResultError, append_record, make_record, to_line
+from bench.report.command import report
 from preprocess.errors import ConfigError
 from preprocess.terminal import exit_on_user_error, make_console
 
@@ -67,6 +68,7 @@ class Commands(TyperGroup):
 
 app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
 app.command("compare")(compare)
+app.command("report")(report)
 
 
 @app.command(PROGRAM)

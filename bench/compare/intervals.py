@@ -3,8 +3,8 @@
 Estimates are Hodges and Lehmann's (1963): the median of all differences between two samples, or of all means of two
 values of one. Their intervals invert the rank tests (Moses 1965; Hollander and Wolfe, Nonparametric Statistical
 Methods, ch. 3 and 4): no spike moves them far, and they hold for any distribution. Where so few values reach no such
-interval, Student's and Welch's are taken. There is no bootstrap: of three pairs it spans just these, and leaves zero out
-in one of four measurements of equal things (`tests/test_bench_intervals.py`).
+interval, Student's and Welch's are taken. There is no bootstrap: of three pairs it spans just these, and leaves zero
+out in one of four measurements of equal things (`tests/test_bench_intervals.py`).
 
 Times of steps one after another are not independent: `block` first takes medians over blocks that are.
 """
