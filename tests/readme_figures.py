@@ -174,7 +174,7 @@ def to_pattern(text: str) -> re.Pattern[str]:
 def rounds_to(value: float, printed: str) -> bool:
     """Whether a value, rounded to the digits that are printed, is what is printed."""
     decimals = len(printed.partition(".")[2])
-    return abs(value - float(printed.replace(",", ""))) <= 0.5 * 10**-decimals * (1 + 1e-9)
+    return bool(abs(value - float(printed.replace(",", ""))) <= 0.5 * 10.0**-decimals * (1 + 1e-9))
 
 
 def find_wrong_figures(text: str, claims: Sequence[Claim] = CLAIMS) -> list[str]:

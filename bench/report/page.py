@@ -68,7 +68,7 @@ def make_section(history: History, index: int) -> dict[str, object]:
         "charts": chart_history(history, name),
         "tables": [
             tabulate_figures(newest),
-            *tabulate_nested("What the figures belong to", newest.facts),
+            tabulate_facts(newest),
             *tabulate_course(history),
         ],
     }
@@ -84,6 +84,14 @@ def tabulate_figures(record: Record) -> Table:
     note += f"; and {rest} more rows" if rest > 0 else ""
     columns = ["quantity", "median", "p20 to p80", "n", "unit"]
     return Table(record.question, columns, rows[: 2 * MAX_ROWS], note=note)
+
+
+def tabulate_facts(record: Record) -> Table:
+    """Counts and settings, `MAX_ROWS` of them at most."""
+    rows = [[name.replace("_", " "), format_value(value)] for name, value in record.facts.items()]
+    rest = len(rows) - MAX_ROWS
+    note = f"and {rest} more" if rest > 0 else ""
+    return Table("What the figures belong to", [], rows[:MAX_ROWS], note=note)
 
 
 def list_cells(name: str, figure: Figure) -> list[str]:
