@@ -150,6 +150,27 @@ def test_a_run_of_an_older_version_leaves_its_first_step_out(tmp_path: Path) -> 
     assert len(read_run_steps(write_run(tmp_path / "a", 1, num_steps=20, change=age)).steps) == 19
 
 
+def test_runs_that_differ_from_run_to_run_are_told_apart_only_by_several_of_them(tmp_path: Path) -> None:
+    """The machine is slower or faster by some percent for a whole run: one run a side mistakes that for a change."""
+    moods = np.random.default_rng(5).lognormal(0, 0.05, 8)
+
+    def write(name: str, index: int, factor: float) -> str:
+        factors = dict.fromkeys(PARTS, factor * moods[index])
+        return str(write_run(tmp_path / name, 50 + index, num_steps=40, factors=factors))
+
+    a, b = (",".join(write(f"{side}{i}", 4 * j + i, 1.0) for i in range(4)) for j, side in enumerate("ab"))
+    slow = ",".join(write(f"slow{i}", 4 + i, 1.5) for i in range(4))
+    (alone,) = compare_sides(a.split(",")[0], b.split(",")[0])
+    assert alone.findings[0].verdict != "noise"
+    (together,) = compare_sides(a, b)
+    assert {one.verdict for one in together.findings} == {"noise"}
+    (found,) = compare_sides(a, slow)
+    assert found.findings[0].verdict == "worse"
+    assert found.findings[0].n == (4, 4)
+    with pytest.raises(ConfigError, match="got 4 runs against 1"):
+        compare_sides(a, b.split(",")[0])
+
+
 def record_of(values: list[float], name: str = "demo", **more: Any) -> dict[str, Any]:
     """A record of two ways in the same turns, the second of which takes half the time."""
     halves = [value / 2 for value in values]

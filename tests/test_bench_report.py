@@ -16,8 +16,9 @@ from bench.record import Outcome, append_record, compare, make_record, summarize
 from bench.report.chosen import list_doubts, read_histories
 from bench.report.markdown import list_readme_lines
 from bench.report.page import render_page
+from harness.report.plots import STAND_INS
 from preprocess.errors import DataError
-from tests.test_report import CHROMIUM, STAND_INS, PageReader, measure_width, run_chromium
+from tests.test_report import CHROMIUM, PageReader, measure_width, run_chromium
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 EVIL = "<script>alert('x')</script> & \"rows\""

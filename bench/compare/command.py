@@ -28,7 +28,8 @@ def compare(
         str,
         typer.Argument(
             metavar="A",
-            help="A record file (its last line), FILE#n, FILE#n:WAY, a program, a commit, or a run folder.",
+            help="A record file (its last line), FILE#n, FILE#n:WAY, a program, a commit, a run folder, or "
+            "several (RUN,RUN,RUN).",
         ),
     ],
     b: Annotated[str, typer.Argument(metavar="B", help="The same kind of thing, judged against A.")],

@@ -53,7 +53,7 @@ class RunSteps:
         steps: "train" lines after warm-up, by step.
         ranks: "ranks" lines after warm-up: seconds of each part on each rank.
         config: Settings by dotted name; {} where there is no config.yaml.
-        versions: Of software and hardware; {} where there is no versions.json.
+        versions: Of software and hardware, and the hosts; {} where there is no versions.json.
     """
 
     origin: str
@@ -88,7 +88,9 @@ def read_run_steps(folder: Path) -> RunSteps:
         )
     known = {int(line["step"]) for line in steps}
     ranks = [line for line in lines if line.get("kind") == "ranks" and int(line["step"]) in known]
-    return RunSteps(str(folder), steps, ranks, read_config(folder), read_versions(folder))
+    hosts = next((line["hosts"] for line in reversed(lines) if line.get("hosts")), None)
+    versions = read_versions(folder) | ({"hosts": hosts} if hosts else {})
+    return RunSteps(str(folder), steps, ranks, read_config(folder), versions)
 
 
 def read_config(folder: Path) -> dict[str, object]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.compare.records import compare_records, compare_ways
 from bench.compare.runs import METRICS_FILE, compare_runs, read_run_steps
+from bench.compare.several import compare_several
 from bench.compare.verdict import MIN_CHANGE, Comparison
 from bench.machine import ROOT
 from bench.recorded import Record, read_records
@@ -32,7 +33,7 @@ def compare_sides(
 
     Args:
         a: A record file, FILE#n (from 1; from the end if negative), FILE#n:WAY, a program of `results` instead of a
-            file, a commit, or a run folder.
+            file, a commit, a run folder, or several with commas between them.
         b: The same; what A is compared with.
         min_change: The least change that matters, 0.02 is 2 %.
         results: Folder of record files.
@@ -52,7 +53,10 @@ def compare_sides(
             f"{a} is a {kinds[0]}, {b} is a {kinds[1]}: their figures are not the same. Give two of one kind."
         )
     if kinds[0] == "run folder":
-        return [compare_runs(read_run_steps(Path(a)), read_run_steps(Path(b)), min_change)]
+        runs = [[read_run_steps(folder) for folder in list_folders(word)] for word in (a, b)]
+        if len(runs[0]) == len(runs[1]) == 1:
+            return [compare_runs(runs[0][0], runs[1][0], min_change)]
+        return [compare_several(runs[0], runs[1], min_change)]
     if kinds[0] == "record":
         return [compare_lines(read_line(a, results), read_line(b, results), min_change)]
     return compare_commits(a, b, min_change, results)
@@ -64,10 +68,13 @@ def find_kind(word: str, results: Path) -> str:
     Raises:
         ConfigError: It names nothing.
     """
-    path = Path(word)
-    if path.is_dir():
-        if not (path / METRICS_FILE).is_file():
-            raise ConfigError(f"{word}: a folder without {METRICS_FILE}, so no run. Give a run's output_dir.")
+    folders = list_folders(word)
+    if all(folder.is_dir() for folder in folders):
+        for folder in folders:
+            if not (folder / METRICS_FILE).is_file():
+                raise ConfigError(
+                    f"{folder}: a folder without {METRICS_FILE}, so no run. Give a run's output_dir."
+                )
         return "run folder"
     if find_file(word, results).is_file():
         return "record"
@@ -78,6 +85,11 @@ def find_kind(word: str, results: Path) -> str:
         f"name ({', '.join(sorted(path.stem for path in results.glob('*.jsonl'))) or 'none recorded'}), a commit, or "
         "the output_dir of a run."
     )
+
+
+def list_folders(word: str) -> list[Path]:
+    """The folders that a word names, several with commas between them."""
+    return [Path(word)] if Path(word).is_dir() else [Path(part) for part in word.split(",")]
 
 
 def split_word(word: str) -> tuple[str, int, str | None]:
