@@ -58,16 +58,15 @@ def compare_several(a: Sequence[RunSteps], b: Sequence[RunSteps], min_change: fl
 
 def list_parts(run: RunSteps) -> list[str]:
     """The parts of a step that a run timed."""
-    timed = next((line["parts_s"] for line in run.steps if line.get("parts_s")), {})
-    return [name for name in timed if name not in APART]
+    timed = [line["parts_s"] for line in run.steps if line.get("parts_s")]
+    return [name for name in timed[0] if name not in APART] if timed else []
 
 
 def per_token(run: RunSteps, part: str | None) -> float:
     """Median microseconds a token over a run's steps, of the step or of a part."""
-    return statistics.median(
-        1e6
-        * (line["step_time_s"] if part is None else line["parts_s"].get(part, 0.0))
-        / max(1, line["tokens"])
+    times = [
+        (line["step_time_s"] if part is None else line["parts_s"].get(part, 0.0)) / max(1, line["tokens"])
         for line in run.steps
         if part is None or line.get("parts_s")
-    )
+    ]
+    return 1e6 * float(statistics.median(times))
