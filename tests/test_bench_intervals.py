@@ -105,8 +105,7 @@ def noise_of_a_step_here() -> float:
 def test_a_step_five_percent_slower_is_found_among_steps_as_noisy_as_here() -> None:
     noise = noise_of_a_step_here()
     assert 0.01 < noise < 0.5
-    # So many steps that the interval is a fifth of the change to either side.
-    n = math.ceil((2 * 2 * noise * 1.25 / 0.02) ** 2)
+    n = math.ceil(240 * (noise / 0.139) ** 2)
     chance = np.random.default_rng(3)
     found = []
     for _ in range(40):

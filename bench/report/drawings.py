@@ -13,6 +13,8 @@ from harness.report.plots import Axes, Chart, LegendEntry, color, draw, series_r
 MAX_BARS = 16
 MAX_LINES = 6
 LONGEST_NAME = 34
+DECADES = 1000
+"""Times the least bar that the longest may be before the axis is logarithmic."""
 
 
 def chart_history(history: History, name: str) -> list[Chart]:
@@ -55,6 +57,9 @@ def draw_figures(name: str, title: str, figures: Mapping[str, Figure]) -> Chart:
     rest = len(figures) - len(shown)
     note = "Bars are medians, lines reach from the 20th to the 80th percentile."
     note += f" {rest} more are in the table." if rest else ""
+    least, most = (pick(figure.median for figure in shown.values()) for pick in (min, max))
+    is_logarithmic = 0 < least < most / DECADES
+    note += " The axis is logarithmic." if is_logarithmic else ""
 
     def paint(axes: Axes) -> None:
         places = np.arange(len(shown))
@@ -69,6 +74,9 @@ def draw_figures(name: str, title: str, figures: Mapping[str, Figure]) -> Chart:
         axes.grid(visible=True, axis="x")
         axes.spines["bottom"].set_visible(False)
         axes.tick_params(axis="x", length=0)
+        if is_logarithmic:
+            axes.set_xscale("log")
+            axes.set_xlim(left=least / 3)
 
     return Chart(title, draw(name, title, paint, 0.7 + 0.34 * len(shown)), [], note)
 
