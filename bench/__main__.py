@@ -1,4 +1,4 @@
-"""`python -m bench`: list the benchmark programs, or run one. The last line is one line of JSON."""
+"""`python -m bench`: list the benchmark programs, run one (its last line is one line of JSON), compare, report."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
+from bench.compare.command import compare
 from bench.machine import describe_surroundings
 from bench.record import Outcome, WrongResultError, append_record, make_record, to_line
+from bench.report.command import report
 from preprocess.errors import ConfigError
 from preprocess.terminal import exit_on_user_error, make_console
 
@@ -46,10 +49,31 @@ PROGRAMS = {
 
 RESULTS = Path(__file__).parent / "results"
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+PROGRAM = "program"
+"""Name of the command that a first word stands for that is no other command's."""
 
 
-@app.command()
+class Commands(TyperGroup):
+    """`bench compare` and `bench report` by name; `bench NAME` runs the program NAME, `bench` lists them."""
+
+    # The context's class is in another package in each version of typer.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        """Read a command line."""
+        return super().parse_args(ctx, self.name_command(args))
+
+    def name_command(self, args: list[str]) -> list[str]:
+        """The words with the name of the default command where they give none."""
+        if args and (args[0] == "--help" or args[0] in self.commands):
+            return args
+        return [PROGRAM, *args]
+
+
+app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
+app.command("compare")(compare)
+app.command("report")(report)
+
+
+@app.command(PROGRAM)
 @exit_on_user_error
 def bench(
     name: Annotated[str | None, typer.Argument(help="Which program; without it, list them.")] = None,

@@ -17,13 +17,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def describe_surroundings() -> dict[str, Any]:
-    """Machine, load averages (1, 5, 15 minutes), versions and commit; call it before the first measurement."""
+    """Machine, load averages, versions and commit; call it before the first measurement."""
     return {
         "commit": find_commit(ROOT),
         "versions": list_versions(),
         "machine": describe_machine(),
-        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "load_average": measure_load(),
     }
+
+
+def measure_load() -> list[float]:
+    """Load averages over 1, 5 and 15 minutes."""
+    return [round(load, 2) for load in os.getloadavg()]
 
 
 def describe_machine() -> dict[str, Any]:

@@ -11,12 +11,22 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-FORMAT_VERSION = 1
+from bench.machine import measure_load
+
+FORMAT_VERSION = 2
+"""Version 2 keeps the values of each figure, the load at the end, and the time; `bench.recorded` reads 1 as well."""
+
+MAX_VALUES = 400
+"""A figure of more values keeps so many of them, evenly spaced; its median and percentiles are of all."""
+
+DIGITS = 7
+"""Significant digits of a value that is kept."""
 
 
 class WrongResultError(RuntimeError):
@@ -33,6 +43,8 @@ class Figure:
         p20: A fifth of the values lies below.
         p80: Four fifths of the values lie below.
         n: Number of values.
+        values: The values in the order of their turns, `MAX_VALUES` of them at most; () where only the summary is
+            known.
     """
 
     unit: str
@@ -40,6 +52,7 @@ class Figure:
     p20: float
     p80: float
     n: int
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +94,13 @@ def summarize(values: Sequence[float], unit: str) -> Figure:
     if not values:
         raise ValueError("a figure needs at least one value")
     p20, median, p80 = np.percentile(np.asarray(values, dtype=np.float64), [20, 50, 80]).tolist()
-    return Figure(unit, median, p20, p80, len(values))
+    return Figure(unit, median, p20, p80, len(values), keep(values))
+
+
+def keep(values: Sequence[float]) -> tuple[float, ...]:
+    """The values that a record keeps: `MAX_VALUES` at most, evenly spaced, with `DIGITS` digits."""
+    spaced = np.linspace(0, len(values) - 1, min(len(values), MAX_VALUES)).round().astype(np.int64)
+    return tuple(float(f"{values[index]:.{DIGITS}g}") for index in spaced)
 
 
 def rates(seconds: Sequence[float], num_items: int) -> list[float]:
@@ -146,7 +165,7 @@ def _time(run: Callable[[], object], clock: Callable[[], float]) -> tuple[float,
 def make_record(
     name: str, question: str, outcome: Outcome, command: str, surroundings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """One run as a JSON object.
+    """One run as a JSON object; call it after the last measurement, for the load at the end.
 
     Args:
         name: Of the program.
@@ -161,6 +180,8 @@ def make_record(
         "question": question,
         "command": command,
         **surroundings,
+        "load_average_at_end": measure_load(),
+        "recorded_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **asdict(outcome),
     }
 

@@ -21,6 +21,7 @@ from bench import loader, machine, pack, prefix
 from bench.material import make_byte_tokenizer, make_rows
 from bench.record import (
     FORMAT_VERSION,
+    MAX_VALUES,
     Outcome,
     WrongResultError,
     append_record,
@@ -47,11 +48,14 @@ KEYS = {
     "versions",
     "machine",
     "load_average",
+    "load_average_at_end",
+    "recorded_at",
     "figures",
     "ratios",
     "facts",
 }
-FIGURE_KEYS = {"unit", "median", "p20", "p80", "n"}
+OLD_KEYS = KEYS - {"load_average_at_end", "recorded_at"}
+FIGURE_KEYS = {"unit", "median", "p20", "p80", "n", "values"}
 MACHINE_KEYS = {"cpu", "cores", "threads", "usable_threads", "ram_gib"}
 VERSION_KEYS = {"python", "torch", "deepspeed", "transformers", "tokenizers", "numpy", "datasets", "pyarrow"}
 
@@ -82,6 +86,15 @@ def test_a_figure_is_the_median_and_two_percentiles() -> None:
     figure = summarize([5.0, 1.0, 2.0, 4.0, 3.0, 6.0], "s")
     assert (figure.p20, figure.median, figure.p80, figure.n, figure.unit) == (2.0, 3.5, 5.0, 6, "s")
     assert summarize([7.0], "s").p20 == summarize([7.0], "s").p80 == 7.0
+
+
+def test_a_figure_keeps_its_values_in_order_and_not_too_many_of_them() -> None:
+    assert summarize([2.0, 1.0, 1 / 3], "s").values == (2.0, 1.0, 0.3333333)
+    many = summarize([float(value) for value in range(1, 10_001)], "s")
+    assert (many.n, len(many.values), many.values[0], many.values[-1]) == (10_000, MAX_VALUES, 1.0, 10_000.0)
+    steps = np.diff(many.values)
+    assert steps.min() >= 25
+    assert steps.max() <= 26
 
 
 def test_an_outlier_does_not_move_the_median() -> None:
@@ -364,5 +377,5 @@ def test_recorded_results_have_every_key() -> None:
     for path in (Path(command_line.__file__).parent / "results").glob("*.jsonl"):
         for line in path.read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
-            assert set(record) >= KEYS, path
+            assert set(record) >= (OLD_KEYS if record["format_version"] == 1 else KEYS), path
             assert record["name"] == path.stem

@@ -73,6 +73,8 @@ def find_command_error(line: str) -> str | None:
         return f"{words[2]}: no such command"
     command: Any = typer.main.get_command(import_module(f"{words[2]}.__main__").app)
     arguments = words[3:]
+    if hasattr(command, "name_command"):
+        arguments = command.name_command(arguments)
     if hasattr(command, "commands"):
         if not arguments or arguments[0] not in command.commands:
             return f"{line}: no such subcommand"

@@ -1,0 +1,214 @@
+"""Which figure of README.md stands in which record of bench/results, and the search for those that stand in none.
+
+A claim is a sentence of README with `{}` where its measured numbers are; what fills them is read from the newest record
+of a program and must round to what is printed. A paragraph that names a file of bench/results, the tables beside it and
+a paragraph that leads up to such a table may hold no other number, but for those in `SETTINGS` and `UNRECORDED`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from bench.recorded import Record, read_records
+
+RESULTS = Path(__file__).resolve().parents[1] / "bench" / "results"
+
+NUMBER = re.compile(r"(?<![\w.,=-])\d[\d,]*(?:\.\d+)?(?![\w])")
+"""A number in running text: 3.6, 2,240; not the one in Llama-3.2-3B, bf16 or r=128."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A sentence, as it stands in README but for its numbers, and what they are.
+
+    Attributes:
+        text: Line breaks as spaces, `{}` for each number.
+        values: What the records say, in the order of the holes.
+    """
+
+    text: str
+    values: tuple[Callable[[], float], ...]
+
+
+@cache
+def newest(name: str) -> Record:
+    """The newest record of a program."""
+    return read_records(RESULTS / f"{name}.jsonl")[-1]
+
+
+def figure(name: str, key: str, scale: float = 1.0) -> Callable[[], float]:
+    """Median of a figure, times `scale`."""
+    return lambda: newest(name).figures[key].median * scale
+
+
+def ratio(name: str, key: str) -> Callable[[], float]:
+    """Median of a ratio to the baseline."""
+    return lambda: newest(name).ratios[key].median
+
+
+def fact(name: str, key: str, scale: float = 1.0) -> Callable[[], float]:
+    """A fact, times `scale`."""
+    return lambda: float(newest(name).facts[key]) * scale
+
+
+def accuracy_row(task: str, shown: str) -> Claim:
+    """A row of quickstart's table: names, guessing, before and after with their intervals."""
+    ends = [
+        f"{task}_{version}_{key}" for version in ("before", "after") for key in ("accuracy", "low", "high")
+    ]
+    return Claim(
+        f"| {shown} | {{}} | {{}} % | {{}} % [{{}}, {{}}] | {{}} % [{{}}, {{}}] |",
+        (
+            lambda: 1 / float(newest("quickstart").facts[f"{task}_chance"]),
+            fact("quickstart", f"{task}_chance", 100),
+            *(fact("quickstart", key, 100) for key in ends),
+        ),
+    )
+
+
+def trl_row(shown: str, tasks: str) -> Claim:
+    """A row of the table of speeds against others: SmolLM2-135M and the small Llama, for each of them."""
+    others = ("trl", "trl_patched", "trainer_deepspeed")
+    programs = ("trl_smollm2", "trl")
+    return Claim(
+        f"| {shown} | {{}}, {{}} | {{}}, {{}} | {{}}, {{}} |",
+        tuple(ratio(program, f"{tasks} against {other}") for other in others for program in programs),
+    )
+
+
+def largest_memory_error() -> float:
+    return newest("memory").figures["largest error of the step's peak"].median
+
+
+CLAIMS = (
+    Claim("Accuracy on {} held-out songs", (fact("quickstart", "held_out_songs"),)),
+    accuracy_row("artist", "artist"),
+    accuracy_row("genre", "genre"),
+    accuracy_row("context", "context (decade)"),
+    Claim("four questions each: {} tokens an example", (fact("quickstart", "tokens_per_example"),)),
+    Claim(
+        "{} examples/s and {} tokens/s,",
+        (figure("quickstart", "samples_per_s"), figure("quickstart", "tokens_per_s")),
+    ),
+    trl_row("one", "one_task"),
+    trl_row("five", "five_tasks"),
+    trl_row("eight", "eight_tasks"),
+    Claim("Layers keep {} MB a token", (figure("activations", "lean, dropout 0.05"),)),
+    Claim("where peft's keep {},", (figure("activations", "peft, dropout 0.05"),)),
+    Claim(
+        "built in {} minutes on two cores beside other work: {} songs/s, so five million take some {} minutes",
+        (
+            lambda: 1e6 / newest("stream").figures["songs_per_s_at_1000000"].median / 60,
+            figure("stream", "songs_per_s_at_1000000"),
+            lambda: 5e6 / newest("stream").figures["songs_per_s_at_1000000"].median / 60,
+        ),
+    ),
+    Claim(
+        "All its processes together hold {} MiB for 200,000 songs and {} for 1,000,000",
+        (figure("stream", "peak_at_200000"), figure("stream", "peak_at_1000000")),
+    ),
+    Claim("Lyrics are tokenized {} times as fast", (ratio("tokenizer", "our_fast_path"),)),
+    Claim("({} million tokens/s a core", (figure("tokenizer", "our_fast_path_tokens_per_s", 1e-6),)),
+    Claim(
+        "a million lengths packed in {} s with {} % of the slots filled",
+        (figure("pack", "evened_all_s"), fact("pack", "evened_all_fill", 100)),
+    ),
+    Claim(
+        "The whole build of {} songs, from CSV to shards with eight questions each, makes {} times the songs/s",
+        (fact("build", "songs"), ratio("build", "two_workers")),
+    ),
+    Claim("two processes make {} times the songs/s of one there", (figure("build", "two_over_one"),)),
+    Claim(
+        "over {} configurations of five models",
+        (lambda: newest("memory").figures["error of the step's peak"].n,),
+    ),
+)
+
+BOUNDS = (("is within {} % of what torch counts", largest_memory_error),)
+"""Sentences with a number that a recorded value must not exceed."""
+
+SETTINGS = (
+    "with 95 % intervals",
+    "(the plan's 2,000 a genre)",
+    "for 200,000 songs and",
+    "for 1,000,000 (`bench",
+    "with Llama 3's vocabulary",
+    "at every ZeRO stage on 1 to 3 ranks",
+)
+"""Words with numbers that nobody measured: settings, levels, sizes."""
+
+UNRECORDED = (
+    "It took 11 min 30 s on two idle CPU cores",
+    "It trains on 308 songs with four questions each",
+    "where separate examples take 185,",
+    "tokens/s, 3.1 GiB (`bench/results/quickstart.jsonl`)",
+)
+"""Numbers that were measured, but that no record holds yet. Do not add to them: record what you measure."""
+
+
+def squeeze(text: str) -> str:
+    """A text with single spaces."""
+    return " ".join(text.split())
+
+
+def find_paragraphs(text: str) -> list[str]:
+    """Paragraphs and tables of README that speak of records, each with single spaces."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    paragraphs = [part for part in re.split(r"\n\s*\n", prose) if part.strip()]
+    chosen = {i for i, part in enumerate(paragraphs) if "bench/results/" in part}
+    tables = {i for i, part in enumerate(paragraphs) if part.startswith("|")}
+    beside = {i for i in tables if {i - 1, i + 1} & chosen}
+    leading = {i - 1 for i in beside if paragraphs[i - 1].rstrip().endswith(":")} if beside else set()
+    return [squeeze(paragraphs[i]) for i in sorted(chosen | beside | leading)]
+
+
+def to_pattern(text: str) -> re.Pattern[str]:
+    """What finds a claim: its words, with a number in each hole."""
+    return re.compile(r"(\d[\d,]*(?:\.\d+)?)".join(re.escape(part) for part in text.split("{}")))
+
+
+def rounds_to(value: float, printed: str) -> bool:
+    """Whether a value, rounded to the digits that are printed, is what is printed."""
+    decimals = len(printed.partition(".")[2])
+    return bool(abs(value - float(printed.replace(",", ""))) <= 0.5 * 10.0**-decimals * (1 + 1e-9))
+
+
+def find_wrong_figures(text: str, claims: Sequence[Claim] = CLAIMS) -> list[str]:
+    """Claims that README does not make once, or whose numbers are not those of the records."""
+    whole, wrong = squeeze(text), []
+    for claim in claims:
+        found = list(to_pattern(claim.text).finditer(whole))
+        if len(found) != 1:
+            wrong.append(f"{claim.text!r} stands {len(found)} times in README")
+            continue
+        for printed, read in zip(found[0].groups(), claim.values, strict=True):
+            if not rounds_to(read(), printed):
+                wrong.append(f"{claim.text!r}: README says {printed}, the record {read():.6g}")
+    for sentence, read in BOUNDS:
+        found = list(to_pattern(sentence).finditer(whole))
+        if len(found) != 1 or read() > float(found[0].group(1)):
+            wrong.append(f"{sentence!r}: the record says {read():.6g}")
+    return wrong
+
+
+def find_unmapped_numbers(text: str) -> list[str]:
+    """Numbers in what speaks of records that no claim, bound, setting or exception covers, with their surroundings."""
+    phrases = [
+        *(claim.text for claim in CLAIMS),
+        *(sentence for sentence, _ in BOUNDS),
+        *SETTINGS,
+        *UNRECORDED,
+    ]
+    patterns = [to_pattern(phrase) for phrase in phrases]
+    found = []
+    for paragraph in find_paragraphs(text):
+        covered = [match.span() for pattern in patterns for match in pattern.finditer(paragraph)]
+        code = [match.span() for match in re.finditer(r"`[^`]*`", paragraph)]
+        for number in NUMBER.finditer(paragraph):
+            if not any(start <= number.start() and number.end() <= end for start, end in covered + code):
+                found.append(paragraph[max(0, number.start() - 30) : number.end() + 20])
+    return found
