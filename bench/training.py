@@ -235,7 +235,7 @@ class Steps:
     def load(self, step: int) -> LoadedStep:
         """Read and lay out a step, as the run's loader does it."""
         split = self.run.train_split
-        return load_step(split.rows, split.plan, 0, step, flat=self.run.flat, pin=False)
+        return load_step(split.rows, split.plan, self.run.world.rank, step, flat=self.run.flat, pin=False)
 
     def take(self, _: int = 0) -> None:
         """Take the next step, as the harness's own loop does."""
