@@ -14,6 +14,7 @@ from rich.table import Table
 
 from bench.machine import describe_surroundings
 from bench.record import Outcome, WrongResultError, append_record, make_record, to_line
+from bench.sweep import sweep
 from preprocess.errors import ConfigError
 from preprocess.terminal import exit_on_user_error, make_console
 
@@ -36,12 +37,14 @@ PROGRAMS = {
     "memory": "Is the memory that is planned from sizes the memory that torch counts, tensor by tensor?",
     "gpu": "How fast does a card train Llama-3.2-3B's real shape with LoRA, and how near its peak is that?",
     "growth": "How does the cost grow with row length, tasks a song, ranks, and memory with the micro-batch?",
-    "loss": "What do logits only where a label is, chunk by chunk, save against full logits and transformers' own loss?",
+    "sweep": "How do a run's settings move its speed, point by point of a grid, against the run as it is?",
+    "loss": "What do logits only where a label is, chunk by chunk, save against transformers' full logits?",
     "recompute": "What does recomputing k of L layers cost and free, against transformers' all-or-nothing?",
     "fit": "Does the search for rows and recomputed layers end near its memory target, as fast as the best of a sweep?",
     "profile": "What does profiling a run's memory cost: its phases in every step, the timeline in one of twenty?",
     "generate": "How many answers a second are written and ranked, against a plain loop?",
     "link": "How long does a sum over three ranks take, size by size, against a sum through rank 0?",
+    "end": "How long does the way from a songs file to an evaluated adapter take, against separate examples?",
     "checkpoint": "How long does training stand still for a checkpoint that is written beside it, or waited for?",
     "faults": "Is every kill, full disk, flipped byte, cut cable and frozen rank noticed, named, and resumed exactly?",
     "quickstart": "What did the last `make quickstart` reach: speed, and accuracy before and after?",
@@ -51,6 +54,8 @@ PROGRAMS = {
 RESULTS = Path(__file__).parent / "results"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+sweep_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+sweep_app.command()(sweep)
 
 
 @app.command()
@@ -130,6 +135,8 @@ def print_outcome(record: dict[str, Any], console: Console) -> None:
 def main() -> None:
     """Entry point."""
     try:
+        if sys.argv[1:2] == ["sweep"]:
+            sweep_app(sys.argv[2:], prog_name="python -m bench sweep")
         app()
     except WrongResultError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -55,7 +55,28 @@ def run_module(
     port: int | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> list[dict[str, Any]]:
-    """Run a module on every rank, one thread each, and return what each said by `say_result`.
+    """Run a module on every rank, and return what each said by `say_result`; see `run_ranks`.
+
+    Raises:
+        WrongResultError: A rank failed, said nothing, or was not done in time.
+    """
+    outputs = run_ranks(
+        module, arguments, num_ranks, start=start, address=address, port=port, timeout_s=timeout_s
+    )
+    return [_read(module, rank, output) for rank, output in enumerate(outputs)]
+
+
+def run_ranks(
+    module: str,
+    arguments: Sequence[str],
+    num_ranks: int,
+    *,
+    start: Start = start_here,
+    address: str = "127.0.0.1",
+    port: int | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> list[str]:
+    """Run a module on every rank, one thread each, and return what each wrote.
 
     Args:
         module: Runs by `python -m`.
@@ -67,7 +88,7 @@ def run_module(
         timeout_s: Until all ranks must be done.
 
     Raises:
-        WrongResultError: A rank failed, said nothing, or was not done in time.
+        WrongResultError: A rank failed, or was not done in time.
     """
     variables = {
         "OMP_NUM_THREADS": "1",
@@ -90,21 +111,27 @@ def run_module(
         for rank in ranks:
             rank.kill()
             rank.wait()
-    return [
-        _read(module, number, rank.returncode, output)
-        for number, (rank, output) in enumerate(zip(ranks, outputs, strict=True))
-    ]
+    for number, (process, output) in enumerate(zip(ranks, outputs, strict=True)):
+        if process.returncode:
+            raise WrongResultError(
+                f"{module}: rank {number} ended with {process.returncode}: {last_line(output)}"
+            )
+    return outputs
 
 
-def _read(module: str, rank: int, code: int, output: str) -> dict[str, Any]:
+def last_line(output: str) -> str:
+    """What a program that failed said last."""
+    return (output.strip().splitlines() or ["it said nothing"])[-1]
+
+
+def _read(module: str, rank: int, output: str) -> dict[str, Any]:
     """The result among a rank's lines.
 
     Raises:
-        WrongResultError: There is none; the last line tells why.
+        WrongResultError: There is none.
     """
     said = [line.removeprefix(MARK) for line in output.splitlines() if line.startswith(MARK)]
-    if code or not said:
-        last = (output.strip().splitlines() or ["it said nothing"])[-1]
-        raise WrongResultError(f"{module}: rank {rank} ended with {code}: {last}")
+    if not said:
+        raise WrongResultError(f"{module}: rank {rank} told no result: {last_line(output)}")
     result: dict[str, Any] = json.loads(said[-1])
     return result

@@ -60,7 +60,10 @@ def measure(*, quick: bool) -> Outcome:
         for stage in size.stages:
             name = f"{stage} on {count}"
             figures[f"{name}: examples_per_s"] = speed_of(ranks, stage)
-            facts[f"{name}: state_mib_per_rank"] = max(rank[stage]["state_bytes"] for rank in ranks) / MIB
+            parts = [rank[stage]["state_bytes"] for rank in ranks]
+            buffers = max(one["communication"] for one in parts) / MIB
+            facts[f"{name}: state_mib_per_rank"] = max(sum(one.values()) for one in parts) / MIB - buffers
+            facts[f"{name}: communication_buffers_mib_per_rank"] = buffers
             if stage != size.stages[0]:
                 ratios[name] = compare(slowest(ranks, size.stages[0]), slowest(ranks, stage))
     scale = size.scale

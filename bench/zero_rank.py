@@ -32,7 +32,7 @@ def main(path: Path) -> None:
                 "seconds": run.seconds[1:],
                 "losses": run.losses() if run.run.metrics else [],
                 "examples": [len(run.examples(step)) for step in range(1, order["num_turns"] + 1)],
-                "state_bytes": sum(measure_parts(run.run.engine).values()),
+                "state_bytes": measure_parts(run.run.engine),
             }
             for name, run in runs.items()
         }
