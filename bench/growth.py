@@ -20,7 +20,7 @@ import yaml
 
 from bench.live_memory import LiveMemory
 from bench.rank_group import run_ranks
-from bench.record import Figure, Outcome, WrongResultError, compare, costs, rates, summarize
+from bench.record import Figure, Outcome, compare, costs, rates, summarize
 from bench.training import (
     TINY,
     VOCAB_SIZE,

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,9 @@ def run_ranks(
     command = [sys.executable, "-m", module, *arguments]
     ranks = [start(rank, command, {**variables, "RANK": str(rank)}) for rank in range(num_ranks)]
     try:
-        outputs = [rank.communicate(timeout=timeout_s)[0] for rank in ranks]
+        # All at once: a rank whose pipe is full stands still, and the others with it.
+        with ThreadPoolExecutor(num_ranks) as pool:
+            outputs = list(pool.map(lambda rank: rank.communicate(timeout=timeout_s)[0], ranks))
     except subprocess.TimeoutExpired:
         raise WrongResultError(f"{module}: {num_ranks} ranks were not done within {timeout_s:g} s") from None
     finally:

@@ -144,6 +144,17 @@ def describe_point(found: Mapping[str, Any], point: Mapping[str, str]) -> Outcom
     return Outcome(BASE, figures, {POINT: compare(costs_s[BASE], costs_s[POINT])}, facts)
 
 
+def read_table(path: Path) -> dict[str, dict[str, Any]]:
+    """The records of a table by key, the last one of each; what a kill left of a last line is cut off the file."""
+    if not path.exists():
+        return {}
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:  # or the next record would go on in the middle of it
+        path.write_bytes(whole)
+    return {line["key"]: line for line in read_json_lines(path) if "key" in line}
+
+
 def sweep_grid(
     points: Sequence[Point],
     config: Path | None,
@@ -169,9 +180,7 @@ def sweep_grid(
         The records of all points, in the grid's order.
     """
     num_turns = QUICK_TURNS if quick else FULL_TURNS
-    known = (
-        {line["key"]: line for line in read_json_lines(output) if "key" in line} if output.exists() else {}
-    )
+    known = read_table(output)
     records = []
     base = identify_base(config, quick=quick)
     with ExitStack() as stack:
