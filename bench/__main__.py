@@ -17,6 +17,7 @@ from bench.compare.command import compare
 from bench.machine import describe_surroundings
 from bench.record import Outcome, WrongResultError, append_record, make_record, to_line
 from bench.report.command import report
+from bench.sweep import sweep
 from preprocess.errors import ConfigError
 from preprocess.terminal import exit_on_user_error, make_console
 
@@ -26,12 +27,14 @@ PROGRAMS = {
     "tokenizer": "How fast are lyrics tokenized, against the tokenizer's own batch encoding?",
     "themes": "Are the themes found in hymns those that people found in them?",
     "exactness": "Do packed, shared, accumulated, multi-rank steps compute what every example alone computes?",
-    "prefix": "What does sharing the lyrics' prefix save, against separate examples?",
+    "prefix": "What does sharing the lyrics' prefix save, over tasks and lyrics' length, against separate examples?",
     "pack": "How fast and how full does packing by counts pack, against packing item by item?",
     "loader": "What does reading a packed row and laying out a micro-batch cost, against datasets?",
     "trl": "How many examples a second does a step take in, against TRL's SFTTrainer at its best, on a small Llama?",
     "trl_smollm2": "How many examples a second does a step take in, against TRL's SFTTrainer, on SmolLM2-135M?",
+    "step": "How fast is a whole optimizer step, part by part, against a plain PyTorch loop with peft?",
     "bare": "What does a whole step cost beside a bare DeepSpeed engine that is fed the same ready tensors?",
+    "zero": "What does each ZeRO stage cost in time and hold in memory, over one to three ranks, against stage 0?",
     "flops": "Do the FLOPs that the harness predicts from sizes agree with what torch counts operator by operator?",
     "activations": "How many bytes a token does training keep for backward, with peft's layers and with lean ones?",
     "memory": "Is the memory that is planned from sizes the memory that torch counts, tensor by tensor?",
@@ -41,6 +44,12 @@ PROGRAMS = {
     "fit": "Does the search for rows and recomputed layers end near its memory target, as fast as the best of a sweep?",
     "profile": "What does profiling a run's memory cost: its phases in every step, the timeline in one of twenty?",
     "meter": "What does the meter cost: clock by parts, FLOPs, times of ranks, lines and TensorBoard?",
+    "sweep": "How do a run's settings move its speed, point by point of a grid, against the run as it is?",
+    "loss": "What do logits only where a label is, chunk by chunk, save against transformers' full logits?",
+    "recompute": "What does recomputing k of L layers cost and free, against transformers' all-or-nothing?",
+    "generate": "How many answers a second are written and ranked, against a plain loop?",
+    "link": "How long does a sum over three ranks take, size by size, against a sum through rank 0?",
+    "end": "How long does the way from a songs file to an evaluated adapter take, against separate examples?",
     "checkpoint": "How long does training stand still for a checkpoint that is written beside it, or waited for?",
     "faults": "Is every kill, full disk, flipped byte, cut cable and frozen rank noticed, named, and resumed exactly?",
     "quickstart": "What did the last `make quickstart` reach: speed, and accuracy before and after?",
@@ -71,6 +80,7 @@ class Commands(TyperGroup):
 app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
 app.command("compare")(compare)
 app.command("report")(report)
+app.command("sweep")(sweep)
 
 
 @app.command(PROGRAM)

@@ -15,6 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from bench.live_memory import kept_storages
 from bench.random_model import make_random
 from bench.record import Outcome, WrongResultError, summarize
 from harness.attention.choice import IMPLEMENTATIONS, register_attention
@@ -122,19 +123,14 @@ def _fake_model(num_layers: int, dropout: float) -> Iterator[PeftModel]:
 def _count_kept(model: PeftModel, draw: DropoutDraw | None, length: int, options: dict[str, Any]) -> int:
     """Bytes of the storages that autograd holds after a forward pass, each counted once."""
     body = cast("Any", model.get_base_model()).model
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage
-        return tensor
-
     if draw is not None:
         draw.start(torch.zeros(1, length, dtype=torch.int64), seed=0)
     inputs = torch.empty(1, length, SHAPE.hidden_size, dtype=torch.bfloat16, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = body(inputs_embeds=inputs, use_cache=False, **options).last_hidden_state
-    assert output.requires_grad
+    output: list[torch.Tensor] = []
+    kept = kept_storages(
+        lambda: output.append(body(inputs_embeds=inputs, use_cache=False, **options).last_hidden_state)
+    )
+    assert output[0].requires_grad
     return sum(storage.nbytes() for key, storage in kept.items() if key not in _shared(model, draw))
 
 

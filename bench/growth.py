@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +19,8 @@ import torch
 import yaml
 
 from bench.live_memory import LiveMemory
-from bench.record import Figure, Outcome, WrongResultError, compare, costs, rates, summarize
+from bench.rank_group import run_ranks
+from bench.record import Figure, Outcome, compare, costs, rates, summarize
 from bench.training import (
     TINY,
     VOCAB_SIZE,
@@ -244,25 +242,7 @@ def _run_ranks(
     config = make_config(folder / f"run-{count}", data, model, scale, num_turns + 2)
     path = folder / f"{count}.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-m", "harness.train", "--config", str(path)]
-    ranks = [
-        subprocess.Popen(
-            command,
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    errors = [rank.communicate()[1] for rank in ranks]
-    if failed := [error for rank, error in zip(ranks, errors, strict=True) if rank.returncode]:
-        raise WrongResultError(f"a training by {count} ranks failed: {failed[0].strip().splitlines()[-1]}")
+    run_ranks("harness.train", ["--config", str(path)], count)
     lines = (config.output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [record for record in map(json.loads, lines) if record["kind"] == "train"][2:]
     return [costs([step["step_time_s"]], step["examples"], scale=1)[0] for step in steps]

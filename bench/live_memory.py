@@ -81,3 +81,20 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _tensors(values: Any) -> list[torch.Tensor]:  # noqa: ANN401 - any nesting of tensors
     return [value for value in tree_iter(values) if isinstance(value, torch.Tensor)]
+
+
+def kept_storages(run: Callable[[], object]) -> dict[int, torch.UntypedStorage]:
+    """What autograd holds for the backward pass of what runs, each storage once, by its identity.
+
+    A layer that recomputes its activations shows what it keeps between the passes: its input.
+    """
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        run()
+    return kept

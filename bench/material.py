@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
+from itertools import cycle, islice
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -11,6 +14,7 @@ from preprocess.build.pack import pack_lengths
 from preprocess.corpus import Length, generate_songs
 from preprocess.forest import PackedRow
 from preprocess.prompt import find_format
+from preprocess.schema import Song
 from preprocess.tasks.instruct import make_examples
 from preprocess.tokenizer import TextTokenizer, load_tokenizer
 
@@ -46,8 +50,10 @@ def make_rows(
     share_prefix: bool = True,
     length: Length = "full",
     seed: int = 0,
+    tasks: Sequence[str] = FIVE_TASKS,
+    num_lines: int | None = None,
 ) -> list[PackedRow]:
-    """Packed rows of made-up songs with the example of each of `FIVE_TASKS`: the same examples, shared or not.
+    """Packed rows of made-up songs with the example of each task: the same examples, shared or not.
 
     Args:
         tokenizer: To encode with.
@@ -56,12 +62,21 @@ def make_rows(
         share_prefix: False stores each example whole.
         length: Of a song.
         seed: Of songs, phrasings and packing.
+        tasks: Out of `FIVE_TASKS`.
+        num_lines: The lyrics cut, or begun again, to have so many; None leaves them as they are.
     """
-    encoder = SongEncoder(tokenizer, find_format(tokenizer), FIVE_TASKS, seq_len, share_prefix=share_prefix)
+    encoder = SongEncoder(tokenizer, find_format(tokenizer), tuple(tasks), seq_len, share_prefix=share_prefix)
     groups: list[PackedRow] = []
-    for song in generate_songs(num_songs, seed, length=length):
-        fitted = encoder.fit_song(song, lambda song: make_examples(song, tasks=FIVE_TASKS, seed=seed))
+    for whole in generate_songs(num_songs, seed, length=length):
+        song = whole if num_lines is None else set_lines(whole, num_lines)
+        fitted = encoder.fit_song(song, lambda song: make_examples(song, tasks=tasks, seed=seed))
         if fitted is not None:
             groups += encoder.encode(*fitted)
     bins = pack_lengths([len(group.input_ids) for group in groups], seq_len, seed)
     return list(pack_groups(groups, bins))
+
+
+def set_lines(song: Song, num_lines: int) -> Song:
+    """The song with so many lines that hold words, from its first on and over again."""
+    lines = [line for line in song.lyrics.splitlines() if line.strip()]
+    return replace(song, lyrics="\n".join(islice(cycle(lines), num_lines)))

@@ -13,6 +13,9 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.material import find_tokenizer, make_rows
+from bench.prefix_grid import FULL as FULL_GRID
+from bench.prefix_grid import QUICK as QUICK_GRID
+from bench.prefix_grid import SEPARATE, SHARED, measure_grid
 from bench.record import Outcome, WrongResultError, compare, rates, summarize, time_in_turns
 from harness.assembly import assemble
 from harness.config import LoraSettings, ModelSettings
@@ -22,9 +25,9 @@ from harness.loss import ForestLanguageModel
 from preprocess.corpus import Length
 from preprocess.forest import PackedRow, unpack_examples
 
-SHARED, SEPARATE, UNPACKED = "shared", "separate", "unpacked"
-"""Forests; examples stored whole and packed into rows; each of those examples in a micro-batch of its own, which
-spends no attention on the other examples of a row (the kernel computes a row's whole mask)."""
+UNPACKED = "unpacked"
+"""Beside forests, and examples stored whole and packed into rows: each of those examples in a micro-batch of its own,
+which spends no attention on the other examples of a row (the kernel computes a row's whole mask)."""
 
 LOSS_TOLERANCE = 1e-5
 
@@ -65,14 +68,14 @@ def measure(*, quick: bool) -> Outcome:
     }
     rows[UNPACKED] = [example for row in rows[SEPARATE] for example in unpack_examples(row)]
     model = make_model(size)
-    ways: dict[str, Callable[[], object]] = {
-        name: partial(mean_loss_and_gradient, model, [collate([fold_ids(row)]) for row in part])
-        for name, part in rows.items()
-    }
+    ways: dict[str, Callable[[], object]] = {name: prepare(model, part) for name, part in rows.items()}
     turns = time_in_turns(ways, size.num_turns)
     for name in (SEPARATE, UNPACKED):
         check_losses(turns.results[SHARED], turns.results[name])
     num_examples = count_examples(rows[SHARED], rows[SEPARATE])
+    grid_figures, grid_facts = measure_grid(
+        QUICK_GRID if quick else FULL_GRID, tokenizer, partial(prepare, model), check_losses
+    )
     return Outcome(
         baseline=SEPARATE,
         figures={
@@ -81,14 +84,15 @@ def measure(*, quick: bool) -> Outcome:
                 for name, seconds in turns.seconds.items()
             },
             "shared / unpacked": compare(turns.seconds[UNPACKED], turns.seconds[SHARED]),
+            **grid_figures,
         },
         ratios={name: compare(turns.seconds[SEPARATE], turns.seconds[name]) for name in (SHARED, UNPACKED)},
         facts={
             "songs": size.num_songs,
             "examples": num_examples,
             "seq_len": size.seq_len,
-            "model": f"random Llama, hidden {size.hidden_size}, {size.num_layers} layers, {VOCAB_SIZE} ids, float32, "
-            "LoRA r=16",
+            "model": f"a toy: random Llama, hidden {size.hidden_size}, {size.num_layers} layers, {VOCAB_SIZE} ids, "
+            "float32, LoRA r=16",
             "tokenizer": tokenizer.source,
             "torch_threads": torch.get_num_threads(),
             **{
@@ -96,8 +100,14 @@ def measure(*, quick: bool) -> Outcome:
             },
             "mean_token_loss": turns.results[SHARED],
             "loss_difference": max(turns.results.values()) - min(turns.results.values()),
+            **grid_facts,
         },
     )
+
+
+def prepare(model: nn.Module, rows: Sequence[PackedRow]) -> Callable[[], float]:
+    """What computes some rows, one a micro-batch: forward, backward, mean token loss."""
+    return partial(mean_loss_and_gradient, model, [collate([fold_ids(row)]) for row in rows])
 
 
 def make_model(size: Size, seed: int = 0) -> ForestLanguageModel:

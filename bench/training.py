@@ -153,7 +153,9 @@ def _write_smollm2(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(load_tokenizer(f"package:{SMOLLM2}").to_json(), encoding="utf-8")
 
 
-def build_data(folder: Path, tokenizer: str, tasks: Sequence[str], scale: Scale) -> Path:
+def build_data(
+    folder: Path, tokenizer: str, tasks: Sequence[str], scale: Scale, more_overrides: Sequence[str] = ()
+) -> Path:
     """Shards of made-up songs with the examples of some tasks, by the preprocessor's own build."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     songs = folder.with_name(f"{folder.name}.csv")
@@ -166,6 +168,7 @@ def build_data(folder: Path, tokenizer: str, tasks: Sequence[str], scale: Scale)
         "sample.near_duplicates=false",
         f"encode.seq_len={scale.seq_len}",
         f"tasks=[{','.join(tasks)}]",
+        *more_overrides,
     )
     config = load_settings(BuildConfig, None, overrides)
     console = Console(quiet=True)
@@ -235,7 +238,7 @@ class Steps:
     def load(self, step: int) -> LoadedStep:
         """Read and lay out a step, as the run's loader does it."""
         split = self.run.train_split
-        return load_step(split.rows, split.plan, 0, step, flat=self.run.flat, pin=False)
+        return load_step(split.rows, split.plan, self.run.world.rank, step, flat=self.run.flat, pin=False)
 
     def take(self, _: int = 0) -> None:
         """Take the next step, as the harness's own loop does."""
