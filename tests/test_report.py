@@ -258,7 +258,7 @@ def test_a_full_run_shows_every_part(page: str) -> None:
     sections = {"accuracy", "training", "throughput", "memory", "data", "answers", "setup"}
     assert sections <= set(reader.ids)
     assert "missing" not in reader.ids
-    assert reader.tags.count("svg") == 1 + 4 + 3 + 4
+    assert reader.tags.count("svg") == 1 + 4 + 4 + 4
     for text in ("41.5%", "samples/s", "38.82 GiB", "4,210", "travel, night, longing"):
         assert text in reader.texts, text
     assert "as expected" in reader.texts

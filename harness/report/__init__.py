@@ -10,12 +10,15 @@ from markupsafe import Markup
 
 from harness.json_lines import replace_text
 from harness.report.charts import chart_accuracy, chart_throughput, chart_training
-from harness.report.headlines import list_cards, list_warnings
+from harness.report.headlines import list_cards
+from harness.report.incidents import list_warnings, tabulate_incidents
 from harness.report.memory import chart_memory, chart_parts, chart_timeline
 from harness.report.plan import chart_plan, check_plan, tabulate_plan
 from harness.report.plots import Chart
 from harness.report.prediction import chart_prediction, tabulate_prediction
+from harness.report.ranks import chart_ranks, read_rank_times, tabulate_ranks
 from harness.report.records import PLAN_FILE, RunRecords, read_run
+from harness.report.setup import tabulate_ceilings, tabulate_setup
 from harness.report.tables import (
     OVERVIEW,
     Table,
@@ -70,19 +73,23 @@ def render_report(run: RunRecords) -> str:
         cards=list_cards(run),
         warnings=list_warnings(run),
         sections=list_sections(run),
-        versions=tabulate_nested("", run.versions),
+        setup=tabulate_setup(run),
     )
 
 
 def list_sections(run: RunRecords) -> list[dict[str, object]]:
     """List the sections of charts and tables that have content, in the order of the page."""
+    times = read_rank_times(run)
+    speed = tabulate_throughput(run) + tabulate_ceilings(run)
     sections = [
         ("accuracy", "Accuracy", chart_accuracy(run.tasks), tabulate_accuracy(run)),
         ("training", "Training", chart_training(run), []),
-        ("throughput", "Throughput", chart_throughput(run), tabulate_throughput(run)),
+        ("throughput", "Throughput", chart_throughput(run), speed),
+        ("ranks", "Ranks", chart_ranks(times), tabulate_ranks(times)),
         ("plan", "Plan", chart_plan(run.plan), tabulate_plan(run.plan)),
         ("memory", "Memory", list_memory_charts(run), tabulate_all_memory(run)),
         ("data", "Data", [], tabulate_nested(OVERVIEW, run.quality)),
+        ("events", "Events", [], tabulate_incidents(run)),
     ]
     return [
         {"id": name, "title": title, "charts": charts, "tables": tables}
