@@ -68,6 +68,7 @@ class RunRecords:
         events: Lines of kind "event", by step: a rank that was slow, memory that ran out.
         attempts: How each start of the run by `harness launch` ended, in order.
         ceilings: What the cards and the link reached on the spot before the run; {} without.
+        profile: Where the profiled steps' time went; {} without.
         identity: Hashes by what they are of (data, tokenizer, base model, adapter, code), and a table of shards.
         memory: Memory by phase and rank.
         tasks: Accuracy by task.
@@ -92,6 +93,7 @@ class RunRecords:
     attempts: list[JsonObject] = field(default_factory=list)
     ceilings: JsonObject = field(default_factory=dict)
     identity: JsonObject = field(default_factory=dict)
+    profile: JsonObject = field(default_factory=dict)
     memory: list[MemoryRecord] = field(default_factory=list)
     tasks: list[TaskResult] = field(default_factory=list)
     evaluation: JsonObject = field(default_factory=dict)
@@ -120,6 +122,9 @@ PLAN_FILE = "plan.json"
 """What `python -m harness plan --json` printed, where a user keeps it with the run; nothing is missing without it."""
 
 CEILINGS_FILE = "ceilings.json"
+
+PROFILE = Path("profile") / "summary.json"
+"""What a run with --profile adds up."""
 
 ATTEMPTS = Path("launch") / "attempts.jsonl"
 """What `harness.cluster.restart` writes; it is named here because the report loads nothing of a launch."""
@@ -152,6 +157,8 @@ def read_run(run_dir: Path) -> RunRecords:
         run.memory_plans = read_plan(run_dir / MEMORY_PLAN_FILE)
     if (run_dir / CEILINGS_FILE).is_file():
         run.ceilings = _read_object(run_dir / CEILINGS_FILE)
+    if (run_dir / PROFILE).is_file():
+        run.profile = _read_object(run_dir / PROFILE)
     if (run_dir / ATTEMPTS).is_file():
         run.attempts = read_json_lines(run_dir / ATTEMPTS)
     run.identity = read_identity(run_dir)
