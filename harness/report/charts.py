@@ -11,17 +11,8 @@ from matplotlib.ticker import PercentFormatter
 
 from harness.accuracy import Accuracy
 from harness.json_lines import JsonObject
-from harness.report.plots import (
-    Axes,
-    Chart,
-    LegendEntry,
-    Series,
-    color,
-    draw,
-    draw_bars,
-    draw_lines,
-    draw_stack,
-)
+from harness.report.bars import draw_bars, draw_stack
+from harness.report.plots import Axes, Chart, LegendEntry, Series, color, draw, draw_lines
 from harness.report.records import RunRecords, TaskResult
 
 PART_ROLES = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
 
 from harness.json_lines import JsonObject
@@ -21,8 +21,10 @@ MAX_ROWS = 20
 def list_warnings(run: RunRecords) -> list[Finding]:
     """List what a reader must not overlook: wrong numbers first, then what cost time, then what was mended."""
     wrong = [*_find_non_finite(run), *_find_divergence(run)]
-    events = [*_find_slow_events(run), *_find_memory_events(run)]
-    return wrong + find_slowdowns(read_rank_times(run)) + events + _find_restarts(run) + _find_end(run)
+    slow = find_slowdowns(read_rank_times(run))
+    told = {rank for finding in slow for rank in finding.ranks}
+    events = [*_find_slow_events(run, told), *_find_memory_events(run)]
+    return wrong + slow + events + _find_restarts(run) + _find_end(run)
 
 
 def join_steps(steps: Sequence[int], at_most: int = 10) -> str:
@@ -68,14 +70,19 @@ def _find_divergence(run: RunRecords) -> list[Finding]:
         f"The eval loss was lowest at step {best_step:,} ({best:.3f}) and {last:.3f} at step {last_step:,}."
     )
     advice = (
-        f"The published adapter is the best checkpoint's, of step {best_step:,}. Fewer epochs or a lower "
+        "The published adapter is the best checkpoint's. Fewer epochs or a lower "
         "optimizer.learning_rate would save the rest."
     )
     return [Finding(text, advice)]
 
 
-def _find_slow_events(run: RunRecords) -> list[Finding]:
-    """Ranks that the run's guardians found slow, once for each rank and kind, with the worst factor."""
+def _find_slow_events(run: RunRecords, told: Collection[int]) -> list[Finding]:
+    """Ranks that the run's guardians found slow, once for each rank and kind, with the worst factor.
+
+    Args:
+        run: The run.
+        told: Ranks whose own work is told to be slow already.
+    """
 
     def subject(event: JsonObject) -> tuple[int, str]:
         return int(event["rank"]), str(event["what"])
@@ -84,6 +91,8 @@ def _find_slow_events(run: RunRecords) -> list[Finding]:
     slow = sorted((event for event in run.events if event.get("event") == "slow rank"), key=subject)
     for (rank, what), group in groupby(slow, key=subject):
         events = list(group)
+        if what == "work" and rank in told:
+            continue
         worst = max(events, key=lambda event: float(event["factor"]))
         where = f"rank {rank} on {worst['host']}"
         steps = join_steps([event["step"] for event in events], at_most=4)
@@ -93,17 +102,15 @@ def _find_slow_events(run: RunRecords) -> list[Finding]:
                 f"{worst['seconds'] * 1e3:.1f} ms, "
                 f"{worst['factor']:.0f} times the ranks' median (told at step {steps})."
             )
-            advice = (
-                "Measure it: `harness bench-link`. Look at cable, switch port and interface of that host."
-            )
+            advice = "Measure it: harness bench-link. Look at cable, switch port and interface of that host."
         else:
             text = (
                 f"While the run went on, its guardians found {where} slow: its own work of a step took "
                 f"{format_seconds(worst['seconds'])}, {worst['factor']:.1f} times the ranks' median "
                 f"(told at step {steps})."
             )
-            advice = "The table of ranks shows whether that lasted."
-        found.append(Finding(text, advice))
+            advice = "It did not last, or the run has no times of every rank."
+        found.append(Finding(text, advice, is_note=what != "link"))
     return found
 
 
@@ -119,7 +126,7 @@ def _find_memory_events(run: RunRecords) -> list[Finding]:
         f" with {taken}." if taken else " with less."
     )
     advice = "No sample was lost. A lower memory.target, or these values from the start, saves the search."
-    return [Finding(text, advice)]
+    return [Finding(text, advice, is_note=True)]
 
 
 def _find_restarts(run: RunRecords) -> list[Finding]:
@@ -135,7 +142,8 @@ def _find_restarts(run: RunRecords) -> list[Finding]:
         f"{several} of {len(run.attempts)} to run this failed, {ended}; {lost:,} steps were taken again. "
         f"The last failure: {failed[-1].get('why')}."
     )
-    return [Finding(text, "The attempts are listed under Events.")]
+    ended_well = run.attempts[-1].get("exit_code") == 0
+    return [Finding(text, "The attempts are listed under Events.", is_note=ended_well)]
 
 
 def _find_end(run: RunRecords) -> list[Finding]:
@@ -143,7 +151,8 @@ def _find_end(run: RunRecords) -> list[Finding]:
         return []
     step = run.train[-1]["step"]
     text = f"The run has not come to its end: its last step so far is {step:,}."
-    return [Finding(text, "A run that was stopped goes on with --resume; figures are of the steps so far.")]
+    advice = "A run that was stopped goes on with --resume; figures are of the steps so far."
+    return [Finding(text, advice, is_note=True)]
 
 
 def tabulate_incidents(run: RunRecords) -> list[Table]:

@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from harness.memory.case import PARTS_OF_STATE, PHASES, Phase
 from harness.memory.profile import GIB, MemoryRecord, describe_peaks
 from harness.memory.timeline import MemoryTimeline
+from harness.report.bars import draw_bars, lay_bars
 from harness.report.charts import spell
 from harness.report.plots import (
     NUM_SERIES_COLORS,
@@ -19,9 +20,7 @@ from harness.report.plots import (
     LegendEntry,
     color,
     draw,
-    draw_bars,
     format_number,
-    lay_bars,
     series_role,
 )
 

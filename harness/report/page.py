@@ -33,6 +33,16 @@ class Section:
     charts: Sequence[Chart]
     tables: Sequence[Table]
 
+    @property
+    def beside(self) -> Table | None:
+        """The table that stands where an odd number of charts would leave a gap, or None."""
+        return self.tables[0] if self.tables and len(self.charts) % 2 else None
+
+    @property
+    def below(self) -> list[Table]:
+        """The other tables."""
+        return list(self.tables[1:] if self.beside else self.tables)
+
 
 @dataclass(frozen=True, slots=True)
 class Page:

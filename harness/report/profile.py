@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from harness.json_lines import JsonObject
+from harness.report.bars import lay_bars
 from harness.report.charts import spell
-from harness.report.plots import Axes, Chart, LegendEntry, color, draw, lay_bars
+from harness.report.plots import Axes, Chart, LegendEntry, color, draw
 from harness.report.tables import NOTHING, Table, format_percent, format_seconds
 
 TOP = 12

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.json_lines import JsonObject
+from harness.report.bars import lay_bars
 from harness.report.charts import PART_ROLES, spell
-from harness.report.plots import Axes, Chart, Floats, LegendEntry, color, draw, lay_bars
+from harness.report.plots import Axes, Chart, Floats, LegendEntry, color, draw
 from harness.report.records import RunRecords
 from harness.report.tables import NOTHING, Table, format_percent, format_seconds
 

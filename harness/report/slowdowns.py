@@ -44,10 +44,10 @@ ADVICE = {
     "data": "Look at the disk or network file system that the rank reads the data set from, and at what else runs on "
     "its host. Copy the data set to a local disk there.",
     "work": "Look at the host: another process, a throttled or hotter card, fewer processor cores. "
-    "`harness doctor` compares the hosts. If it stays slow, leave the host out: every other rank waits for it.",
+    "harness doctor compares the hosts. If it stays slow, leave the host out: every other rank waits for it.",
     "other": "That is the host's own processor: look at what else runs there.",
-    "communication": "Measure the links: `harness bench-link`. A lower ZeRO stage or more examples a step sends less "
-    "for the same work: `harness plan` compares them.",
+    "communication": "Measure the links: harness bench-link. A lower ZeRO stage or more examples a step sends less "
+    "for the same work: harness plan compares them.",
     "stall": "Look at what happened at these steps in the logs: a suspended machine, a full disk, another job.",
 }
 
@@ -78,16 +78,22 @@ def _find_loading(times: RankTimes) -> list[tuple[int, Finding]]:
     if share <= DATA_SHARE or often < LEAST_STEPS:
         return []
     mean_s, step_s = float(seconds[:, rank].mean()), float(total[:, rank].mean())
-    others = [format_percent(float(one)) for other, one in enumerate(shares) if other != rank]
-    beside = f"; on the other ranks {min(others)} to {max(others)}" if len(others) > 1 else ""
-    beside = f"; on the other rank {others[0]}" if len(others) == 1 else beside
+    others = np.delete(seconds.mean(axis=0), rank)
+    beside = f"; {compare(mean_s, float(np.median(others)), step_s)}" if len(others) else ""
     text = (
         f"Loading data holds the run up: {format_percent(share)} of a step on {times.name(rank)}, "
         f"{format_seconds(mean_s)} of {format_seconds(step_s)}{beside}. "
         f"Without it a step would be up to {step_s / max(step_s - mean_s, 1e-9):.1f} times faster."
     )
     bound = f"The bound is {DATA_SHARE:.0%} of a step."
-    return [(rank, Finding(text, f"{ADVICE['data']} {bound}", cost=share))]
+    return [(rank, Finding(text, f"{ADVICE['data']} {bound}", cost=share, ranks=(rank,)))]
+
+
+def compare(seconds: float, others: float, step_s: float) -> str:
+    """How a rank's seconds stand to the other ranks', where those are more than a thousandth of a step."""
+    if others <= 1e-3 * step_s:
+        return "next to nothing on the others"
+    return f"{seconds / others:.1f} times the others' {format_seconds(others)}"
 
 
 def _find_slow_ranks(times: RankTimes, told: list[int]) -> list[Finding]:
@@ -145,16 +151,14 @@ def _tell_of_rank(times: RankTimes, rank: int, part: str, step_s: float, *, whol
     own, others = (float(x.mean()) for x in (times.work_s[:, rank], others_median(times.work_s, rank)))
     seconds = times.parts_s[part]
     in_part, beside = (float(x.mean()) for x in (seconds[:, rank], others_median(seconds, rank)))
-    is_known = beside > 1e-3 * step_s
-    ratio = f"{in_part / beside:.1f} times the others'" if is_known else "next to nothing on the others"
     text = (
         f"{times.name(rank)} is slow: its own work takes {format_seconds(own)} a step, {own / others:.1f} times "
         f"the other ranks' median, and they wait for it. Most of it is in {spell(part)}: "
-        f"{format_seconds(in_part)}, {ratio}."
+        f"{format_seconds(in_part)}, {compare(in_part, beside, step_s)}."
     )
     text += f" So are all ranks on {times.hosts[rank]}." if whole_host else ""
     cost = (own - others) / step_s
-    return Finding(text[0].upper() + text[1:], ADVICE.get(part, ADVICE["work"]), cost=cost)
+    return Finding(text[0].upper() + text[1:], ADVICE.get(part, ADVICE["work"]), cost=cost, ranks=(rank,))
 
 
 def _find_communication(times: RankTimes) -> list[Finding]:

@@ -7,19 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from harness.report.bars import draw_bars, lay_bars
 from harness.report.charts import PART_ROLES, spell, take
-from harness.report.plots import (
-    Axes,
-    Chart,
-    LegendEntry,
-    Series,
-    color,
-    draw,
-    draw_bars,
-    draw_lines,
-    lay_bars,
-    series_role,
-)
+from harness.report.plots import Axes, Chart, LegendEntry, Series, color, draw, draw_lines, series_role
 from harness.report.ranks import read_rank_times
 from harness.report.records import RunRecords
 
@@ -78,7 +68,7 @@ def _losses(
     evals = [line for line in run.evals if line["step"] in by_step and line.get("loss") is not None]
     if evals:
         places = [by_step[line["step"]] for line in evals]
-        lines.append(Series(f"{label}, eval", places, take(evals, "loss"), "dashed", series_role(index)))
+        lines.append(Series("", places, take(evals, "loss"), "dashed", series_role(index)))
     return lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import yaml
@@ -162,7 +163,8 @@ def _find_slower(runs: Runs) -> list[Finding]:
         ratio = compare_rates((seconds, tokens), (base_seconds, base_tokens))
         if ratio is None or ratio.low is None or ratio.low <= SLOWER:
             continue
-        text = f"{label} takes {ratio} of {base_label}'s time for a token."
+        interval = f"({ratio.low:.2f} to {ratio.high:.2f})"
+        text = f"{label} takes {ratio.value:.2f} times as long as {base_label} for a token {interval}."
         found.append(
             Finding(text + _blame(run, base), "The tables and the charts by part show where it went.")
         )
@@ -181,7 +183,11 @@ def _blame(run: RunRecords, base: RunRecords) -> str:
     part = max(more, key=lambda name: more[name])
     if total <= 0 or more[part] <= 0:
         return ""
-    times = f", {now[part] / before[part]:.1f} times" if before[part] > 0.01 * sum(before.values()) else ""
+    times = (
+        f", which takes {now[part] / before[part]:.1f} times as long"
+        if before[part] > 1e-3 * sum(before.values())
+        else ""
+    )
     return f" {format_percent(min(1.0, more[part] / total))} of the difference is in {spell(part)}{times}."
 
 
@@ -200,7 +206,7 @@ def _parts_per_token(run: RunRecords) -> dict[str, float]:
 def _find_own(runs: Runs) -> list[Finding]:
     """Each run's own slow-downs."""
     return [
-        Finding(f"{label}: {one.text}", one.advice, one.cost)
+        replace(one, text=f"{label}: {one.text}")
         for label, run in runs
         for one in find_slowdowns(read_rank_times(run))
     ]

@@ -191,7 +191,7 @@ def _cell(figure: Figure, index: int) -> str:
     if value is None:
         return NOTHING
     text = format_figure(figure.key, value)
-    return text if index == 0 or ratio is None else f"{text}\n{ratio}"
+    return text if index == 0 or ratio is None or value == figure.values[0] else f"{text}\n{ratio}"
 
 
 def format_figure(key: str, value: float) -> str:
