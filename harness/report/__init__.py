@@ -9,6 +9,7 @@ from harness.report.answers import list_questions
 from harness.report.charts import chart_accuracy, chart_throughput, chart_training
 from harness.report.headlines import list_cards
 from harness.report.incidents import list_warnings, tabulate_incidents
+from harness.report.losses import tabulate_losses
 from harness.report.memory import chart_memory, chart_parts, chart_timeline
 from harness.report.page import Page, Section, render_page
 from harness.report.plan import chart_plan, check_plan, tabulate_plan
@@ -94,7 +95,7 @@ def list_sections(run: RunRecords) -> list[Section]:
     speed = tabulate_throughput(run) + tabulate_ceilings(run)
     return [
         Section("accuracy", "Accuracy", chart_accuracy(run.tasks), tabulate_accuracy(run)),
-        Section("training", "Training", chart_training(run), []),
+        Section("training", "Training", chart_training(run), tabulate_losses(run)),
         Section("throughput", "Throughput", chart_throughput(run), speed),
         Section("ranks", "Ranks", chart_ranks(times), tabulate_ranks(times)),
         Section("profile", "Profile", chart_profile(run.profile), tabulate_profile(run.profile)),

@@ -79,7 +79,7 @@ def _memory_cards(run: RunRecords) -> list[Card]:
     return [
         Card(
             "peak memory",
-            f"{top.peak_bytes / GIB:.2f} GiB",
+            f"{top.peak_bytes / GIB:.1f} GiB",
             f"rank {top.rank}, {spell(top.phase)}",
         )
     ]

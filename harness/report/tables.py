@@ -16,7 +16,7 @@ from harness.report.records import RunRecords, TaskResult
 
 MAX_ROWS = 40
 NOTHING = "-"
-CHARACTERS_OF_A_NARROW_TABLE = 34
+CHARACTERS_OF_A_NARROW_TABLE = 38
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import numpy as np
 from harness.json_lines import JsonObject
 from harness.report.charts import take
 from harness.report.headlines import Card
+from harness.report.losses import last_mean
 from harness.report.plots import Floats
 from harness.report.ratios import Ratio, compare_rates
 from harness.report.records import RunRecords
@@ -24,9 +25,6 @@ from harness.report.tables import (
 )
 
 Runs = Sequence[tuple[str, RunRecords]]
-
-LAST_SHARE = 0.1
-"""Share of the steps at the end that the final train loss is the mean of."""
 
 NO_DIFFERENCE = 0.02
 """A rate whose ratio is within this of 1 is called equal however narrow its interval."""
@@ -89,7 +87,7 @@ def list_figures(runs: Runs) -> list[Figure]:
     found = [
         _plain("last eval loss", "eval_loss", [_last_eval(run) for _, run in runs], "lower"),
         _plain("best eval loss", "best_eval_loss", [_best_eval(run) for _, run in runs], "lower"),
-        _plain("train loss, last tenth", "train_loss", [_last_train(run) for _, run in runs], "lower"),
+        _plain("train loss, last tenth", "train_loss", [last_mean(take(run.train, "loss")) for _, run in runs], "lower"),
         *(_rate(name, key, amount, runs) for amount, (name, key) in RATES.items()),
     ]
     speeds = [summarize_throughput(run) for _, run in runs]
@@ -129,11 +127,6 @@ def _last_eval(run: RunRecords) -> float | None:
 
 def _best_eval(run: RunRecords) -> float | None:
     return min((line["loss"] for line in run.evals if line.get("loss") is not None), default=None)
-
-
-def _last_train(run: RunRecords) -> float | None:
-    losses = [loss for loss in take(run.train, "loss") if math.isfinite(loss)]
-    return float(np.mean(losses[-max(1, round(LAST_SHARE * len(losses))) :])) if losses else None
 
 
 def tabulate_figures(figures: Sequence[Figure], runs: Runs) -> list[Table]:
