@@ -16,9 +16,7 @@ LAST_SHARE = 0.1
 
 def tabulate_losses(run: RunRecords) -> list[Table]:
     """Tabulate the eval loss, whole and by task, of the first and the last evaluation, and the last train loss."""
-    tasks = dict.fromkeys(
-        task for line in [*run.evals, *run.train] for task in (line.get("by_task") or {})
-    )
+    tasks = dict.fromkeys(task for line in [*run.evals, *run.train] for task in (line.get("by_task") or {}))
     if not tasks and not run.evals:
         return []
     whole = ["all", *_evals([line.get("loss") for line in run.evals]), _last(take(run.train, "loss"))]

@@ -87,7 +87,12 @@ def list_figures(runs: Runs) -> list[Figure]:
     found = [
         _plain("last eval loss", "eval_loss", [_last_eval(run) for _, run in runs], "lower"),
         _plain("best eval loss", "best_eval_loss", [_best_eval(run) for _, run in runs], "lower"),
-        _plain("train loss, last tenth", "train_loss", [last_mean(take(run.train, "loss")) for _, run in runs], "lower"),
+        _plain(
+            "train loss, last tenth",
+            "train_loss",
+            [last_mean(take(run.train, "loss")) for _, run in runs],
+            "lower",
+        ),
         *(_rate(name, key, amount, runs) for amount, (name, key) in RATES.items()),
     ]
     speeds = [summarize_throughput(run) for _, run in runs]
