@@ -12,6 +12,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from harness.config import load_run_config
 from harness.loader import load_step
@@ -223,15 +224,19 @@ def train_even_and_slow(even: Path, slow_one: Path) -> None:
         train(load_run_config(slow_one), Console(quiet=True))
 
 
-def test_a_sleep_planted_in_a_real_run_s_loader_is_found_and_none_in_an_even_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_sleep_planted_in_a_real_run_s_loader_is_found_and_none_in_an_even_run(
+    num_ranks: int, tmp_path: Path
+) -> None:
     make_dataset(tmp_path / "data", num_songs=40, seq_len=256)
     make_model_dir(tmp_path / "model", make_tokenizer().vocab_size)
     overrides = ["schedule.max_steps=10", "batch.global_batch_size=2", "guard.enabled=false"]
+    overrides.append("tensorboard=true")
     paths = [
         make_config(tmp_path, tmp_path / name, tmp_path / "data", tmp_path / "model", overrides)
         for name in ("even", "slow")
     ]
-    run_ranks(train_even_and_slow, 2, *paths, timeout_s=300)
+    run_ranks(train_even_and_slow, num_ranks, *paths, timeout_s=300)
     even, planted = (
         [one.text for one in list_warnings(read_whole_run(tmp_path / name)) if "Loading data" in one.text]
         for name in ("even", "slow")
@@ -239,3 +244,5 @@ def test_a_sleep_planted_in_a_real_run_s_loader_is_found_and_none_in_an_even_run
     assert even == []
     (text,) = planted
     assert "rank 0" in text
+    tags = set(EventAccumulator(str(tmp_path / "even" / "tensorboard")).Reload().Tags()["scalars"])
+    assert {"train/loss", "train/learning_rate", "throughput/tokens_per_s", "final/samples_per_s"} <= tags

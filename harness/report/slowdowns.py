@@ -10,6 +10,8 @@ to 100 % of runs.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from harness.report.charts import spell
@@ -70,7 +72,8 @@ def find_slowdowns(times: RankTimes | None) -> list[Finding]:
         return []
     loading = _find_loading(times)
     slow = _find_slow_ranks(times, told=[rank for rank, _ in loading])
-    found = [one for _, one in loading] + slow + _find_communication(times) + _find_stalls(times)
+    stalls = [one for part, one in _find_stalls(times) if not (part == "data" and loading)]
+    found = [one for _, one in loading] + slow + _find_communication(times) + stalls
     return sorted(found, key=lambda one: -one.cost)
 
 
@@ -161,7 +164,7 @@ def is_clear(differences: Floats) -> bool:
     if variance == 0.0:
         return bool(differences.mean() > 0)
     r = min(0.95, max(0.5, float((around[1:] * around[:-1]).mean()) / variance))
-    error = (variance / (n - 1) * (1 + r) / (1 - r)) ** 0.5
+    error = math.sqrt(variance / (n - 1) * (1 + r) / (1 - r))
     return float(differences.mean()) > STANDARD_ERRORS * error
 
 
@@ -205,8 +208,8 @@ def _find_communication(times: RankTimes) -> list[Finding]:
     return [Finding(text, f"{ADVICE['communication']} The bound is {COMMUNICATION_SHARE:.0%}.", cost=share)]
 
 
-def _find_stalls(times: RankTimes) -> list[Finding]:
-    """Single steps that took several times the median, where that cost much; and the part that it was in."""
+def _find_stalls(times: RankTimes) -> list[tuple[str, Finding]]:
+    """Single steps that took several times the median, where that cost much; with the part that it was in."""
     total = times.step_time_s.max(axis=1)
     median = float(np.median(total))
     stalled = total > STALL_FACTOR * median
@@ -228,4 +231,4 @@ def _find_stalls(times: RankTimes) -> list[Finding]:
         f"longest {total.max() / median:.0f} times, most of it in {spell(part)}. {format_seconds(lost_s)}, "
         f"{format_percent(share)} of the steps' time, was lost."
     )
-    return [Finding(text, ADVICE["stall"], cost=share)]
+    return [(part, Finding(text, ADVICE["stall"], cost=share))]

@@ -132,6 +132,7 @@ TIME_ROWS = {
     "warmup_s": "warm-up, apart",
     "eval_s": "evaluation, apart",
     "save_s": "saving, apart",
+    "stalls_s": "between steps, apart",
 }
 
 
