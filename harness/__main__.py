@@ -258,14 +258,24 @@ def export(
 @app.command()
 @exit_on_user_error
 def report(
-    run: Path,
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN…", help="Run folders; of several the first is the baseline.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The file; report.html or comparison.html in the first run by default."),
+    ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Show it in a browser, where there is one.")] = False,
+    json_: Json = False,
 ) -> None:
-    """Write a run's report: one self-contained HTML file."""
-    from harness.report import write_report
+    """Write a run's report, or several runs' comparison: one self-contained HTML file."""
+    from harness.report.command import write_page
 
-    path = write_report(run)
-    print(visible(f"report: {path}"))
+    path, content = write_page(runs, output)
+    if json_:
+        print_json({"file": str(path), **content})
+    else:
+        print(visible(f"report: {path}"))
     if open_ and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin"):
         webbrowser.open(path.absolute().as_uri())
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.checkpoints import PREFIX
 from harness.config import RunConfig, load_deepspeed_config
+from harness.hashes import HASHES_FILE, collect_hashes
 from harness.memory.limit import is_out_of_memory
 from preprocess.durable import write_text_durably
 from preprocess.errors import (
@@ -27,7 +28,7 @@ from preprocess.errors import (
     StoppedError,
     UserError,
 )
-from preprocess.manifest import Manifest
+from preprocess.manifest import Manifest, read_manifest
 from preprocess.outside_text import visible
 from preprocess.settings import dump_settings
 
@@ -83,10 +84,12 @@ def check_run_folder(config: RunConfig) -> None:
 
 
 def describe_run(config: RunConfig) -> None:
-    """Write the resolved config, the versions and the data's quality into the run folder."""
+    """Write the resolved config, the versions, the hashes and the data's quality into the run folder."""
     folder = config.output_dir
     write_text_durably(folder / "config.yaml", dump_settings(config))
     write_text_durably(folder / "versions.json", json.dumps(versions(), indent=2))
+    hashes = collect_hashes(read_manifest(config.data.path))
+    write_text_durably(folder / HASHES_FILE, json.dumps(hashes, indent=2))
     quality = config.data.path / "quality.json"
     if quality.is_file():
         write_text_durably(folder / "quality.json", quality.read_text(encoding="utf-8"))

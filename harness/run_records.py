@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.dist import gather_objects
+from harness.hparams import write_hparams
 from harness.memory.plan_file import PLAN_FILE, write_plan
 from harness.memory.profile import MEMORY_FILE, print_memory, write_memory
 from harness.memory.run_plan import predict_run
 from harness.memory.timeline import TIMELINE_FILE, write_timelines
 from harness.metering.tables import print_efficiency, print_time_by_rank
 from harness.meters import name_tasks, print_throughput
+from harness.metrics_file import TENSORBOARD_FOLDER
+from harness.throughput import ThroughputSummary
 
 if TYPE_CHECKING:
     from harness.metering.run_meter import StepMeasures
@@ -90,9 +93,21 @@ def write_tables(run: Run, best: int | None) -> None:
     }
     run.metrics.write_summary(run.state.step, summary, extra)
     run.metrics.close()
+    if run.config.tensorboard:
+        write_hparams(run.config.output_dir / TENSORBOARD_FOLDER, run.config, last_figures(run, summary))
     write_memory(run.config.output_dir / MEMORY_FILE, records)
     write_timelines(run.config.output_dir / TIMELINE_FILE, [one for one in timelines if one])
     print_throughput(summary, run.console)
     print_efficiency(measured, run.meter.ceilings, run.console)
     print_time_by_rank(measured["by_rank"], run.console)
     print_memory(records, run.console)
+
+
+def last_figures(run: Run, summary: ThroughputSummary) -> dict[str, float | None]:
+    """What a run ended with, for the table of settings beside it."""
+    return {
+        "eval_loss": run.state.eval_loss,
+        "best_eval_loss": run.state.best_eval_loss,
+        "samples_per_s": summary.samples_per_s,
+        "tokens_per_s": summary.tokens_per_s,
+    }

@@ -186,7 +186,7 @@ def test_every_command_line_is_one_that_the_program_takes(line: str) -> None:
         ("python -m preprocess tidy songs.parquet", "no such subcommand"),
         ("python -m preprocess build --input songs.parquet --output data", "--tokenizer"),
         ("python -m preprocess inspect data/lyrics --row first", "first"),
-        ("python -m harness report runs/plan runs/other", "runs/other"),
+        ("python -m harness demo runs/other --run runs/plan", "runs/other"),
         ("python -m trainer --config plan", "no such command"),
         ("deepspeed --hostfile hostfiles/local --module harness.train --confg run.yaml", "--confg"),
         ("deepspeed --module harness.train --config run.yaml", "expected --hostfile"),

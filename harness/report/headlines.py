@@ -1,4 +1,4 @@
-"""The report's first lines: headline figures, and what a reader must not overlook."""
+"""The report's first lines: headline figures."""
 
 from __future__ import annotations
 
@@ -61,6 +61,14 @@ def _speed_cards(run: RunRecords) -> list[Card]:
                 "tokens/s", format_float(speed["tokens_per_s"]), f"{format_percent(share)} of slots are real"
             ),
         ]
+    if speed.get("mfu") is not None:
+        hfu = speed.get("hfu")
+        cards.append(Card("MFU", format_percent(speed["mfu"]), f"HFU {format_percent(hfu)}"))
+    elif speed.get("mfu_of_ceiling") is not None:
+        cards.append(Card("MFU", format_percent(speed["mfu_of_ceiling"]), "of the measured ceiling"))
+    if speed.get("joules_per_example") is not None:
+        total = f"{speed['energy_j'] / 3.6e6:.3g} kWh in all" if speed.get("energy_j") else ""
+        cards.append(Card("energy", f"{format_float(speed['joules_per_example'])} J", f"an example; {total}"))
     return cards
 
 
@@ -71,18 +79,7 @@ def _memory_cards(run: RunRecords) -> list[Card]:
     return [
         Card(
             "peak memory",
-            f"{top.peak_bytes / GIB:.2f} GiB",
+            f"{top.peak_bytes / GIB:.1f} GiB",
             f"rank {top.rank}, {spell(top.phase)}",
         )
     ]
-
-
-def list_warnings(run: RunRecords) -> list[str]:
-    """List what a reader must not overlook: steps whose loss or gradient was not a finite number."""
-    warnings = []
-    for kind, lines in (("Training", run.train), ("Evaluation", run.evals)):
-        bad = [str(line["step"]) for line in lines if line.get("non_finite")]
-        if bad:
-            shown = ", ".join(bad[:10]) + (f" and {len(bad) - 10:,} more" if len(bad) > 10 else "")
-            warnings.append(f"{kind}: the loss or another figure was not a finite number at step {shown}.")
-    return warnings

@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from harness.memory.case import PARTS_OF_STATE, PHASES, Phase
 from harness.memory.profile import GIB, MemoryRecord, describe_peaks
 from harness.memory.timeline import MemoryTimeline
+from harness.report.bars import draw_bars, lay_bars
 from harness.report.charts import spell
 from harness.report.plots import (
     NUM_SERIES_COLORS,
@@ -19,7 +20,6 @@ from harness.report.plots import (
     LegendEntry,
     color,
     draw,
-    draw_bars,
     format_number,
     series_role,
 )
@@ -105,21 +105,11 @@ def chart_parts(records: Sequence[MemoryRecord], timelines: Sequence[MemoryTimel
             left += widths
         axes.set_yticks(range(len(ranks)), [f"rank {rank}" for rank in ranks])
         axes.invert_yaxis()
-        _lay_bars(axes)
+        lay_bars(axes)
 
     legend = [LegendEntry(name, series_role(index), "box") for index, name in enumerate(layers)]
     title = f"What a rank's memory is made of in a step, {unit}"
     return [Chart(title, draw("memory-parts", title, paint, 0.8 + 0.4 * len(ranks)), legend, note)]
-
-
-def _lay_bars(axes: Axes) -> None:
-    """Axes of a chart of bars that lie."""
-    axes.grid(visible=False, axis="y")
-    axes.grid(visible=True, axis="x")
-    axes.spines["bottom"].set_visible(False)
-    axes.tick_params(axis="x", length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.set_xlim(left=0)
 
 
 def chart_timeline(timelines: Sequence[MemoryTimeline]) -> list[Chart]:

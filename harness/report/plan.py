@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from harness.json_lines import JsonObject, replace_text
-from harness.report.plots import Axes, Chart, LegendEntry, color, draw, draw_bars, series_role
+from harness.report.bars import draw_bars, lay_bars
+from harness.report.plots import Axes, Chart, LegendEntry, color, draw, series_role
 from harness.report.records import RunRecords
 from harness.report.tables import NOTHING, Table, format_float, format_seconds
 from preprocess.errors import DataError
@@ -79,12 +79,7 @@ def _chart_memory(plan: JsonObject) -> Chart:
         axes.axvline(limit, color=color("ink"), linewidth=1.4, linestyle="--")
         axes.set_yticks(range(len(phases)), [phase.replace("_", " ") for phase in phases])
         axes.invert_yaxis()
-        axes.grid(visible=False, axis="y")
-        axes.grid(visible=True, axis="x")
-        axes.spines["bottom"].set_visible(False)
-        axes.tick_params(axis="x", length=0)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.set_xlim(left=0)
+        lay_bars(axes)
 
     title = "Predicted memory of a rank by phase, GiB"
     legend = [LegendEntry(group, series_role(index), "box") for index, group in enumerate(shown)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -91,8 +91,11 @@ class Series:
     label: str
     steps: Sequence[float]
     values: Sequence[float]
-    style: Literal["noisy", "exact", "marked"] = "noisy"
-    """Noisy: a long line is pale, its running median strong. Exact: as it is. Marked: few points, each shown."""
+    style: Literal["noisy", "smooth", "exact", "marked", "dashed"] = "noisy"
+    """Noisy: a long line is pale, its running median strong. Smooth: the median alone, for one line of many. Exact: as
+    it is. Marked: few points, each shown. Dashed: the same with a broken line, a second measure of the same colour."""
+    role: str = ""
+    """Its colour, or "" for the next one."""
 
 
 def color(role: str) -> str:
@@ -181,10 +184,10 @@ def format_number(value: float, position: int | None = None) -> str:
     return f"{value:.4g}"
 
 
-def set_step_axes(axes: Axes, from_zero: bool) -> None:
-    """Label a chart over steps: few ticks, whole steps, short numbers."""
-    axes.set_xlabel("step")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+def set_step_axes(axes: Axes, from_zero: bool, x_label: str = "step") -> None:
+    """Label a chart over steps, or over what else grows with them: few ticks, whole steps, short numbers."""
+    axes.set_xlabel(x_label)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=x_label == "step"))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], min_n_ticks=4))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(format_number))
@@ -192,7 +195,13 @@ def set_step_axes(axes: Axes, from_zero: bool) -> None:
         axes.set_ylim(bottom=0)
 
 
-def draw_lines(name: str, title: str, series: Sequence[Series], from_zero: bool = False) -> Chart:
+def draw_lines(
+    name: str,
+    title: str,
+    series: Sequence[Series],
+    from_zero: bool = False,
+    x_label: str = "step",
+) -> Chart:
     """Draw lines over steps; a long noisy one is pale with its running median on top.
 
     Args:
@@ -200,91 +209,31 @@ def draw_lines(name: str, title: str, series: Sequence[Series], from_zero: bool 
         title: What is shown, with the unit.
         series: At least one line.
         from_zero: Whether the value axis starts at zero (rates and times, where a cut axis exaggerates).
+        x_label: What the lines are drawn over.
     """
+    roles = [line.role or series_role(index) for index, line in enumerate(series)]
 
     def paint(axes: Axes) -> None:
-        for index, line in enumerate(series):
-            _paint_line(axes, line, color(series_role(index)))
-        set_step_axes(axes, from_zero)
+        for line, role in zip(series, roles, strict=True):
+            _paint_line(axes, line, color(role))
+        set_step_axes(axes, from_zero, x_label)
 
-    legend = [LegendEntry(line.label, series_role(i)) for i, line in enumerate(series)]
+    legend = [LegendEntry(line.label, role) for line, role in zip(series, roles, strict=True) if line.label]
     thinned = max(len(line.steps) for line in series) > MAX_POINTS
     note = f"Means of neighbouring steps, {MAX_POINTS} points a line." if thinned else ""
-    return Chart(title, draw(name, title, paint), legend if len(series) > 1 else [], note)
+    return Chart(title, draw(name, title, paint), legend if len(legend) > 1 else [], note)
 
 
 def _paint_line(axes: Axes, line: Series, line_color: str) -> None:
     steps, values = thin(line.steps, line.values)
     # Few points are marked: one alone between two gaps would not show as a line.
-    if line.style == "marked" or len(steps) < 12:
+    if line.style == "dashed":
+        axes.plot(steps, values, "--", color=line_color, linewidth=1.4, marker="o", markersize=3.5)
+    elif line.style == "marked" or len(steps) < 12:
         axes.plot(steps, values, color=line_color, linewidth=1.6, marker="o", markersize=4)
     elif line.style == "exact" or len(steps) < 40:
         axes.plot(steps, values, color=line_color, linewidth=1.8)
     else:
-        axes.plot(steps, values, color=line_color, linewidth=0.8, alpha=0.35)
+        if line.style != "smooth":
+            axes.plot(steps, values, color=line_color, linewidth=0.8, alpha=0.35)
         axes.plot(steps, smooth(values, max(5, len(values) // 20)), color=line_color, linewidth=1.9)
-
-
-def draw_stack(name: str, title: str, steps: Sequence[float], layers: Mapping[str, Sequence[float]]) -> Chart:
-    """Draw quantities that add up, over steps.
-
-    A step far above the rest (the first, as a rule) would flatten all others: the axis ends at twice the
-    median total, and the note says what lies above it.
-
-    Args:
-        name: Prefix of ids.
-        title: What is shown, with the unit.
-        steps: float[n].
-        layers: Label to float[n], from the bottom up.
-    """
-    x = thin(steps, steps)[0]
-    heights = [np.nan_to_num(thin(steps, values)[1]) for values in layers.values()]
-    totals = np.sum(heights, axis=0)
-    top = 2 * float(np.median(totals))
-    is_cut = 0 < top < totals.max()
-
-    def paint(axes: Axes) -> None:
-        colors = [color(series_role(i)) for i in range(len(layers))]
-        if len(x) < 3:
-            for i, height in enumerate(heights):
-                axes.bar(x, height, bottom=sum(heights[:i], np.zeros(len(x))), color=colors[i], width=0.5)
-        else:
-            axes.stackplot(x, *heights, colors=colors, alpha=0.9, linewidth=0)
-        set_step_axes(axes, from_zero=True)
-        if is_cut:
-            axes.set_ylim(0, top)
-
-    legend = [LegendEntry(label, series_role(i), "box") for i, label in enumerate(layers)]
-    note = f"The axis is cut: the highest total is {format_number(float(totals.max()))}." if is_cut else ""
-    return Chart(title, draw(name, title, paint), legend, note)
-
-
-def draw_bars(
-    name: str, title: str, groups: Sequence[str], bars: Mapping[str, Sequence[float]], note: str
-) -> Chart:
-    """Draw groups of horizontal bars, the first group on top.
-
-    Args:
-        name: Prefix of ids.
-        title: What is shown, with the unit.
-        groups: n names down the axis.
-        bars: Label to float[n], NaN where there is no bar.
-        note: Remark below the drawing.
-    """
-
-    def paint(axes: Axes) -> None:
-        width = 0.8 / len(bars)
-        for index, lengths in enumerate(bars.values()):
-            offset = (index - (len(bars) - 1) / 2) * width
-            axes.barh(np.arange(len(groups)) + offset, lengths, width * 0.9, color=color(series_role(index)))
-        axes.set_yticks(range(len(groups)), groups)
-        axes.invert_yaxis()
-        axes.grid(visible=False, axis="y")
-        axes.grid(visible=True, axis="x")
-        axes.spines["bottom"].set_visible(False)
-        axes.tick_params(axis="x", length=0)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-
-    legend = [LegendEntry(label, series_role(i), "box") for i, label in enumerate(bars)]
-    height = 0.7 + len(groups) * 0.4
-    return Chart(title, draw(name, title, paint, height), legend if len(bars) > 1 else [], note)

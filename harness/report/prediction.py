@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from harness.memory.case import PHASES, MemoryPlan, Part, Phase, PhaseMemory
 from harness.memory.profile import MemoryRecord
 from harness.memory.timeline import MemoryTimeline
+from harness.report.bars import draw_bars
 from harness.report.charts import spell
 from harness.report.memory import choose_unit
-from harness.report.plots import Chart, draw_bars
+from harness.report.plots import Chart
 from harness.report.tables import NOTHING, Table
 
 LOOKED_INTO: tuple[Phase, ...] = ("forward", "loss", "backward")

@@ -14,7 +14,9 @@ from harness.memory.plan_file import PLAN_FILE as MEMORY_PLAN_FILE
 from harness.memory.plan_file import read_plan
 from harness.memory.profile import MEMORY_FILE, MemoryRecord, read_memory
 from harness.memory.timeline import TIMELINE_FILE, MemoryTimeline, read_timelines
+from harness.metering.ceilings import CEILINGS_FILE
 from harness.metrics_file import METRICS_FILE
+from harness.report.identity import read_identity
 from preprocess.errors import DataError, UserError
 from preprocess.outside_text import parse_json
 
@@ -63,6 +65,12 @@ class RunRecords:
         train: Lines of kind "train", by step.
         evals: Lines of kind "eval", by step.
         summary: The last line of kind "summary", or None (a run that was stopped writes none).
+        ranks: Lines of kind "ranks", by step: the step's time and its parts on every rank.
+        events: Lines of kind "event", by step: a rank that was slow, memory that ran out.
+        attempts: How each start of the run by `harness launch` ended, in order.
+        ceilings: What the cards and the link reached on the spot before the run; {} without.
+        profile: Where the profiled steps' time went; {} without.
+        identity: Hashes by what they are of (data, tokenizer, base model, adapter, code), and a table of shards.
         memory: Memory by phase and rank.
         tasks: Accuracy by task.
         evaluation: Further figures of the evaluation (num_songs, seconds, ...).
@@ -82,6 +90,12 @@ class RunRecords:
     train: list[JsonObject] = field(default_factory=list)
     evals: list[JsonObject] = field(default_factory=list)
     summary: JsonObject | None = None
+    ranks: list[JsonObject] = field(default_factory=list)
+    events: list[JsonObject] = field(default_factory=list)
+    attempts: list[JsonObject] = field(default_factory=list)
+    ceilings: JsonObject = field(default_factory=dict)
+    identity: JsonObject = field(default_factory=dict)
+    profile: JsonObject = field(default_factory=dict)
     memory: list[MemoryRecord] = field(default_factory=list)
     tasks: list[TaskResult] = field(default_factory=list)
     evaluation: JsonObject = field(default_factory=dict)
@@ -110,6 +124,12 @@ PARTS = {
 PLAN_FILE = "plan.json"
 """What `python -m harness plan --json` printed, where a user keeps it with the run; nothing is missing without it."""
 
+PROFILE = Path("profile") / "summary.json"
+"""What a run with --profile adds up."""
+
+ATTEMPTS = Path("launch") / "attempts.jsonl"
+"""What `harness.cluster.restart` writes; it is named here because the report loads nothing of a launch."""
+
 
 def read_run(run_dir: Path) -> RunRecords:
     """Read a run folder.
@@ -137,6 +157,13 @@ def read_run(run_dir: Path) -> RunRecords:
     if (run_dir / MEMORY_PLAN_FILE).is_file():
         run.memory_plans = read_plan(run_dir / MEMORY_PLAN_FILE)
     run.roofline, left_out = read_roofline(run_dir) if run.summary and run.config else ({}, [])
+    if (run_dir / CEILINGS_FILE).is_file():
+        run.ceilings = _read_object(run_dir / CEILINGS_FILE)
+    if (run_dir / PROFILE).is_file():
+        run.profile = _read_object(run_dir / PROFILE)
+    if (run_dir / ATTEMPTS).is_file():
+        run.attempts = read_json_lines(run_dir / ATTEMPTS)
+    run.identity = read_identity(run_dir)
     run.missing = [f"{name} is not there: {PARTS[name]} left out." for name in PARTS if name not in present]
     if run.train and run.summary is None:
         run.missing.append(f"{METRICS_FILE} has no summary: throughput is taken from the steps.")
@@ -149,7 +176,6 @@ def read_roofline(run_dir: Path) -> tuple[JsonObject, list[str]]:
 
     Nothing is missing from a run that measured none: `harness roofline RUN --gpu NAME` tells one for a named card.
     """
-    from harness.metering.ceilings import CEILINGS_FILE
     from harness.roofline.command import study_run
     from harness.roofline.measured import read_measured
     from harness.roofline.study import to_json
@@ -164,9 +190,11 @@ def read_roofline(run_dir: Path) -> tuple[JsonObject, list[str]]:
 
 def _read_metrics(run: RunRecords, path: Path) -> None:
     lines = [line for line in read_json_lines(path) if "step" in line]
-    by_kind = {kind: [x for x in lines if x.get("kind") == kind] for kind in ("train", "eval", "summary")}
-    run.train = sorted(by_kind["train"], key=lambda line: int(line["step"]))
-    run.evals = sorted(by_kind["eval"], key=lambda line: int(line["step"]))
+    kinds = ("train", "eval", "ranks", "event", "summary")
+    by_kind = {kind: [x for x in lines if x.get("kind") == kind] for kind in kinds}
+    run.train, run.evals, run.ranks, run.events = (
+        sorted(by_kind[kind], key=lambda line: int(line["step"])) for kind in kinds[:-1]
+    )
     run.summary = by_kind["summary"][-1] if by_kind["summary"] else None
 
 

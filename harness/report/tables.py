@@ -16,6 +16,7 @@ from harness.report.records import RunRecords, TaskResult
 
 MAX_ROWS = 40
 NOTHING = "-"
+CHARACTERS_OF_A_NARROW_TABLE = 38
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,16 @@ class Table:
     shares: list[float] = field(default_factory=list)
     marked: frozenset[tuple[int, int]] = frozenset()
     note: str = ""
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a third of the page is too narrow for it."""
+        longest = [
+            max((len(line) for row in self.rows for line in row[i].splitlines()), default=0)
+            for i in range(len(self.columns))
+        ]
+        heads = [len(column) for column in self.columns]
+        return sum(max(pair) for pair in zip(longest, heads, strict=True)) > CHARACTERS_OF_A_NARROW_TABLE
 
 
 def format_value(value: object) -> str:
@@ -121,6 +132,7 @@ TIME_ROWS = {
     "warmup_s": "warm-up, apart",
     "eval_s": "evaluation, apart",
     "save_s": "saving, apart",
+    "stalls_s": "between steps, apart",
 }
 
 
