@@ -51,6 +51,10 @@ def launch(
         bool,
         typer.Option("--memory-snapshot", help="Write torch's snapshot of each GPU's memory, also on OOM."),
     ] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="steps=FIRST:END", help="Look into these steps: steps=10:13 for 10, 11 and 12."),
+    ] = None,
     ranks: Annotated[int | None, typer.Option(min=1, help="Refuse to start another number of ranks.")] = None,
     master_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port on the first host.")] = None,
     vram_target: Annotated[
@@ -79,7 +83,11 @@ def launch(
     The hosts are looked at first, as `harness doctor --no-link` does; where that refuses, nothing is started.
     """
     overrides = gather_overrides(
-        set_ or (), vram_target=vram_target, memory_snapshot=memory_snapshot, resume=resume
+        set_ or (),
+        vram_target=vram_target,
+        memory_snapshot=memory_snapshot,
+        profile=profile,
+        resume=resume,
     )
     settings = load_run_config(config, overrides)
     if not no_doctor and launcher == "pdsh":  # srun and mpirun may reach hosts that ssh does not

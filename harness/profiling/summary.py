@@ -12,7 +12,7 @@
           "rank": 0, "host": "node1", "device": "cpu" | "cuda:0",
           "trace": "rank0.trace.json.gz" | null,      in the same folder; null: not here, see "trace_note"
           "trace_bytes": 1234567, "trace_note": null | "why the trace is not here, or not whole",
-          "steps": [{"step": 10, "time_s": 0.5}, …],  a step that was taken again is there twice
+          "steps": [{"step": 10, "time_s": 0.5}, …],  from before its data to after its line in metrics.jsonl
           "step_time_s": 1.5,                         their sum, which the next three add up to exactly
           "operator_s": 1.2,                          an operator (on CUDA a kernel or a copy) computes
           "communication_exposed_s": 0.1,             a collective runs and nothing computes
@@ -34,7 +34,7 @@
       ],
       "notes": ["…"],                    what the profile lacks, in words
       "flops": null | {                  one forward pass of rank 0's first micro-batch; see harness.profiling.flops_check
-        "ours": 1.0e9, "deepspeed": 0.7e9, "ratio": 0.7, "reason": "…"
+        "step": 12, "ours": 1.0e9, "deepspeed": 0.8e9, "deepspeed_products": 0.7e9, "ratio": 0.7, "reason": "…"
       }
     }
 
@@ -163,14 +163,18 @@ class FlopsCheck:
     """Two counts of the floating-point operations of one forward pass, a multiplication with its addition being two.
 
     Attributes:
-        ours: From sizes, `harness.flops`.
-        deepspeed: DeepSpeed's FLOPs profiler.
-        ratio: DeepSpeed's over ours.
+        step: Whose first micro-batch on rank 0 it was.
+        ours: From sizes, `harness.flops`: matrix products, padding included.
+        deepspeed: DeepSpeed's FLOPs profiler, all that it counts.
+        deepspeed_products: Of these the matrix products.
+        ratio: DeepSpeed's products over ours.
         reason: Why they differ, or that they agree.
     """
 
+    step: int
     ours: float
     deepspeed: float
+    deepspeed_products: float
     ratio: float
     reason: str
 
