@@ -1,4 +1,4 @@
-"""`python -m harness`: plan a run, start it on the hosts of a hostfile, evaluate it, show it, report it, export it."""
+"""`python -m harness`: plan a run, start it on the hosts of a hostfile, look into it, evaluate it, show it, report it, export it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from harness.cluster.launch import RestartPolicy
 from harness.cluster.launch import launch as launch_ranks
 from harness.config import ModelSettings, gather_overrides, load_run_config
 from harness.planning.command import plan
+from harness.profiling.stacks import stacks
 from preprocess.durable import write_text_durably
 from preprocess.errors import ConfigError
 from preprocess.outside_text import visible
@@ -115,6 +116,7 @@ def launch(
 app.command()(plan)
 app.command()(doctor)
 app.command()(bench_link)
+app.command()(stacks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -330,7 +330,9 @@ def gather_overrides(
         ConfigError: `profile` is no assignment.
     """
     if profile is not None and "=" not in profile:
-        raise ConfigError(f"--profile {profile}: expected steps=FIRST:END, as in steps=10:13 for 10, 11 and 12")
+        raise ConfigError(
+            f"--profile {profile}: expected steps=FIRST:END, as in steps=10:13 for 10, 11 and 12"
+        )
     target = [] if vram_target is None else [f"memory.target={vram_target}"]
     snapshot = ["memory.snapshot=true"] if memory_snapshot else []
     profiled = [] if profile is None else [f"profile.{profile}"]

@@ -30,7 +30,12 @@ def _resolve_without_base_60() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
     numbers = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
     return {
         first: [
-            (tag, re.compile(rf"(?![-+]?[0-9_]+:)(?:{pattern.pattern})", re.VERBOSE) if tag in numbers else pattern)
+            (
+                tag,
+                re.compile(rf"(?![-+]?[0-9_]+:)(?:{pattern.pattern})", re.VERBOSE)
+                if tag in numbers
+                else pattern,
+            )
             for tag, pattern in resolvers
         ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

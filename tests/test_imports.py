@@ -25,7 +25,12 @@ SHARED_BY_PREPROCESS = {"errors", "forest", "manifest", "prompt", "schema", "sha
 
 HEAVY = {"torch", "transformers", "deepspeed", "peft", "accelerate"}
 DISTRIBUTED = {"deepspeed", "torch.distributed"}
-OWNERS_OF_DISTRIBUTED = {"dist.py", "engine.py", "cluster/doctor/link_rank.py", "profiling/deepspeed_flops.py"}
+OWNERS_OF_DISTRIBUTED = {
+    "dist.py",
+    "engine.py",
+    "cluster/doctor/link_rank.py",
+    "profiling/deepspeed_flops.py",
+}
 MODULES_WITHOUT_TORCH = (
     "harness.guard.process",
     "harness.guard.rank",

@@ -112,7 +112,9 @@ def _add_step(sums: _Sums, step: Span, trace: Trace) -> None:
             start = open_gap[0].start
             part = part_at(parts, starts, start)
             length = open_gap[-1].end - start
-            sums.gaps.append(Gap(int(step.name), part, (start - step.start) / 1e6, length / 1e6, last, before))
+            sums.gaps.append(
+                Gap(int(step.name), part, (start - step.start) / 1e6, length / 1e6, last, before)
+            )
             open_gap.clear()
 
     for segment in cut_into_segments(trace.activities, step, cuts):
@@ -135,7 +137,9 @@ def _add_step(sums: _Sums, step: Span, trace: Trace) -> None:
     close_gap(None)
 
 
-def cut_into_segments(activities: Sequence[Activity], within: Span, cuts: Sequence[float]) -> Iterator[Segment]:
+def cut_into_segments(
+    activities: Sequence[Activity], within: Span, cuts: Sequence[float]
+) -> Iterator[Segment]:
     """What runs at each instant of a span, in order of time; together the segments are the span.
 
     Args:
@@ -148,7 +152,9 @@ def cut_into_segments(activities: Sequence[Activity], within: Span, cuts: Sequen
         key=lambda one: one.start,
     )
     inside = (edge for one in chosen for edge in (one.start, one.end))
-    edges = sorted({within.start, within.end, *(t for t in (*inside, *cuts) if within.start < t < within.end)})
+    edges = sorted(
+        {within.start, within.end, *(t for t in (*inside, *cuts) if within.start < t < within.end)}
+    )
     running: list[tuple[bool, float, float, int]] = []
     begun = 0
     for start, end in zip(edges, edges[1:], strict=False):
@@ -180,7 +186,13 @@ def _list_operators(sums: _Sums, trace: Trace, total: float) -> tuple[OperatorTi
     for one in _within_steps(trace):
         calls[one.name] += one.collective is None
     listed = [
-        OperatorTimes(name, (us := sum(by_part.values())) / 1e6, us / total, calls[name], max(by_part, key=by_part.__getitem__))
+        OperatorTimes(
+            name,
+            (us := sum(by_part.values())) / 1e6,
+            us / total,
+            calls[name],
+            max(by_part, key=by_part.__getitem__),
+        )
         for name, by_part in sums.operators.items()
     ]
     listed.sort(key=lambda one: (-one.self_s, one.name))

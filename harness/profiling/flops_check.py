@@ -87,17 +87,17 @@ def explain(case: MemoryCase, ratio: float) -> str:
     reasons = []
     if case.attention in ("flash", "flex"):
         reasons.append(
-            f"attention ({case.attention}) is an operator of its own, which DeepSpeed does not know, so its scores are missing"
+            f"attention ({case.attention}) is an operator of its own, which DeepSpeed does not know"
         )
     if case.lora_kernel == "lean":
         reasons.append(
-            "the lean layers compute in autograd functions of their own, in part through in-place products (addmm_) that "
-            "DeepSpeed does not stand in for"
+            "the lean layers' autograd functions call `linear` by a name that was bound before DeepSpeed put its own in "
+            "torch's place, and add adapters in place (`addmm_`), which it does not stand in for"
         )
     if case.compile:
         reasons.append("compiled layers call kernels, not the functions that DeepSpeed stands in for")
     if case.fp8:
-        reasons.append("float8 products (torch._scaled_mm) are not among the functions that DeepSpeed stands in for")
-    if case.attention == "sdpa":
-        reasons.append("sdpa is counted over the whole square of each row, ours is too")
+        reasons.append(
+            "float8 products (torch._scaled_mm) are not among the functions that DeepSpeed stands in for"
+        )
     return "; ".join(reasons) or "not explained by attention, layers, compilation or float8"

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -26,6 +26,9 @@ from preprocess.durable import make_folder, write_whole
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
+
+_CUDA = cast("Any", torch.cuda)
+"""Its ranges and its profiler have no types."""
 
 COMPRESSION = 6
 """Of gzip: about a twelfth of the text, at some 50 MB a second."""
@@ -55,9 +58,7 @@ class StepRecorder:
         self.taken: list[int] = []
         self.is_open = False
         self._world = world
-        self._in_step = False
         self._torch: Any = None
-        self._layers: list[RemovableHandle] = []
         self._with_nvtx = world.device.type == "cuda"
 
     @contextmanager
@@ -74,13 +75,9 @@ class StepRecorder:
         if not self.is_open:
             self._start()
         with self._range(f"{STEP_RANGE}{number}"), self._layer_ranges(layers):
-            self._in_step = True
-            try:
-                yield
-                self._wait_for_device()
-                self.taken.append(number)
-            finally:
-                self._in_step = False
+            yield
+            self._wait_for_device()
+            self.taken.append(number)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -94,13 +91,13 @@ class StepRecorder:
     @contextmanager
     def _range(self, name: str) -> Iterator[None]:
         if self._with_nvtx:
-            torch.cuda.nvtx.range_push(name)
+            _CUDA.nvtx.range_push(name)
         try:
             with record_function(name):
                 yield
         finally:
             if self._with_nvtx:
-                torch.cuda.nvtx.range_pop()
+                _CUDA.nvtx.range_pop()
 
     @contextmanager
     def _layer_ranges(self, layers: Iterable[nn.Module]) -> Iterator[None]:
@@ -129,7 +126,7 @@ class StepRecorder:
         self.is_open = True
         self._wait_for_device()
         if self.settings.tool == "nsys":
-            torch.cuda.profiler.start()
+            _CUDA.profiler.start()
             return
         os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # it reports on the terminal what is no news
         kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._with_nvtx else [])]
@@ -151,7 +148,7 @@ class StepRecorder:
         if self._torch is not None:
             self._torch.stop()
         elif self.settings.tool == "nsys":
-            torch.cuda.profiler.stop()
+            _CUDA.profiler.stop()
 
     def write(self, folder: Path) -> Path:
         """Write the trace, whole or not at all, and forget it.
@@ -166,7 +163,9 @@ class StepRecorder:
         try:
             self._torch.export_chrome_trace(str(plain))
             with plain.open("rb") as source, write_whole(path) as target:
-                packed = gzip.GzipFile(fileobj=target, mode="wb", compresslevel=COMPRESSION, filename="", mtime=0)
+                packed = gzip.GzipFile(
+                    fileobj=target, mode="wb", compresslevel=COMPRESSION, filename="", mtime=0
+                )
                 with packed:
                     shutil.copyfileobj(source, packed, 1 << 20)
         finally:

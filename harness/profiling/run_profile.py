@@ -106,7 +106,11 @@ def _write_all(run: Run, found: list[RankProfile | Failed], checked: FlopsCheck 
     """Rank 0's part: the summary, the table, and a line for the user."""
     recorder = run.recorder
     notes = [f"rank {one.rank} has no profile: {one.reason}" for one in found if isinstance(one, Failed)]
-    notes += [f"the trace of rank {one.rank} {one.trace_note}" for one in found if isinstance(one, RankProfile) and one.trace_note]
+    notes += [
+        f"the trace of rank {one.rank} {one.trace_note}"
+        for one in found
+        if isinstance(one, RankProfile) and one.trace_note
+    ]
     notes += [checked] if isinstance(checked, str) else []
     profile = Profile(
         asked=str(recorder.settings.steps),

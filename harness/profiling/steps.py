@@ -26,7 +26,9 @@ def parse_steps(text: str) -> range:
             f"{first}:{first + 1}"
         )
     if end - first > MAX_STEPS:
-        raise ValueError(f"{end - first} steps; at most {MAX_STEPS} are profiled, for a trace holds every operator")
+        raise ValueError(
+            f"{end - first} steps; at most {MAX_STEPS} are profiled, for a trace holds every operator"
+        )
     return range(first, end)
 
 

@@ -14,7 +14,9 @@ NAME_WIDTH = 64
 def format_top(profile: Profile) -> str:
     """The tables of all ranks, rank 0's operators first."""
     steps = ", ".join(map(str, profile.steps))
-    lines = [f"Steps {steps} (asked for: {profile.asked}), {profile.world_size} ranks. Seconds over all of these steps."]
+    lines = [
+        f"Steps {steps} (asked for: {profile.asked}), {profile.world_size} ranks. Seconds over all of these steps."
+    ]
     lines += [f"Note: {note}" for note in profile.notes]
     for rank in profile.ranks:
         lines += ["", *_format_rank(rank)]
@@ -94,7 +96,7 @@ def _format_rank(rank: RankProfile) -> Iterator[str]:
     )
 
 
-def _rest(rank: RankProfile) -> list[tuple[str, ...]]:
+def _rest(rank: RankProfile) -> list[tuple[str, str, str, str, str]]:
     rest = rank.operators[NUM_OPERATORS:]
     if not rest:
         return []
@@ -126,7 +128,10 @@ def _shorten(name: str, width: int = NAME_WIDTH) -> str:
 def _align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Rows as columns: numbers to the right, the first column and words to the left."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    is_text = [column == 0 or rows[0][column] in ("most of it in", "after", "before") for column in range(len(widths))]
+    is_text = [
+        column == 0 or rows[0][column] in ("most of it in", "after", "before")
+        for column in range(len(widths))
+    ]
     for row in rows:
         cells = (
             cell.ljust(width) if text else cell.rjust(width)

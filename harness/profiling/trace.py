@@ -32,11 +32,11 @@ OTHER = "other"
 DEVICE_CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
 
 _BACKENDS = re.compile(r"^(?:gloo:|nccl:|c10d::|ncclDevKernel_|ncclKernel_)_?")
-_COLLECTIVES = {
-    name.replace("_", ""): name
-    for name in ("all_reduce", "all_gather", "all_to_all", "reduce_scatter", "send_recv", "broadcast", "barrier")
-    + ("reduce", "gather", "scatter", "send", "recv")
-}
+_NAMES = (
+    *("all_reduce", "all_gather", "all_to_all", "reduce_scatter", "send_recv", "broadcast", "barrier"),
+    *("reduce", "gather", "scatter", "send", "recv"),
+)
+_COLLECTIVES = {name.replace("_", ""): name for name in _NAMES}
 _BYTES = {
     "double": 8, "float": 4, "c10::half": 2, "c10::bfloat16": 2, "long int": 8, "int": 4, "short int": 2,
     "signed char": 1, "unsigned char": 1, "bool": 1,
@@ -136,10 +136,20 @@ def _read_host(events: Iterable[dict[str, Any]], thread: object) -> Iterable[Act
     for event in events:
         name, start = event["name"], event["ts"]
         if event.get("cat") == "cpu_op" and event["tid"] == thread:
-            yield Activity(name, start, start + event["dur"], name_collective(name), is_call=not name.startswith("c10d::"))
+            yield Activity(
+                name,
+                start,
+                start + event["dur"],
+                name_collective(name),
+                is_call=not name.startswith("c10d::"),
+            )
         elif name.startswith("gloo:"):
             yield Activity(
-                name, start, start + event["dur"], name_collective(name), num_bytes=count_bytes(event.get("args", {}))
+                name,
+                start,
+                start + event["dur"],
+                name_collective(name),
+                num_bytes=count_bytes(event.get("args", {})),
             )
 
 
