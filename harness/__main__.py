@@ -1,4 +1,4 @@
-"""`python -m harness`: plan a run, start it on the hosts of a hostfile, look into it, evaluate it, show it, report it, export it."""
+"""`python -m harness`: plan a run, start it on many hosts, look into it, evaluate it, show it, report it, export it."""
 
 from __future__ import annotations
 

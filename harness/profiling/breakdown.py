@@ -14,6 +14,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from harness.profiling.summary import (
     CollectiveTimes,
@@ -97,7 +98,7 @@ def break_down(
 
 
 def _between(steps: Sequence[Span]) -> float:
-    return sum(max(0.0, after.start - before.end) for before, after in zip(steps, steps[1:], strict=False))
+    return sum(max(0.0, after.start - before.end) for before, after in pairwise(steps))
 
 
 def _add_step(sums: _Sums, step: Span, trace: Trace) -> None:
@@ -157,7 +158,7 @@ def cut_into_segments(
     )
     running: list[tuple[bool, float, float, int]] = []
     begun = 0
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         while begun < len(chosen) and chosen[begun].start <= start:
             one = chosen[begun]
             heapq.heappush(running, (one.collective is not None, -one.start, one.end, begun))

@@ -1,7 +1,7 @@
 """DeepSpeed's FLOPs profiler around one forward pass.
 
-It counts by standing in for Python functions (`torch.nn.functional.linear`, `torch.matmul`, …) while modules run. Source: DeepSpeed
-0.19.8, deepspeed/profiling/flops_profiler/profiler.py.
+It counts by standing in for Python functions (`torch.nn.functional.linear`, `torch.matmul`, …) while modules run.
+Source: DeepSpeed 0.19.8, deepspeed/profiling/flops_profiler/profiler.py.
 """
 
 from __future__ import annotations

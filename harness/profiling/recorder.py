@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from harness.config import ProfileSettings
 from harness.dist import World
 from harness.profiling.trace import PART_RANGE, STEP_RANGE
-from preprocess.durable import make_folder, write_whole
+from preprocess.durable import write_whole
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -128,7 +128,7 @@ class StepRecorder:
         if self.settings.tool == "nsys":
             _CUDA.profiler.start()
             return
-        os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # it reports on the terminal what is no news
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it reports on the terminal what is no news
         kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._with_nvtx else [])]
         self._torch = profile(
             activities=kinds, record_shapes=self.settings.shapes, with_stack=self.settings.stacks
@@ -151,13 +151,12 @@ class StepRecorder:
             _CUDA.profiler.stop()
 
     def write(self, folder: Path) -> Path:
-        """Write the trace, whole or not at all, and forget it.
+        """Write the trace into a folder that is there, whole or not at all, and forget it.
 
         Raises:
             NoSpaceError: The disk is full.
             DataError: It cannot be written.
         """
-        make_folder(folder)
         path = folder / trace_file(self._world.rank)
         plain = path.with_name(f"{path.stem}.tmp")
         try:

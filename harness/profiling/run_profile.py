@@ -24,7 +24,7 @@ from harness.profiling.summary import (
 )
 from harness.profiling.top import format_top
 from harness.profiling.trace import read_trace
-from preprocess.durable import write_text_durably
+from preprocess.durable import make_folder, write_text_durably
 from preprocess.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -88,8 +88,10 @@ def write_profile(run: Run, *, ends: bool = False) -> None:
 def _write_own(run: Run) -> RankProfile | Failed:
     """This rank's trace and what it adds up to."""
     world = run.world
+    folder = run.config.output_dir / PROFILE_DIR
     try:
-        path = run.recorder.write(run.config.output_dir / PROFILE_DIR)
+        make_folder(folder)
+        path = run.recorder.write(folder)
         return break_down(
             read_trace(path),
             rank=world.rank,

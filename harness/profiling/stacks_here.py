@@ -1,7 +1,7 @@
 """Where the threads of a run's ranks on this host are, right now. Started on every host by `harness stacks`.
 
-A rank is found by its log, which it holds open, or before that by what `harness launch` gave it. py-spy tells Python's frames
-without the rank's help, also of one that hangs in C; where it is not installed or not allowed, the rank's own
+A rank is found by its log, which it holds open, or before that by what `harness launch` gave it. py-spy tells Python's
+frames without the rank's help, also of one that hangs in C; where it is not installed or not allowed, the rank's own
 `faulthandler` is asked, which the guard has set up.
 
 Standard library alone: it must start fast, and on a host that is in trouble.

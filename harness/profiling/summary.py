@@ -18,7 +18,7 @@
           "communication_exposed_s": 0.1,             a collective runs and nothing computes
           "gap_s": 0.2,                               neither: on CUDA the device is idle, on a CPU the thread that
                                                       trains is outside of any operator (Python, say)
-          "between_steps_s": 0.1,                     from the end of a step to the start of the next; in no other figure
+          "between_steps_s": 0.1,                     from a step's end to the next one's start; not in the others
           "parts": [{"part": "forward", "time_s": 0.4, "operator_s": 0.3,
                      "communication_exposed_s": 0.0, "gap_s": 0.1}, …],    they add up to the four figures above
           "operators": [{"name": "aten::addmm", "self_s": 0.5, "share": 0.33, "calls": 120,
@@ -26,14 +26,14 @@
                                                       with most of it. They add up to operator_s; small ones are one
                                                       line, "(171 others)"
           "communication": [{"collective": "all_reduce", "calls": 6, "time_s": 0.2, "exposed_s": 0.1,
-                             "bytes": 4096 | null}, …],   bytes this rank put in, over all calls. "exposed_s" adds up to
+                             "bytes": 4096 | null}, …],   bytes that this rank put in. "exposed_s" adds up to
                                                           communication_exposed_s
           "gaps": [{"step": 10, "part": "data", "start_s": 0.01, "time_s": 0.05,
-                    "after": "aten::copy_" | null, "before": null}, …]     the longest; start_s is since the step's start
+                    "after": "aten::copy_" | null, "before": null}, …]     the longest; start_s is since the step began
         }, …
       ],
       "notes": ["…"],                    what the profile lacks, in words
-      "flops": null | {                  one forward pass of rank 0's first micro-batch; see harness.profiling.flops_check
+      "flops": null | {                  one forward pass of rank 0's first micro-batch
         "step": 12, "ours": 1.0e9, "deepspeed": 0.8e9, "deepspeed_products": 0.7e9, "ratio": 0.7, "reason": "…"
       }
     }

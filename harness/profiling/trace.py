@@ -1,7 +1,7 @@
 """Read a trace that torch.profiler wrote: the steps, their parts, and what ran when. No torch is needed.
 
-On a CPU operators run on the thread that trains, and collectives (`gloo:all_reduce`) on threads of their own. On CUDA what counts
-is what runs on the device: kernels and copies, each belonging to the part in which the host launched it.
+On a CPU operators run on the thread that trains, and collectives (`gloo:all_reduce`) on threads of their own. On CUDA
+what counts is what runs on the device: kernels and copies, each belonging to the part in which the host launched it.
 
 Source of the format: https://github.com/pytorch/kineto, output_json.cpp; times are microseconds.
 """
