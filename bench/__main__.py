@@ -36,6 +36,7 @@ PROGRAMS = {
     "growth": "How does the cost grow with row length, tasks a song, ranks, and memory with the micro-batch?",
     "fit": "Does the search for rows and recomputed layers end near its memory target, as fast as the best of a sweep?",
     "profile": "What does profiling a run's memory cost: its phases in every step, the timeline in one of twenty?",
+    "profiler": "What does profiling steps operator by operator cost, and what does it cost where none is profiled?",
     "checkpoint": "How long does training stand still for a checkpoint that is written beside it, or waited for?",
     "faults": "Is every kill, full disk, flipped byte, cut cable and frozen rank noticed, named, and resumed exactly?",
     "quickstart": "What did the last `make quickstart` reach: speed, and accuracy before and after?",

@@ -256,11 +256,11 @@ class ProfileSettings(Settings):
     flops: bool = True
     """Hold DeepSpeed's FLOPs profiler beside the harness's own count, in one more forward pass after the last step."""
 
-    @field_validator("steps")
+    @field_validator("steps", mode="before")
     @classmethod
-    def _check_steps(cls, value: str | None) -> str | None:
+    def _check_steps(cls, value: object) -> object:
         if value is not None:
-            parse_steps(value)
+            parse_steps(str(value))
         return value
 
     @property

@@ -91,7 +91,7 @@ def explain(case: MemoryCase, ratio: float) -> str:
         )
     if case.lora_kernel == "lean":
         reasons.append(
-            "the lean layers' autograd functions call `linear` by a name that was bound before DeepSpeed put its own in "
+            "the lean layers' autograd functions call `linear` by a name bound before DeepSpeed put its own in "
             "its place, and add adapters in place (`addmm_`), which it does not stand in for"
         )
     if case.compile:
