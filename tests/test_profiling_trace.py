@@ -14,7 +14,7 @@ from harness.profiling.breakdown import break_down
 from harness.profiling.steps import describe_missing, parse_steps
 from harness.profiling.summary import Profile, RankProfile, read_summary, write_summary
 from harness.profiling.top import format_top
-from harness.profiling.trace import name_collective, parse_trace, read_trace
+from harness.profiling.trace import Span, flatten, name_collective, parse_trace, read_trace
 from preprocess.errors import ConfigError, DataError
 from preprocess.outside_yaml import parse_yaml
 
@@ -119,6 +119,16 @@ def test_on_a_gpu_kernels_count_in_the_part_that_launched_them_and_a_hidden_coll
         one.part: (us(one.operator_s), us(one.communication_exposed_s), us(one.gap_s)) for one in rank.parts
     }
     assert parts == {"backward": (40, 0, 5), "communication": (0, 30, 10), "other": (0, 0, 15)}
+
+
+def test_of_nested_parts_the_inner_one_has_its_time_and_the_outer_one_the_rest() -> None:
+    inner = event("part communication", "user_annotation", 55, 75)
+    rank = profile_of([*CPU_EVENTS, inner])
+    parts = {one.part: us(one.time_s) for one in rank.parts}
+    assert parts == {"forward": 40, "communication": 20, "optimizer": 20, "other": 20}
+    rounded = [Span("outer", 0, 10), Span("a", 2, 4), Span("a", 4, 10.5), Span("next", 10.5, 12)]
+    flat = [(one.name, one.start, one.end) for one in flatten(rounded)]
+    assert flat == [("outer", 0, 2), ("a", 2, 4), ("a", 4, 10.5), ("next", 10.5, 12)]
 
 
 def test_many_small_operators_are_one_line_and_still_add_up() -> None:

@@ -83,7 +83,7 @@ class Trace:
 
     Attributes:
         steps: Whose names are the steps' numbers, in order of time.
-        parts: Of all steps, in order of time; they do not overlap.
+        parts: Of all steps, in order of time; they do not overlap: where one lies in another, the inner one counts.
         activities: In any order.
         on_device: Whether they are those of a GPU.
     """
@@ -121,7 +121,7 @@ def parse_trace(events: Sequence[dict[str, Any]], where: str = "trace") -> Trace
         raise DataError(f"{where}: no step in this trace")
     thread = steps[0]["tid"]
     parts = [event for event in ranges if event["name"].startswith(PART_RANGE) and event["tid"] == thread]
-    part_spans = _spans(parts, PART_RANGE)
+    part_spans = flatten(_spans(parts, PART_RANGE))
     on_device = any(event.get("cat") in DEVICE_CATEGORIES for event in whole)
     activities = _read_device(whole, part_spans) if on_device else _read_host(whole, thread)
     return Trace(_spans(steps, STEP_RANGE), part_spans, tuple(activities), on_device)
@@ -130,6 +130,28 @@ def parse_trace(events: Sequence[dict[str, Any]], where: str = "trace") -> Trace
 def _spans(events: Iterable[dict[str, Any]], prefix: str) -> tuple[Span, ...]:
     spans = (Span(e["name"].removeprefix(prefix), e["ts"], e["ts"] + e["dur"]) for e in events)
     return tuple(sorted(spans, key=lambda span: span.start))
+
+
+def flatten(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """Nested spans as ones that do not overlap, the innermost at each instant."""
+    result, opened, since = list[Span](), list[Span](), 0.0
+
+    def close_until(time: float) -> None:
+        nonlocal since
+        while opened and opened[-1].end <= time:
+            last = opened.pop()
+            if last.end > since:
+                result.append(Span(last.name, since, last.end))
+            since = max(since, last.end)
+
+    for span in sorted(spans, key=lambda one: (one.start, -one.end)):
+        close_until(span.start)
+        if opened and span.start > since:
+            result.append(Span(opened[-1].name, since, span.start))
+        since = span.start
+        opened.append(span)
+    close_until(float("inf"))
+    return tuple(result)
 
 
 def _read_host(events: Iterable[dict[str, Any]], thread: object) -> Iterable[Activity]:
