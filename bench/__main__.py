@@ -50,6 +50,7 @@ PROGRAMS = {
     "generate": "How many answers a second are written and ranked, against a plain loop?",
     "link": "How long does a sum over three ranks take, size by size, against a sum through rank 0?",
     "end": "How long does the way from a songs file to an evaluated adapter take, against separate examples?",
+    "profiler": "What does profiling steps operator by operator cost, and what does it cost where none is profiled?",
     "checkpoint": "How long does training stand still for a checkpoint that is written beside it, or waited for?",
     "faults": "Is every kill, full disk, flipped byte, cut cable and frozen rank noticed, named, and resumed exactly?",
     "quickstart": "What did the last `make quickstart` reach: speed, and accuracy before and after?",

@@ -1,4 +1,4 @@
-"""`python -m harness`: plan a run, start it on the hosts of a hostfile, evaluate it, show it, report it, export it."""
+"""`python -m harness`: plan a run, start it on many hosts, look into it, evaluate it, show it, report it, export it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from harness.cluster.launch import RestartPolicy
 from harness.cluster.launch import launch as launch_ranks
 from harness.config import ModelSettings, gather_overrides, load_run_config
 from harness.planning.command import plan
+from harness.profiling.stacks import stacks
 from harness.roofline.command import roofline
 from preprocess.durable import write_text_durably
 from preprocess.errors import ConfigError
@@ -52,6 +53,10 @@ def launch(
         bool,
         typer.Option("--memory-snapshot", help="Write torch's snapshot of each GPU's memory, also on OOM."),
     ] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="steps=FIRST:END", help="Look into these steps: steps=10:13 for 10, 11 and 12."),
+    ] = None,
     ranks: Annotated[int | None, typer.Option(min=1, help="Refuse to start another number of ranks.")] = None,
     master_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port on the first host.")] = None,
     vram_target: Annotated[
@@ -80,7 +85,11 @@ def launch(
     The hosts are looked at first, as `harness doctor --no-link` does; where that refuses, nothing is started.
     """
     overrides = gather_overrides(
-        set_ or (), vram_target=vram_target, memory_snapshot=memory_snapshot, resume=resume
+        set_ or (),
+        vram_target=vram_target,
+        memory_snapshot=memory_snapshot,
+        profile=profile,
+        resume=resume,
     )
     settings = load_run_config(config, overrides)
     if not no_doctor and launcher == "pdsh":  # srun and mpirun may reach hosts that ssh does not
@@ -109,6 +118,7 @@ app.command()(plan)
 app.command()(roofline)
 app.command()(doctor)
 app.command()(bench_link)
+app.command()(stacks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from harness.batch_plan import StepTarget, Unit
+from harness.profiling.steps import parse_steps
 from preprocess.errors import ConfigError
 from preprocess.outside_text import parse_json
 from preprocess.settings import Settings, find_shipped, load_settings
@@ -235,6 +236,39 @@ class GuardSettings(Settings):
     """A rank whose own work takes so many times the median is told of."""
 
 
+class ProfileSettings(Settings):
+    """Which steps are looked into, operator by operator; see docs/profiling.md. Losses are the same to the bit."""
+
+    steps: str | None = None
+    """`10:13` for the steps 10, 11 and 12 as metrics.jsonl counts them: the first one is included, the last one is not,
+    as in Python's slices."""
+
+    tool: Literal["torch", "nsys"] = "torch"
+    """`torch` writes a trace of every rank and a table of what took how long. `nsys` writes nothing itself: it names
+    ranges (NVTX) and tells Nsight Systems when to record, for `nsys profile --capture-range=cudaProfilerApi`."""
+
+    shapes: bool = True
+    """Record the shapes of each operator's inputs; without them bytes of collectives are not known on a CPU."""
+
+    stacks: bool = False
+    """Record where in Python each operator was called; the trace is several times as large."""
+
+    flops: bool = True
+    """Hold DeepSpeed's FLOPs profiler beside the harness's own count, in one more forward pass after the last step."""
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _check_steps(cls, value: object) -> object:
+        if value is not None:
+            parse_steps(str(value))
+        return value
+
+    @property
+    def chosen(self) -> range:
+        """The steps, counted from 1; empty where none is."""
+        return range(0) if self.steps is None else parse_steps(self.steps)
+
+
 class RunConfig(Settings):
     """A whole run."""
 
@@ -249,6 +283,7 @@ class RunConfig(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     memory: MemorySettings = MemorySettings()
     guard: GuardSettings = GuardSettings()
+    profile: ProfileSettings = ProfileSettings()
 
     deepspeed: str = "zero1"
     """A file of `ds_configs/` by name (zero0 … zero3, zero3_offload), or a path to a JSON file."""
@@ -286,12 +321,22 @@ def gather_overrides(
     *,
     vram_target: float | None = None,
     memory_snapshot: bool = False,
+    profile: str | None = None,
     resume: bool = False,
 ) -> list[str]:
-    """The overrides that a command line asks for: its assignments, and its flags spelt as such."""
+    """The overrides that a command line asks for: its assignments, and its flags spelt as such.
+
+    Raises:
+        ConfigError: `profile` is no assignment.
+    """
+    if profile is not None and "=" not in profile:
+        raise ConfigError(
+            f"--profile {profile}: expected steps=FIRST:END, as in steps=10:13 for 10, 11 and 12"
+        )
     target = [] if vram_target is None else [f"memory.target={vram_target}"]
     snapshot = ["memory.snapshot=true"] if memory_snapshot else []
-    return [*assignments, *target, *snapshot, *(["resume=true"] if resume else [])]
+    profiled = [] if profile is None else [f"profile.{profile}"]
+    return [*assignments, *target, *snapshot, *profiled, *(["resume=true"] if resume else [])]
 
 
 def load_deepspeed_config(name: str) -> dict[str, Any]:

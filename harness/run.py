@@ -24,7 +24,9 @@ from harness.memory.limit import is_out_of_memory
 from harness.memory.profile import MemoryProfile
 from harness.metering.run_meter import RunMeter
 from harness.meters import APART, MetricsWriter, Part
+from harness.profiling.run_profile import announce_profile, open_recorder, write_profile
 from harness.progress import StepProgress
+from harness.recompute import decoder_layers
 from harness.redo import compute_eval, compute_step
 from harness.run_folder import describe_run, setup_of
 from harness.run_records import write_prediction, write_step, write_tables
@@ -61,6 +63,7 @@ class Run:
         eval_tokens = 0 if eval_split is None else manifest.splits["eval"].num_tokens
         self.meter = RunMeter(config, world, self.num_steps, eval_tokens)
         self.metrics = MetricsWriter(config.output_dir, config.tensorboard) if world.is_main else None
+        self.recorder = open_recorder(config, world)
         self.state = RunState()
         self.skips_in_a_row = 0
         self.looks_closely = True
@@ -75,6 +78,7 @@ class Run:
         try:
             self.follow()
         except StopRequestedError as request:
+            write_profile(self, ends=True)
             self.save()
             self.checkpoints.wait()
             raise StoppedError(
@@ -87,6 +91,7 @@ class Run:
                 raise
             raise self.fit.explain(error, f"step {self.state.step + 1}") from None
         finally:
+            self.recorder.stop()
             with suppress(Exception):  # what ends the run is told; a good end has waited already
                 self.checkpoints.wait()
 
@@ -104,8 +109,11 @@ class Run:
         ):
             if self.owes_evaluation():
                 self.complete_step(progress)
+            announce_profile(self.recorder, self.state.step + 1, self.num_steps, self.say)
             while self.state.step < self.num_steps:
-                self.take_step(steps, progress)
+                with self.recorder.step(self.state.step + 1, decoder_layers(self.engine.module.causal)):
+                    self.take_step(steps, progress)
+                write_profile(self)
                 self.checkpoints.check()
                 self.complete_step(progress)
         self.finish()
@@ -233,7 +241,7 @@ class Run:
     def part(self, name: str) -> Iterator[None]:
         """Time a part of a step and, where it is a phase too, profile its memory, in the steps that are looked at."""
         MARKS.beat()
-        with self.meter.clock.part(cast("Part", name)):
+        with self.recorder.part(name), self.meter.clock.part(cast("Part", name)):
             if name not in PHASES or not (self.looks_closely or name in APART):
                 yield
             else:

@@ -103,6 +103,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--memory-snapshot", action="store_true", help="write torch's snapshot of a GPU's memory, also on OOM"
     )
+    parser.add_argument(
+        "--profile", metavar="steps=FIRST:END", help="look into these steps: steps=10:13 for 10, 11 and 12"
+    )
     parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
@@ -119,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.set,
             vram_target=options.vram_target,
             memory_snapshot=options.memory_snapshot,
+            profile=options.profile,
             resume=options.resume,
         )
         config = load_run_config(options.config, overrides)

@@ -21,6 +21,30 @@ MAX_YAML_NODES = 200_000
 """Values, keys and containers of a document, each alias counted as all that it stands for."""
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Reads `10:13` as the text that it is; YAML 1.1 takes it for 613, a number in base 60."""
+
+
+def _resolve_without_base_60() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """PyYAML's own patterns of plain numbers, each told not to look further where a colon follows a digit."""
+    numbers = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+    return {
+        first: [
+            (
+                tag,
+                re.compile(rf"(?![-+]?[0-9_]+:)(?:{pattern.pattern})", re.VERBOSE)
+                if tag in numbers
+                else pattern,
+            )
+            for tag, pattern in resolvers
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_PlainLoader.yaml_implicit_resolvers = _resolve_without_base_60()
+
+
 def read_yaml(path: Path) -> Any:  # noqa: ANN401 - what YAML holds
     """Read a YAML file that is to be small.
 
@@ -44,7 +68,7 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401 - what YAML holds
     if max(depth, default=0) > MAX_YAML_DEPTH:  # the parser would take seconds to find out
         raise ValueError("nested too deep")
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _PlainLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None

@@ -25,7 +25,12 @@ SHARED_BY_PREPROCESS = {"errors", "forest", "manifest", "prompt", "schema", "sha
 
 HEAVY = {"torch", "transformers", "deepspeed", "peft", "accelerate"}
 DISTRIBUTED = {"deepspeed", "torch.distributed"}
-OWNERS_OF_DISTRIBUTED = {"dist.py", "engine.py", "cluster/doctor/link_rank.py"}
+OWNERS_OF_DISTRIBUTED = {
+    "dist.py",
+    "engine.py",
+    "cluster/doctor/link_rank.py",
+    "profiling/deepspeed_flops.py",
+}
 MODULES_WITHOUT_TORCH = (
     "harness.guard.process",
     "harness.guard.rank",
@@ -40,6 +45,8 @@ MODULES_WITHOUT_TORCH = (
     "harness.cluster.hostfile",
     "harness.cluster.launch",
     "harness.planning.tables",
+    "harness.profiling.breakdown",
+    "harness.profiling.top",
     "harness.report.plan",
     "harness.report.roofline",
     "harness.roofline.tables",
