@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter
 
 from harness.json_lines import JsonObject, replace_text
-from harness.report.plots import Axes, Chart, LegendEntry, color, draw, draw_bars, format_number, series_role
+from harness.report.bars import draw_bars
+from harness.report.plots import Axes, Chart, LegendEntry, color, draw, format_number, series_role
 from harness.report.records import RunRecords
 from harness.report.tables import NOTHING, Table, format_float, format_seconds
 
