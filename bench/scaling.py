@@ -9,11 +9,7 @@ predictions, neither of which sees the step that it predicts:
              times the contention of a pass by all ranks at once: the hosts share this machine's cores
 
 Links are measured as `harness bench-link` measures them, in the group that trains. Bytes are counted at the interface.
-<<<<<<< HEAD
-A cable of 1 Gb/s gives a third of that here: the kernel that fills the token bucket shares the cores with the ranks.
-=======
 A cable shaped to 1 Gb/s gives a third of that on a machine with two cores; what its all-reduces took is what counts.
->>>>>>> h-roofline
 
 At ZeRO-3 the second way predicts too much: what its hooks cost in each micro-step is taken for the rows' own, and one
 rank has more micro-steps than three.
