@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from bench.material import find_tokenizer
 from bench.record import Outcome, WrongResultError, compare, costs, rates, summarize, time_in_turns
@@ -93,6 +93,9 @@ def check_ids(tokenizer: TextTokenizer, slow: TextTokenizer, texts: Sequence[str
     for start in range(0, len(texts), SONGS_AT_ONCE):
         part = texts[start : start + SONGS_AT_ONCE]
         ours, theirs = tokenizer.encode_batch(part), slow.encode_batch(part)
+        raw = [encoding.ids for encoding in encode_raw(slow.backend, part)]
+        if raw != [list(ids) for ids in theirs]:
+            raise WrongResultError(f"{RAW} and {BATCH} give different ids")
         if ours != theirs:
             differing = sum(mine != other for mine, other in zip(ours, theirs, strict=True))
             raise WrongResultError(f"{differing} of {len(part)} texts have other ids on the fast path")
@@ -120,9 +123,10 @@ def prepare_songs(tokenizer: TextTokenizer, songs: Sequence[Song]) -> tuple[Call
     return encode, encode()
 
 
-def encode_raw(backend: Tokenizer, texts: Sequence[str]) -> object:
+def encode_raw(backend: Tokenizer, texts: Sequence[str]) -> list[Encoding]:
     """The library's own batch encoding, its ids not even taken out."""
-    return backend.encode_batch_fast(texts, add_special_tokens=False)
+    found: list[Encoding] = backend.encode_batch_fast(texts, add_special_tokens=False)
+    return found
 
 
 def in_chunks(texts: Sequence[str], encode: Callable[[Sequence[str]], object]) -> None:
