@@ -176,7 +176,7 @@ def _describe_event(event: JsonObject) -> str:
 
 
 ATTEMPT_COLUMNS: dict[str, Callable[[JsonObject], str]] = {
-    "took": lambda one: format_seconds(float(one["ended"]) - float(one["began"])),
+    "took": lambda one: format_seconds(float(one.get("ended", 0)) - float(one.get("began", 0))),
     "exit code": lambda one: format_value(one.get("exit_code")),
     "to step": lambda one: format_value(one.get("step")),
     "ranks": lambda one: format_value(one.get("world_size")),

@@ -157,14 +157,12 @@ def read_run(run_dir: Path) -> RunRecords:
     if (run_dir / MEMORY_PLAN_FILE).is_file():
         run.memory_plans = read_plan(run_dir / MEMORY_PLAN_FILE)
     run.roofline, left_out = read_roofline(run_dir) if run.summary and run.config else ({}, [])
-    if (run_dir / CEILINGS_FILE).is_file():
-        run.ceilings = _read_object(run_dir / CEILINGS_FILE)
-    if (run_dir / PROFILE).is_file():
-        run.profile = _read_object(run_dir / PROFILE)
+    run.missing = [f"{name} is not there: {PARTS[name]} left out." for name in PARTS if name not in present]
+    run.ceilings = _read_versioned(run, run_dir / CEILINGS_FILE)
+    run.profile = _read_versioned(run, run_dir / PROFILE)
     if (run_dir / ATTEMPTS).is_file():
         run.attempts = read_json_lines(run_dir / ATTEMPTS)
     run.identity = read_identity(run_dir)
-    run.missing = [f"{name} is not there: {PARTS[name]} left out." for name in PARTS if name not in present]
     if run.train and run.summary is None:
         run.missing.append(f"{METRICS_FILE} has no summary: throughput is taken from the steps.")
     run.missing += left_out
@@ -266,6 +264,18 @@ def _read_object(path: Path) -> JsonObject:
     content = _read_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path}: got a {type(content).__name__}, expected an object. Write it again.")
+    return content
+
+
+def _read_versioned(run: RunRecords, path: Path) -> JsonObject:
+    """A file that carries its format; {} where it is not there or of another one, which the page tells."""
+    if not path.is_file():
+        return {}
+    content = _read_object(path)
+    version = content.get("format_version")
+    if version != 1:
+        run.missing.append(f"{path.name} is of format {version}, expected 1: left out.")
+        return {}
     return content
 
 
