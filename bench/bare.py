@@ -23,8 +23,9 @@ import torch
 from bench.material import FIVE_TASKS
 from bench.record import Outcome, WrongResultError, compare, summarize
 from bench.training import TINY, Scale, Steps, build_data, make_config, open_folder, open_run, write_model
-from harness.config import RunConfig, deepspeed_config
+from harness.config import RunConfig
 from harness.data import MicroBatch
+from harness.deepspeed_config import deepspeed_config
 from harness.lora import trainable_parameters
 from harness.loss import ForestLanguageModel
 from harness.schedule import learning_rate

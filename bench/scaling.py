@@ -28,7 +28,8 @@ from bench.record import Figure, Outcome, summarize
 from bench.scaling_hosts import UNSHAPED, Ranks, Size, find_link, run_ranks
 from bench.training import TINY, VOCAB_SIZE, Scale, build_data, open_folder, write_model
 from harness.batch_plan import BatchPlan, StepTarget
-from harness.config import ATTENTION_AND_MLP, load_deepspeed_config
+from harness.config import ATTENTION_AND_MLP
+from harness.deepspeed_config import load_deepspeed_config
 from harness.linear_flops import LoraShape
 from harness.memory.case import MemoryCase, ZeroSettings
 from harness.roofline.collectives import Link, communication_seconds, list_collectives

@@ -9,7 +9,8 @@ from peft import PeftModel
 from torch import nn
 
 from harness.assembly import Assembly, assemble
-from harness.config import RunConfig, zero_stage
+from harness.config import RunConfig
+from harness.deepspeed_config import zero_stage
 from harness.dist import Engine, World, run_together
 from harness.engine import build_engine
 from harness.guard.marks import MARKS

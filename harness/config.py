@@ -1,12 +1,11 @@
 """The configuration of a run: one YAML file, typed, with nothing that is set in two places.
 
-ZeRO, precision details and communication live in `ds_configs/*.json`; batch sizes, learning rate, schedule and which
-precision to use live here. No torch is imported.
+ZeRO, precision details and communication live in `ds_configs/*.json` (`harness.deepspeed_config`); batch sizes, learning
+rate, schedule and which precision to use live here. No torch is imported.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,20 +15,9 @@ from pydantic import Field, NonNegativeInt, field_validator, model_validator
 from harness.batch_plan import StepTarget, Unit
 from harness.profiling.steps import parse_steps
 from preprocess.errors import ConfigError
-from preprocess.outside_text import parse_json
 from preprocess.settings import Settings, find_shipped, load_settings
 
 ATTENTION_AND_MLP = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-OWNED_BY_RUN = (
-    "train_batch_size",
-    "train_micro_batch_size_per_gpu",
-    "gradient_accumulation_steps",
-    "gradient_clipping",
-    "optimizer",
-    "scheduler",
-)
-"""DeepSpeed keys whose one home is the run's config."""
 
 TARGETS: dict[str, Unit] = {
     "global_batch_size": "rows",
@@ -337,77 +325,3 @@ def gather_overrides(
     snapshot = ["memory.snapshot=true"] if memory_snapshot else []
     profiled = [] if profile is None else [f"profile.{profile}"]
     return [*assignments, *target, *snapshot, *profiled, *(["resume=true"] if resume else [])]
-
-
-def load_deepspeed_config(name: str) -> dict[str, Any]:
-    """Read a DeepSpeed JSON and refuse keys that the run's config owns.
-
-    Raises:
-        ConfigError: Missing, not JSON, holds a key owned by the run's config, or an "auto".
-    """
-    path = find_shipped(name, "ds_configs", ".json")
-    try:
-        values = parse_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a JSON object")
-    if owned := [key for key in OWNED_BY_RUN if key in values]:
-        raise ConfigError(f"{path}: {', '.join(owned)} belong in the run's config, not here")
-    if '"auto"' in json.dumps(values):
-        raise ConfigError(
-            f'{path}: holds an "auto" value, which DeepSpeed would misread; write the value itself'
-        )
-    for precision in ("bf16", "fp16"):
-        if "enabled" in values.get(precision, {}):
-            raise ConfigError(f"{path}: {precision}.enabled is set by the run's model.precision; remove it")
-    zero = values.get("zero_optimization", {})
-    if (
-        not isinstance(zero, dict)
-        or zero.get("stage", 0) not in range(4)
-        or isinstance(zero.get("stage"), bool)
-    ):
-        raise ConfigError(
-            f'{path}: zero_optimization: got {json.dumps(zero)}, expected an object whose "stage" is 0, 1, 2 or 3'
-        )
-    if unknown := sorted(set(values) - KNOWN_DEEPSPEED_KEYS):
-        raise ConfigError(
-            f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(sorted(KNOWN_DEEPSPEED_KEYS))}"
-        )
-    return values
-
-
-def zero_stage(name: str) -> int:
-    """The ZeRO stage of a DeepSpeed JSON; see `load_deepspeed_config`."""
-    return int(load_deepspeed_config(name).get("zero_optimization", {}).get("stage", 0))
-
-
-KNOWN_DEEPSPEED_KEYS = frozenset(
-    {
-        "bf16",
-        "communication_data_type",
-        "data_types",
-        "fp16",
-        "prescale_gradients",
-        "seq_parallel_communication_data_type",
-        "zero_allow_untested_optimizer",
-        "zero_force_ds_cpu_optimizer",
-        "zero_optimization",
-    }
-)
-"""Top-level keys of a DeepSpeed JSON that make sense here; DeepSpeed itself ignores a misspelt one in silence."""
-
-
-def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
-    """The dictionary for `deepspeed.initialize`: the JSON plus what the run's config owns."""
-    values = load_deepspeed_config(config.deepspeed)
-    precision = config.model.precision
-    for name in ("bf16", "fp16"):
-        values[name] = {**values.get(name, {}), "enabled": precision == name}
-    # Micro-steps are a step's own, and the harness counts them; DeepSpeed only wants the three to agree.
-    values["train_micro_batch_size_per_gpu"] = values["gradient_accumulation_steps"] = 1
-    values["train_batch_size"] = world_size
-    values["gradient_clipping"] = config.optimizer.max_grad_norm
-    values["steps_per_print"] = 1_000_000_000  # the harness reports by itself
-    values["wall_clock_breakdown"] = False
-    return values

@@ -23,8 +23,9 @@ from peft import PeftModel
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
-from harness.config import RunConfig, deepspeed_config, zero_stage
+from harness.config import RunConfig
 from harness.data import MicroBatch
+from harness.deepspeed_config import deepspeed_config, zero_stage
 from harness.dist import Engine, World, collectives_timed, max_over_ranks, sum_over_ranks
 from harness.half_precision import (
     loss_scale,

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.checkpoints import PREFIX
-from harness.config import RunConfig, load_deepspeed_config
+from harness.config import RunConfig
+from harness.deepspeed_config import load_deepspeed_config
 from harness.hashes import HASHES_FILE, collect_hashes
 from harness.memory.limit import is_out_of_memory
 from preprocess.durable import write_text_durably

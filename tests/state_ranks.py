@@ -16,15 +16,9 @@ from torch import nn
 
 import harness.engine
 from harness.assembly import assemble
-from harness.config import (
-    DataSettings,
-    LoraSettings,
-    ModelSettings,
-    OptimizerSettings,
-    RunConfig,
-    deepspeed_config,
-)
+from harness.config import DataSettings, LoraSettings, ModelSettings, OptimizerSettings, RunConfig
 from harness.data import MicroBatch, collate
+from harness.deepspeed_config import deepspeed_config
 from harness.dist import Engine, World, join_world
 from harness.engine import build_engine, train_step
 from harness.linear_flops import LoraShape

@@ -8,13 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.batch_plan import StepTarget
-from harness.config import (
-    OptimizerSettings,
-    RunConfig,
-    deepspeed_config,
-    load_deepspeed_config,
-    load_run_config,
-)
+from harness.config import OptimizerSettings, RunConfig, load_run_config
+from harness.deepspeed_config import deepspeed_config, load_deepspeed_config
 from harness.schedule import learning_rate
 from preprocess.errors import ConfigError
 from preprocess.settings import dump_settings, load_settings

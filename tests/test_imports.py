@@ -38,6 +38,7 @@ MODULES_WITHOUT_TORCH = (
     "harness.__main__",
     "harness.cards",
     "harness.config",
+    "harness.deepspeed_config",
     "harness.cluster.doctor.command",
     "harness.cluster.doctor.examine",
     "harness.cluster.doctor.link",

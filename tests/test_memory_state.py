@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.config import load_deepspeed_config
+from harness.deepspeed_config import load_deepspeed_config
 from harness.linear_flops import LoraShape
 from harness.memory.case import MemoryCase, ZeroSettings
 from harness.memory.state import StateBytes, count_state, count_traffic

@@ -21,7 +21,8 @@ from harness.cluster.environment import quote_value, withhold_secrets
 from harness.cluster.hostfile import parse_hostfile
 from harness.cluster.launch import launch
 from harness.cluster.watch import LaunchWatch
-from harness.config import RunConfig, load_deepspeed_config, load_run_config
+from harness.config import RunConfig, load_run_config
+from harness.deepspeed_config import load_deepspeed_config
 from harness.model import locate_model
 from preprocess.build.config import BuildConfig
 from preprocess.errors import ConfigError, DataError, PreflightError, UserError

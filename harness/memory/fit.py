@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from harness.config import RunConfig, load_deepspeed_config
+from harness.config import RunConfig
+from harness.deepspeed_config import load_deepspeed_config
 from harness.dist import Engine, World, gather_objects, run_together
 from harness.memory.case import MemoryCase
 from harness.memory.fit_file import FIT_FILE, Fit, read_fit, shrink, write_fit

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from harness.config import RunConfig, load_deepspeed_config
+from harness.config import RunConfig
+from harness.deepspeed_config import load_deepspeed_config
 from harness.flops import Kind, LoraShape
 from harness.memory.case import MemoryCase, ZeroSettings
 from harness.shapes import ModelShape

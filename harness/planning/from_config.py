@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.cards import MIB, Card
-from harness.config import ATTENTION_AND_MLP, RunConfig, load_deepspeed_config, load_run_config
+from harness.config import ATTENTION_AND_MLP, RunConfig, load_run_config
+from harness.deepspeed_config import load_deepspeed_config
 from harness.flops import Kind
 from harness.memory.case import ZeroSettings
 from harness.memory.run_case import make_case

@@ -31,7 +31,8 @@ from harness.cluster.environment import (
 )
 from harness.cluster.hostfile import Hostfile
 from harness.cluster.hosts import choose_devices, needs_ssh
-from harness.config import RunConfig, load_deepspeed_config
+from harness.config import RunConfig
+from harness.deepspeed_config import load_deepspeed_config
 from preprocess.errors import DataError, PreflightError
 from preprocess.manifest import Manifest, list_side_files, read_manifest
 from preprocess.secret import secret_rules
