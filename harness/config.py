@@ -1,7 +1,7 @@
 """The configuration of a run: one YAML file, typed, with nothing that is set in two places.
 
-ZeRO, precision details and communication live in `ds_configs/*.json` (`harness.deepspeed_config`); batch sizes, learning
-rate, schedule and which precision to use live here. No torch is imported.
+ZeRO, precision details and communication live in `ds_configs/*.json` (`harness.deepspeed_config`); batch sizes,
+learning rate, schedule and which precision to use live here. No torch is imported.
 """
 
 from __future__ import annotations

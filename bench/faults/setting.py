@@ -18,7 +18,20 @@ from tests.toys import make_dataset, make_model_dir, make_tokenizer
 
 ADAPTER = "adapter/adapter_model.safetensors"
 RUN_TIMEOUT_S = 240.0
-CHANGING = ("_per_s", "_s", "seconds", "share", "rates", "parts", "wall", "time")
+CHANGING = (
+    "_per_s",
+    "_s",
+    "seconds",
+    "share",
+    "rates",
+    "parts",
+    "wall",
+    "time",
+    "mfu",
+    "hfu",
+    "_of_ceiling",
+    "is_warmup",
+)
 
 
 @dataclass(frozen=True, slots=True)
