@@ -18,6 +18,7 @@ from bench.machine import describe_surroundings
 from bench.record import Outcome, WrongResultError, append_record, make_record, to_line
 from bench.report.command import report
 from bench.sweep import sweep
+from harness.numbers import format_float
 from preprocess.errors import ConfigError
 from preprocess.terminal import exit_on_user_error, make_console
 
@@ -149,7 +150,7 @@ def print_outcome(record: dict[str, Any], console: Console) -> None:
     ratios = {f"{way} / {record['baseline']}": ratio for way, ratio in record["ratios"].items()}
     for title, figure in [*record["figures"].items(), *ratios.items()]:
         unit = " times as fast" if figure["unit"] == "x" else f" {figure['unit']}"
-        values = [f"{figure[key]:,.4g}" for key in ("median", "p20", "p80")]
+        values = [format_float(figure[key]) for key in ("median", "p20", "p80")]
         table.add_row(title + unit, *values, str(figure["n"]))
     console.print(table)
     for title, value in record["facts"].items():

@@ -37,6 +37,7 @@ from bench.record import (
     to_line,
 )
 from harness.json_lines import read_json_lines
+from harness.numbers import format_float
 from preprocess.errors import ConfigError
 from preprocess.terminal import exit_on_user_error, make_console
 
@@ -266,6 +267,9 @@ def print_table(records: Sequence[Mapping[str, Any]], console: Console) -> None:
         ratio = record["ratios"][POINT]
         speed = record["figures"][f"{POINT}_examples_per_s"]["median"]
         table.add_row(
-            *settings, f"{speed:,.4g}", f"{ratio['median']:.3f}", f"{ratio['p20']:.3f} to {ratio['p80']:.3f}"
+            *settings,
+            format_float(speed),
+            f"{ratio['median']:.3f}",
+            f"{ratio['p20']:.3f} to {ratio['p80']:.3f}",
         )
     console.print(table)

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from bench.compare.sides import compare_sides
 from bench.compare.verdict import CONFIDENCE, MIN_CHANGE, Comparison, Finding, Verdict
+from harness.numbers import format_float
 from preprocess.terminal import exit_on_user_error, make_console
 
 FORMAT_VERSION = 1
@@ -85,8 +86,8 @@ def describe_finding(finding: Finding) -> list[str]:
     note = f"{finding.verdict} ({finding.note})" if finding.note else finding.verdict
     return [
         f"{finding.name} [{finding.unit}]" if finding.unit else finding.name,
-        f"{finding.a:,.4g}",
-        f"{finding.b:,.4g}",
+        format_float(finding.a),
+        format_float(finding.b),
         f"{finding.change:+.1%}",
         interval,
         note,

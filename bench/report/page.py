@@ -12,9 +12,10 @@ from bench.record import Figure
 from bench.recorded import Record
 from bench.report.chosen import History, list_doubts, name_machine
 from bench.report.drawings import chart_history, label_record
+from harness.numbers import format_float
 from harness.report.headlines import Card
 from harness.report.records import RunRecords
-from harness.report.tables import MAX_ROWS, Table, format_float, format_value, tabulate_nested
+from harness.report.tables import MAX_ROWS, Table, format_value, tabulate_nested
 
 TITLE = "lyrics-harness"
 

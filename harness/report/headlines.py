@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 
 from harness.memory.profile import GIB
+from harness.numbers import format_float
 from harness.report.charts import spell, take
 from harness.report.records import RunRecords
-from harness.report.tables import format_float, format_percent, format_seconds, summarize_throughput
+from harness.report.tables import format_percent, format_seconds, summarize_throughput
 
 
 @dataclass(frozen=True, slots=True)

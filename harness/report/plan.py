@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from harness.json_lines import JsonObject, replace_text
+from harness.numbers import format_float
 from harness.report.bars import draw_bars, lay_bars
 from harness.report.plots import Axes, Chart, LegendEntry, color, draw, series_role
 from harness.report.records import RunRecords
-from harness.report.tables import NOTHING, Table, format_float, format_seconds
+from harness.report.tables import NOTHING, Table, format_seconds
 from preprocess.errors import DataError
 
 GIB = 2**30

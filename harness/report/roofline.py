@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter
 
 from harness.json_lines import JsonObject, replace_text
+from harness.numbers import format_float
 from harness.report.bars import draw_bars
 from harness.report.plots import Axes, Chart, LegendEntry, color, draw, format_number, series_role
 from harness.report.records import RunRecords
-from harness.report.tables import NOTHING, Table, format_float, format_seconds
+from harness.report.tables import NOTHING, Table, format_seconds
 
 __all__ = ["chart_roofline", "tabulate_roofline", "write_roofline_page"]
 
@@ -63,7 +64,7 @@ def _chart_roof(study: JsonObject) -> Chart:
     if standing is not None:
         legend.append(LegendEntry("measured", "s2", "dot"))
     bound = "compute" if intensity >= ridge else "memory"
-    note = f"{intensity:,.4g} FLOP a byte; the ridge is at {ridge:,.4g}: bound by {bound}."
+    note = f"{format_float(intensity)} FLOP a byte; the ridge is at {format_float(ridge)}: bound by {bound}."
     title = "Roofline of a rank, FLOP/s"
     return Chart(title, draw("roofline", title, paint, 3.2), legend, note)
 
@@ -133,7 +134,7 @@ def _chart_hosts(study: JsonObject) -> Chart:
     legend = [LegendEntry(name, series_role(index)) for index, name in enumerate(curves)]
     legend.append(LegendEntry("as many times the first", "muted", "dash"))
     link = study["link"]
-    speed = f"{link['gbps']:,.4g} Gb/s, {1e6 * link['latency_s']:,.4g} us a round"
+    speed = f"{format_float(link['gbps'])} Gb/s, {format_float(1e6 * link['latency_s'])} us a round"
     note = f"From {study['parts']['source']}; link of {speed}."
     return Chart(title, draw("hosts", title, paint, 3.0), legend, note)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from harness.numbers import format_float
 from harness.report.charts import spell
 from harness.report.records import RunRecords
-from harness.report.tables import NOTHING, Table, format_float, tabulate_nested
+from harness.report.tables import NOTHING, Table, tabulate_nested
 
 SHOWN_DIGITS = 16
 """Hexadecimal digits of a hash that a table shows: enough to compare by eye, not to check a file."""

@@ -11,6 +11,7 @@ from harness.accuracy import Accuracy
 from harness.json_lines import JsonObject
 from harness.memory.case import PHASES
 from harness.memory.profile import GIB, MemoryRecord
+from harness.numbers import format_float
 from harness.report.charts import spell, take
 from harness.report.records import RunRecords, TaskResult
 
@@ -67,13 +68,6 @@ def format_value(value: object) -> str:
             return ", ".join(f"{key}: {format_value(item)}" for key, item in value.items()) or NOTHING
         case _:
             return str(value)
-
-
-def format_float(value: float) -> str:
-    """Write a float with about four digits; NaN is a dash."""
-    if not math.isfinite(value):
-        return NOTHING
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def format_seconds(seconds: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
+from harness.numbers import format_float
 from harness.roofline.ceilings import Roof
 
 NOTHING = "-"
@@ -22,6 +23,6 @@ def tabulate_ceilings(roof: Roof, shares: Mapping[str, float] | None = None) -> 
     for one in roof.ceilings:
         mark = " *" if one is roof.lowest else ""
         reached = [] if shares is None else [f"{shares[one.name]:.1%}"]
-        rates = [f"{one.tokens_per_s:,.4g}", f"{one.examples_per_s:,.4g}"]
+        rates = [format_float(one.tokens_per_s), format_float(one.examples_per_s)]
         table.add_row(f"{one.name}{mark}", *rates, *reached, one.arithmetic, one.source)
     return table

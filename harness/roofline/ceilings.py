@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.numbers import format_float
 from harness.planning.setting import Efficiency, Setting
 from harness.planning.speed import compute_seconds, count_flops
 from harness.roofline.bytes_moved import BytesMoved, count_bytes_moved
@@ -161,7 +162,7 @@ def describe_roof(
         found.append(ceiling("matmul", seconds, f"{work_text} / {matmul_tflops:.4g} TFLOP/s", "measured"))
     else:
         missing.append("no matmul ceiling: no run on such a card has measured one (ceilings.json)")
-    text = f"{moved.total / GIGA:.4g} GB / {card.bandwidth_gb_per_s:,.4g} GB/s"
+    text = f"{moved.total / GIGA:.4g} GB / {format_float(card.bandwidth_gb_per_s)} GB/s"
     found.append(ceiling("memory", moved.total / bandwidth, text, sheet))
     if communication_s:
         sent = sum(link.bytes_sent(one, case.ranks) for one in collectives)
@@ -171,7 +172,9 @@ def describe_roof(
     if loader_rows_per_s is not None:
         rate, source = loader_rows_per_s
         found.append(
-            ceiling("loader", busiest / rate, f"{busiest} rows / {rate:,.4g} rows/s of a rank", source)
+            ceiling(
+                "loader", busiest / rate, f"{busiest} rows / {format_float(rate)} rows/s of a rank", source
+            )
         )
     else:
         missing.append("no loader ceiling: no rate was measured (bench/results/loader.jsonl)")

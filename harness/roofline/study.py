@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness.batch_plan import BatchPlan
+from harness.numbers import format_float
 from harness.planning.setting import Efficiency, Setting
 from harness.planning.speed import compute_seconds, count_flops, predict_step
 from harness.planning.wishes import Answer, answer_rates
@@ -169,14 +170,15 @@ def describe_next(study: Study) -> list[str]:
     lowest, roof = study.bottleneck, study.roof
     bound = "compute" if roof.intensity >= roof.ridge else "memory"
     lines = [
-        f"next bottleneck: {lowest.name}, {lowest.examples_per_s:,.4g} examples/s ({lowest.arithmetic})",
+        f"next bottleneck: {lowest.name}, {format_float(lowest.examples_per_s)} examples/s ({lowest.arithmetic})",
         f"moved by {MOVED_BY[lowest.name]}",
-        f"a step does {roof.intensity:,.4g} FLOP a byte, and the ridge is at {roof.ridge:,.4g}: bound by {bound}",
+        f"a step does {format_float(roof.intensity)} FLOP a byte, and the ridge is at {format_float(roof.ridge)}: bound by "
+        f"{bound}",
     ]
     if roof.communication_s:
         lines.append(
             "computing and communication follow one another, so that both together allow "
-            f"{roof.together_examples_per_s:,.4g} examples/s"
+            f"{format_float(roof.together_examples_per_s)} examples/s"
         )
     if study.standing is not None and study.standing.unexplained_s:
         lines.append(
@@ -184,7 +186,7 @@ def describe_next(study: Study) -> list[str]:
             "s that the link gives: ranks that are late in a step, or no core for the network's thread"
         )
     best = study.levers[:3]
-    lines += [f"{lever.change}: {lever.examples_per_s:,.4g} examples/s predicted" for lever in best]
+    lines += [f"{lever.change}: {format_float(lever.examples_per_s)} examples/s predicted" for lever in best]
     return lines
 
 

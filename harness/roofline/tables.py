@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from harness.numbers import format_float
 from harness.planning.tables import describe_answer
 from harness.roofline.ceiling_table import tabulate_ceilings
 from harness.roofline.moves import Moved
@@ -46,7 +47,7 @@ def describe_basis(study: Study) -> list[str]:
     return [
         f"{study.name}: {setting.nodes} x {setting.gpus_per_node} {card}, ZeRO-{setting.case.zero.stage}",
         f"rows    {setting.workload.source}",
-        f"link    {link.gbps:,.4g} Gb/s, {1e6 * link.latency_s:,.4g} us a round ({link.source})",
+        f"link    {format_float(link.gbps)} Gb/s, {format_float(1e6 * link.latency_s)} us a round ({link.source})",
         f"speed   {setting.efficiency.bf16:.1%} of the {peak} ({setting.efficiency.source})",
     ]
 
@@ -56,7 +57,9 @@ def describe_standing(study: Study) -> list[str]:
     if study.standing is None:
         return ["no run was given: the ceilings alone are told"]
     one = study.standing
-    line = f"measured {one.examples_per_s:,.4g} examples/s, {one.tokens_per_s:,.4g} tokens/s"
+    line = (
+        f"measured {format_float(one.examples_per_s)} examples/s, {format_float(one.tokens_per_s)} tokens/s"
+    )
     if one.communication_share is not None:
         line += f"; {one.communication_share:.1%} of a step is exposed communication"
     return [line]
@@ -69,7 +72,7 @@ def tabulate_moved(title: str, head: str, moved: Sequence[Moved]) -> Table:
         table.add_column(column, justify="right")
     for one in moved:
         fits = "yes" if one.fits else "no"
-        rates = [f"{rate:,.4g}" for rate in (one.examples_per_s, one.even_examples_per_s)]
+        rates = [format_float(rate) for rate in (one.examples_per_s, one.even_examples_per_s)]
         table.add_row(str(one.value), *rates, f"{one.tokens_per_example:,.1f}", fits)
     return table
 
@@ -89,9 +92,9 @@ def tabulate_hosts(study: Study) -> Table:
 def _cells(one: Scaled, first: Scaled) -> list[str]:
     efficiency = one.examples_per_s / one.ranks / (first.examples_per_s / first.ranks)
     return [
-        f"{one.slowest_rows:,.4g}",
+        format_float(one.slowest_rows),
         f"{one.compute_s:,.3g}",
         f"{one.communication_s:,.3g}",
-        f"{one.examples_per_s:,.4g}",
+        format_float(one.examples_per_s),
         f"{efficiency:.0%}",
     ]

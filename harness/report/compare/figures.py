@@ -9,20 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.json_lines import JsonObject
+from harness.numbers import format_float
 from harness.report.charts import take
 from harness.report.headlines import Card
 from harness.report.losses import last_mean
 from harness.report.plots import Floats
 from harness.report.ratios import Ratio, compare_rates
 from harness.report.records import RunRecords
-from harness.report.tables import (
-    NOTHING,
-    Table,
-    format_float,
-    format_percent,
-    format_seconds,
-    summarize_throughput,
-)
+from harness.report.tables import NOTHING, Table, format_percent, format_seconds, summarize_throughput
 
 Runs = Sequence[tuple[str, RunRecords]]
 
