@@ -155,7 +155,9 @@ def read_steps(run_dir: Path) -> list[dict[str, Any]]:
 def without_times(value: Any) -> Any:  # noqa: ANN401 - JSON
     """JSON without the keys that hold times."""
     if isinstance(value, dict):
-        return {key: without_times(v) for key, v in value.items() if not key.endswith(CHANGING)}
+        kept = {key: v for key, v in value.items() if not key.endswith(CHANGING)}
+        # Medians over the last steps begin anew with each process.
+        return {key: without_times(v) for key, v in kept.items() if not key.startswith("smoothed_")}
     return value
 
 

@@ -169,11 +169,11 @@ def describe_next(study: Study) -> list[str]:
     """The next bottleneck, and what would move it, in words."""
     lowest, roof = study.bottleneck, study.roof
     bound = "compute" if roof.intensity >= roof.ridge else "memory"
+    intensity, ridge = format_float(roof.intensity), format_float(roof.ridge)
     lines = [
         f"next bottleneck: {lowest.name}, {format_float(lowest.examples_per_s)} examples/s ({lowest.arithmetic})",
         f"moved by {MOVED_BY[lowest.name]}",
-        f"a step does {format_float(roof.intensity)} FLOP a byte, and the ridge is at {format_float(roof.ridge)}: bound by "
-        f"{bound}",
+        f"a step does {intensity} FLOP a byte, and the ridge is at {ridge}: bound by {bound}",
     ]
     if roof.communication_s:
         lines.append(
