@@ -8,9 +8,12 @@ from typing import Any
 
 from bench.record import Outcome, summarize
 from harness.json_lines import read_json_lines
+from harness.memory.profile import GIB, MEMORY_FILE, read_memory
 from preprocess.errors import DataError
+from preprocess.manifest import read_manifest
 
-RUN = Path("runs/quickstart/run")
+JOB = Path("runs/quickstart")
+RUN = JOB / "run"
 BASE_MODEL = "base_model"
 
 RATES = {"samples_per_s": "examples/s", "tokens_per_s": "tokens/s", "step_time_s": "s"}
@@ -28,6 +31,7 @@ def measure(*, quick: bool) -> Outcome:
     steps = [line for line in lines if line["kind"] == "train"][1:]
     summary = next(line for line in lines if line["kind"] == "summary")
     evaluation = json.loads((RUN / "evaluation.json").read_text(encoding="utf-8"))
+    train = read_manifest(JOB / "data").splits["train"]
     return Outcome(
         baseline=BASE_MODEL,
         figures={name: summarize([step[name] for step in steps], unit) for name, unit in RATES.items()},
@@ -35,6 +39,12 @@ def measure(*, quick: bool) -> Outcome:
         facts={
             "steps": summary["step"],
             "tokens_per_example": summary["tokens_per_example"],
+            "mfu_of_ceiling": summary["mfu_of_ceiling"],
+            "peak_gib": max(record.peak_bytes for record in read_memory(RUN / MEMORY_FILE)) / GIB,
+            "train_songs": train.num_songs,
+            "train_examples": train.num_examples,
+            "tokens_per_separate_example": train.unshared_tokens / train.num_examples,
+            "job_s": measure_job(),
             "held_out_songs": evaluation["num_songs"],
             **{
                 name: value
@@ -43,6 +53,18 @@ def measure(*, quick: bool) -> Outcome:
             },
         },
     )
+
+
+def measure_job() -> float:
+    """Seconds from the made songs to the demo's answers, by the times of their files; the installation is apart.
+
+    Raises:
+        DataError: The demo was not run.
+    """
+    first, last = JOB / "songs.jsonl", RUN / "demo.json"
+    if not last.is_file():
+        raise DataError(f"{last}: not there; let `make quickstart` come to its end first")
+    return last.stat().st_mtime - first.stat().st_mtime
 
 
 def describe_task(evaluation: dict[str, Any], task: str) -> dict[str, float]:
