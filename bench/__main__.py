@@ -17,6 +17,7 @@ from bench.compare.command import compare
 from bench.machine import describe_surroundings
 from bench.record import Outcome, WrongResultError, append_record, make_record, to_line
 from bench.report.command import report
+from bench.round import run_all
 from bench.sweep import sweep
 from harness.numbers import format_float
 from preprocess.errors import ConfigError
@@ -83,6 +84,7 @@ app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=F
 app.command("compare")(compare)
 app.command("report")(report)
 app.command("sweep")(sweep)
+app.command("all")(run_all)
 
 
 @app.command(PROGRAM)

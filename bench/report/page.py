@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
-
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from bench.record import Figure
 from bench.recorded import Record
 from bench.report.chosen import History, list_doubts, name_machine
 from bench.report.drawings import chart_history, label_record
 from harness.numbers import format_float
+from harness.report.findings import Finding
 from harness.report.headlines import Card
-from harness.report.records import RunRecords
+from harness.report.page import Page, Section
+from harness.report.page import render_page as render
 from harness.report.tables import MAX_ROWS, Table, format_value, tabulate_nested
 
 TITLE = "lyrics-harness"
@@ -26,23 +24,15 @@ def render_page(histories: Sequence[History]) -> str:
     Args:
         histories: At least one; a section each.
     """
-    folder = files("harness.report")
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    page = environment.from_string(folder.joinpath("page.html").read_text(encoding="utf-8"))
-    return page.render(
-        run=RunRecords(name=TITLE, kind="Benchmark report"),
-        css=Markup(folder.joinpath("page.css").read_text(encoding="utf-8")),
+    page = Page(
+        title=TITLE,
+        kind="Benchmark report",
         cards=list_cards(histories),
-        warnings=list_doubts(histories),
+        warnings=[Finding(doubt) for doubt in list_doubts(histories)],
         sections=[make_section(history, index) for index, history in enumerate(histories)],
-        versions=tabulate_surroundings(histories),
+        setup=tabulate_surroundings(histories),
     )
+    return render(page)
 
 
 def list_cards(histories: Sequence[History]) -> list[Card]:
@@ -58,21 +48,17 @@ def list_cards(histories: Sequence[History]) -> list[Card]:
     ]
 
 
-def make_section(history: History, index: int) -> dict[str, object]:
+def make_section(history: History, index: int) -> Section:
     """A program's section: charts, figures, facts, earlier records."""
     newest = history.newest
     name = f"p{index}-{''.join(c for c in newest.name if c.isalnum())}"
     part = newest.command.partition("--only ")[2]
-    return {
-        "id": name,
-        "title": f"{newest.name}: {part}" if part else newest.name,
-        "charts": chart_history(history, name),
-        "tables": [
-            tabulate_figures(newest),
-            tabulate_facts(newest),
-            *tabulate_course(history),
-        ],
-    }
+    return Section(
+        name,
+        f"{newest.name}: {part}" if part else newest.name,
+        chart_history(history, name),
+        [tabulate_figures(newest), tabulate_facts(newest), *tabulate_course(history)],
+    )
 
 
 def tabulate_figures(record: Record) -> Table:
