@@ -31,6 +31,7 @@ from harness.guard.observe import (
     read_parent,
     read_state,
 )
+from harness.guard.reach import FirstHost
 from harness.guard.verdict import LOST_CODE, Limits, Report, Verdict, judge_silence
 from harness.guard.wire import Channel, Message
 
@@ -66,6 +67,10 @@ class Guardian:
         self.hub: Hub | None = Hub(self.limits, self.obey)
         self.hub.take_in(self.rank, self.name_host(self.rank, self.host), None)
         self.to_hub: Channel | None = None
+        self.first_host: FirstHost | None = None
+        if about["first_host"]:
+            address, port = about["first_host"]
+            self.first_host = FirstHost(address, port, 2 * self.limits.interval_s)
         self.hub_silent_s = 0.0
         self.trip_s: float | None = None
         self.listening: socket.socket | None = None
@@ -94,6 +99,7 @@ class Guardian:
                 sent_s = now_s
             if self.hub is not None:
                 self.serve(now_s, passed_s)
+                self.ask_first_host(passed_s)
             else:
                 self.heed_hub(passed_s)
 
@@ -183,6 +189,8 @@ class Guardian:
         except OSError as error:
             return {"error": f"{message['address']}:{message['port']}: {error}"}
         self.to_hub, self.hub = Channel(connection), None
+        if self.first_host is not None:
+            self.first_host.close()
         self.to_hub.send({"kind": "hello", "token": message["token"], "rank": self.rank, "host": self.host})
         return {}
 
@@ -222,6 +230,19 @@ class Guardian:
             return False
         self.hub.take_in(rank, self.name_host(rank, str(host)), channel)
         return True
+
+    def ask_first_host(self, passed_s: float) -> None:
+        """Until rank 0's guardian is known: end this rank where rank 0's host is gone."""
+        if self.first_host is None or self.gone_s is not None or self.ended is not None:
+            return
+        self.first_host.look(passed_s)
+        if self.first_host.is_lost(self.limits.min_timeout_s):
+            host, silent_s = self.name_host(0, self.first_host.address), self.first_host.silent_s
+            text = (
+                f"rank 0's host {host} has not answered at {self.first_host.address}:{self.first_host.port} for "
+                f"{silent_s:.0f} s, as {self.own_name} sees it"
+            )
+            self.finish(Verdict("lost", 0, host, "start", 0, silent_s, LOST_CODE, text))
 
     def heed_hub(self, passed_s: float) -> None:
         """Do what the hub says. Where it is not heard, rank 0's host is lost, or this one is cut off."""

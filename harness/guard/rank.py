@@ -100,6 +100,7 @@ class RankGuard:
                 "run_dir": str(self.run_dir.absolute()),
                 "launch_dir": None if self.launch_dir is None else str(self.launch_dir),
                 "limits": asdict(limits),
+                "first_host": find_first_host(self.rank),
             }
         )
         MARKS.show_on(self._board)
@@ -239,6 +240,12 @@ def start_guard(config: RunConfig) -> RankGuard:
     guard = RankGuard(limits if settings.enabled else None, config.output_dir, launch_dir_from_environment())
     guard.start()
     return guard
+
+
+def find_first_host(rank: int) -> tuple[str, int] | None:
+    """Address and port of the rendezvous, for the ranks that wait there for rank 0."""
+    address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT", "")
+    return (address, int(port)) if rank and address and port.isdecimal() else None
 
 
 def describe_host() -> str:
