@@ -6,10 +6,15 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from preprocess.schema import Song
 from preprocess.tokenizer import TextTokenizer, load_tokenizer
 from tests.toys import make_dataset, make_songs, make_tokenizer
+
+# How long an example takes says nothing on a machine that is shared.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 def find_packaged_file(package: str, pattern: str) -> Path:

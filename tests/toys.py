@@ -149,6 +149,7 @@ def make_dataset(
     tokenizer: TextTokenizer | None = None,
     rows_per_shard: int = 2,
     share_prefix: bool = True,
+    seal_side_files: bool = False,
     seed: int = 0,
 ) -> Manifest:
     """Write a data set folder like the one that `python -m preprocess build` makes.
@@ -163,6 +164,7 @@ def make_dataset(
         tokenizer: Another tokenizer to encode with.
         rows_per_shard: Rows in a shard file.
         share_prefix: False stores each example whole.
+        seal_side_files: Name the files beside the splits in the manifest, as a build does.
         seed: Of the songs and of the packing.
 
     Returns:
@@ -177,13 +179,18 @@ def make_dataset(
             rows = encode_songs(part, tokenizer, seq_len, share_prefix=share_prefix, seed=seed)
             splits[split] = write_split(folder / split, rows, TASKS, rows_per_shard)
     _write_side_files(folder, parts, tokenizer)
-    return write_toy_manifest(folder, splits, tokenizer, seq_len)
+    sums = {name: sha256_of(folder / name) for name in SIDE_FILES if (folder / name).exists()}
+    return write_toy_manifest(folder, splits, tokenizer, seq_len, sums if seal_side_files else None)
 
 
 def write_toy_manifest(
-    folder: Path, splits: dict[str, SplitInfo], tokenizer: TextTokenizer, seq_len: int
+    folder: Path,
+    splits: dict[str, SplitInfo],
+    tokenizer: TextTokenizer,
+    seq_len: int,
+    files: dict[str, str] | None = None,
 ) -> Manifest:
-    """Write the manifest of splits that `write_split` has written."""
+    """Write the manifest of splits that `write_split` has written; `files` are the sums of side files to seal."""
     prompt: PromptFormat = find_format(tokenizer)
     manifest = Manifest(
         seq_len=seq_len,
@@ -196,7 +203,7 @@ def write_toy_manifest(
         stop_token=prompt.stop_token,
         stop_token_id=tokenizer.special_id(prompt.stop_token),
         splits=splits,
-        extra={"files": {name: sha256_of(folder / name) for name in SIDE_FILES if (folder / name).exists()}},
+        extra={} if files is None else {"files": files},
         prompt_sha256=hash_prompt(prompt),
     )
     write_manifest(folder, manifest)

@@ -97,7 +97,9 @@ def has_guard() -> bool:
 def make_setting(root: Path, **values: Any) -> Setting:  # noqa: ANN401 - fields of Setting
     """Write the data and the model."""
     tokenizer = make_tokenizer("chatml")
-    make_dataset(root / "data", num_songs=12, seq_len=256, num_eval_songs=2, tokenizer=tokenizer)
+    make_dataset(
+        root / "data", num_songs=12, seq_len=256, num_eval_songs=2, tokenizer=tokenizer, seal_side_files=True
+    )
     make_model_dir(root / "model", tokenizer.vocab_size, tokenizer=tokenizer)
     return Setting(root, **values)
 
