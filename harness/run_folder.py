@@ -10,6 +10,7 @@ import os
 import platform
 import socket
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from preprocess.durable import write_text_durably
 from preprocess.errors import (
     ConfigError,
     DataError,
+    HostLostError,
     NoSpaceError,
     OutOfMemoryError,
     PreflightError,
@@ -134,6 +136,10 @@ def as_user_error(error: Exception) -> UserError | None:
             f"out of memory ({text}). Lower batch.micro_batch_size, set model.recompute_layers=all, or use a higher "
             "ZeRO stage"
         )
+    if isinstance(error, BrokenPipeError):
+        return HostLostError(
+            "nobody reads what this rank prints: its launcher, pdsh or terminal is gone. Go on with --resume"
+        )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpaceError(f"no space left ({text}); free some, then go on with --resume")
     if "No space left on device" in str(error) or "PytorchStreamWriter failed" in str(error):
@@ -154,4 +160,5 @@ def explain_error(error: UserError) -> None:
         return
     rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     where = "" if size == "1" else f" (rank {rank} on {socket.gethostname()})"
-    print(visible(f"error{where}: {error}"), file=sys.stderr, flush=True)
+    with suppress(BrokenPipeError):
+        print(visible(f"error{where}: {error}"), file=sys.stderr, flush=True)
