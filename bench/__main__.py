@@ -69,7 +69,7 @@ class Commands(TyperGroup):
     """`bench compare` and `bench report` by name; `bench NAME` runs the program NAME, `bench` lists them."""
 
     # The context's class is in another package in each version of typer.
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - see above
         """Read a command line."""
         return super().parse_args(ctx, self.name_command(args))
 

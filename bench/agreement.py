@@ -26,7 +26,7 @@ class Computed:
 
 def take_gradients(loss: torch.Tensor, trained: Sequence[torch.Tensor]) -> Computed:
     """Backward, and what it left; the gradients are taken away from the tensors."""
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call] # torch's has no types
     gradients = tuple(torch.zeros_like(one) if one.grad is None else one.grad for one in trained)
     for one in trained:
         one.grad = None

@@ -238,7 +238,7 @@ COLLECTIVES = frozenset({"all_reduce", "reduce", "broadcast", "all_gather", "all
 class _TimedBackend:
     """Stands for DeepSpeed's backend, and charges collectives that it is called to wait for."""
 
-    def __init__(self, backend: Any, timed: Callable[[], AbstractContextManager[None]]) -> None:  # noqa: ANN401
+    def __init__(self, backend: Any, timed: Callable[[], AbstractContextManager[None]]) -> None:  # noqa: ANN401 - see below
         self._backend = backend
         self._timed = timed
 
@@ -247,7 +247,7 @@ class _TimedBackend:
         if name not in COLLECTIVES:
             return found
 
-        def call(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        def call(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as above
             with self._timed():
                 return found(*arguments, **options)
 

@@ -10,6 +10,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from harness.metering.ceilings import name_ceiling
 from harness.metering.run_meter import StepMeasures
 
 LINE_EVERY_S = 15.0
@@ -78,7 +79,8 @@ def describe_speed(measures: StepMeasures) -> str:
     if efficiency.mfu is not None:
         words.append(f"MFU {efficiency.mfu:.1%}")
     elif efficiency.mfu_of_ceiling is not None:
-        words.append(f"{efficiency.mfu_of_ceiling:.0%} of the measured ceiling")
+        share = efficiency.mfu_of_ceiling
+        words.append(f"{share:.0%} {name_ceiling(share)}")
     if measures.eta_s is not None:
         words.append(f"{timedelta(seconds=round(measures.eta_s))} left")
     return ", ".join(words)

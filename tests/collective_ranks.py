@@ -21,11 +21,11 @@ KINDS = {
 }
 
 
-class Noted(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Noted(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's has no types
     """Kind and bytes of every collective: of the whole tensor, which is the largest of a call's."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call] # likewise
         self.calls: list[tuple[str, int]] = []
 
     def __torch_dispatch__(

@@ -20,7 +20,7 @@ from harness.flops import count_step_flops
 from harness.linear_flops import LoraShape
 from harness.memory.case import MemoryCase, ZeroSettings
 from harness.metering import measure
-from harness.metering.ceilings import Ceilings, RankCeiling, read_ceilings, write_ceilings
+from harness.metering.ceilings import Ceilings, RankCeiling, name_ceiling, read_ceilings, write_ceilings
 from harness.metering.compiling import CompileWatch
 from harness.metering.efficiency import FlopCount, StepEfficiency
 from harness.metering.energy import (
@@ -437,3 +437,8 @@ def test_energy_of_a_run_is_that_of_every_card_and_of_each_host_once() -> None:
     assert add_up_energy([1.0, None], ["cuda:0", "cuda:1"], [0, 1]) is None
     assert add_up_energy([1.0, None, 4.0], ["cpu"] * 3, [0, 1, 0]) == pytest.approx(5.0)
     assert add_up_energy([None, None], ["cpu"] * 2, [0, 1]) is None
+
+
+def test_a_share_above_1_is_told_as_the_ceilings_fault() -> None:
+    assert name_ceiling(1.0) == "of the measured ceiling"
+    assert "too low" in name_ceiling(1.01)

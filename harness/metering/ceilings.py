@@ -70,6 +70,18 @@ class Ceilings:
         return [rank.host for rank in self.ranks]
 
 
+def name_ceiling(share: float) -> str:
+    """What a share of the measured ceiling is a share of.
+
+    Above 1 the ceiling is none: something else ran while it was measured, before the first step.
+    """
+    return (
+        "of the measured ceiling"
+        if share <= 1
+        else "of a ceiling that was measured too low, beside other work"
+    )
+
+
 def write_ceilings(path: Path, ceilings: Ceilings) -> None:
     """Write them to a file, replacing it in one step."""
     values = {"format_version": FORMAT_VERSION, **asdict(ceilings)}

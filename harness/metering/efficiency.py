@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from harness.cards import find_card
-from harness.flops import FlopParts, count_step_flops
+from harness.flops import FlopParts, StepFlops, count_step_flops
 from harness.memory.case import MemoryCase
 from harness.metering.ceilings import Ceilings
 from harness.planning.setting import Efficiency
@@ -41,6 +41,29 @@ class StepEfficiency:
     mfu: float | None = None
     hfu: float | None = None
     mfu_of_ceiling: float | None = None
+
+
+def count_case_flops(case: MemoryCase, counts: StepCounts, dense_pairs: int) -> StepFlops:
+    """FLOPs of some work.
+
+    Args:
+        case: What computes.
+        counts: The work.
+        dense_pairs: Pairs of slots in its micro-batches, which kernels with a dense mask compute.
+    """
+    return count_step_flops(
+        case.shape,
+        case.lora,
+        tokens=counts.tokens,
+        attention_pairs=counts.attention_pairs,
+        supervised_tokens=counts.supervised_tokens,
+        recompute_layers=case.recompute_layers,
+        attention=case.attention,
+        slots=counts.slots,
+        computed_pairs=dense_pairs if case.attention in DENSE else counts.attention_pairs,
+        lora_kernel=case.lora_kernel,
+        fused_head=case.zero.stage != 3,
+    )
 
 
 class FlopCount:
@@ -77,20 +100,7 @@ class FlopCount:
         """
         if self._case is None:
             return StepEfficiency()
-        case = self._case
-        flops = count_step_flops(
-            case.shape,
-            case.lora,
-            tokens=counts.tokens,
-            attention_pairs=counts.attention_pairs,
-            supervised_tokens=counts.supervised_tokens,
-            recompute_layers=case.recompute_layers,
-            attention=case.attention,
-            slots=counts.slots,
-            computed_pairs=dense_pairs if case.attention in DENSE else counts.attention_pairs,
-            lora_kernel=case.lora_kernel,
-            fused_head=case.zero.stage != 3,
-        )
+        flops = count_case_flops(self._case, counts, dense_pairs)
         if not is_warmup:
             self._model, self._hardware = self._model + flops.model, self._hardware + flops.hardware
             self._seconds += seconds

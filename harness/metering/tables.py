@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness.metering.ceilings import TERA, Ceilings
+from harness.metering.ceilings import TERA, Ceilings, name_ceiling
 
 
 def print_efficiency(measured: Mapping[str, Any], ceilings: Ceilings, console: Console) -> None:
@@ -27,11 +27,12 @@ def print_efficiency(measured: Mapping[str, Any], ceilings: Ceilings, console: C
 
 
 def _describe(measured: Mapping[str, Any], ceilings: Ceilings) -> list[tuple[str, str]]:
+    share = measured["mfu_of_ceiling"]
     rows = [
         ("matrix products, measured on the spot", f"{ceilings.matmul_flops_per_s / TERA:,.3g} TFLOP/s"),
         ("model FLOPs", _format(measured["model_flops"], ".3g")),
         ("hardware FLOPs", _format(measured["hardware_flops"], ".3g")),
-        ("model FLOPs / measured ceiling", _format(measured["mfu_of_ceiling"], ".1%")),
+        ("model FLOPs, the share " + name_ceiling(share or 0.0), _format(share, ".1%")),
         ("MFU, of the cards' dense peak", _format(measured["mfu"], ".1%")),
         ("HFU, of the cards' dense peak", _format(measured["hfu"], ".1%")),
         ("energy, the whole run", _format(measured["energy_j"], ",.0f", " J")),

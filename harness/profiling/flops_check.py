@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from harness.data import MicroBatch
-from harness.flops import count_step_flops
 from harness.memory.case import MemoryCase
+from harness.metering.efficiency import count_case_flops
 from harness.micro_steps import attempt, common_chunks
 from harness.profiling.deepspeed_flops import count_with_deepspeed
 from harness.profiling.summary import FlopsCheck
@@ -63,20 +63,8 @@ def _count(run: Run, batch: MicroBatch, step: int) -> tuple[float, float]:
 
 def count_forward(case: MemoryCase, batch: MicroBatch) -> float:
     """FLOPs of a micro-batch's forward pass from its sizes, as the hardware computes it."""
-    counts = batch.counts
     num_rows, num_slots = batch.input_ids.shape
-    dense = case.attention in ("sdpa", "eager")
-    parts = count_step_flops(
-        case.shape,
-        case.lora,
-        tokens=counts.tokens,
-        attention_pairs=counts.attention_pairs,
-        supervised_tokens=counts.supervised_tokens,
-        attention=case.attention,
-        slots=counts.slots,
-        computed_pairs=num_rows * num_slots**2 if dense else None,
-        lora_kernel=case.lora_kernel,
-    ).hardware
+    parts = count_case_flops(case, batch.counts, num_rows * num_slots**2).hardware
     return float(parts.forward_base + parts.forward_lora + parts.forward_attention + parts.head_forward)
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from harness.memory.profile import GIB
+from harness.metering.ceilings import name_ceiling
 from harness.numbers import format_float
 from harness.report.charts import spell, take
 from harness.report.records import RunRecords
@@ -66,7 +67,8 @@ def _speed_cards(run: RunRecords) -> list[Card]:
         hfu = speed.get("hfu")
         cards.append(Card("MFU", format_percent(speed["mfu"]), f"HFU {format_percent(hfu)}"))
     elif speed.get("mfu_of_ceiling") is not None:
-        cards.append(Card("MFU", format_percent(speed["mfu_of_ceiling"]), "of the measured ceiling"))
+        share_of_ceiling = speed["mfu_of_ceiling"]
+        cards.append(Card("MFU", format_percent(share_of_ceiling), name_ceiling(share_of_ceiling)))
     if speed.get("joules_per_example") is not None:
         total = f"{speed['energy_j'] / 3.6e6:.3g} kWh in all" if speed.get("energy_j") else ""
         cards.append(Card("energy", f"{format_float(speed['joules_per_example'])} J", f"an example; {total}"))

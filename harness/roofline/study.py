@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness.batch_plan import BatchPlan
+from harness.metering.ceilings import name_ceiling
 from harness.numbers import format_float
 from harness.planning.setting import Efficiency, Setting
 from harness.planning.speed import compute_seconds, count_flops, predict_step
@@ -119,6 +120,11 @@ def make_study(
     standing, parts = None, planned_parts(setting)
     if run is not None:
         standing = stand(run, setting, roof)
+        missing += [
+            f"the run does {share:.0%} of the {name} ceiling, {name_ceiling(share)}: measure it on an idle machine"
+            for name, share in standing.shares.items()
+            if share > 1
+        ]
         setting = replace(setting, efficiency=_as_measured(standing, run))
         # What the link does not explain stays whatever the link.
         parts = replace(run.parts, fixed_s=run.parts.fixed_s + standing.unexplained_s)
