@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness.batch_plan import BatchPlan
-from harness.metering.ceilings import name_ceiling
 from harness.numbers import format_float
 from harness.planning.setting import Efficiency, Setting
 from harness.planning.speed import compute_seconds, count_flops, predict_step
@@ -121,7 +120,7 @@ def make_study(
     if run is not None:
         standing = stand(run, setting, roof)
         missing += [
-            f"the run does {share:.0%} of the {name} ceiling, {name_ceiling(share)}: measure it on an idle machine"
+            f"the run reaches {share:.0%} of the {name} ceiling, which was measured too low, beside other work"
             for name, share in standing.shares.items()
             if share > 1
         ]
