@@ -22,7 +22,7 @@ from bench.material import FIVE_TASKS
 from bench.record import Figure, Outcome, WrongResultError, compare, summarize
 from bench.training import TINY, VOCAB_SIZE, Scale, build_data, make_config, open_folder, write_model
 from harness.config import RunConfig
-from harness.evaluate import evaluate
+from harness.evaluation.evaluate import evaluate
 from harness.train import train
 from preprocess.forest import unpack_examples
 from preprocess.manifest import read_manifest

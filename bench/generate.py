@@ -20,9 +20,9 @@ from bench.material import FIVE_TASKS, make_byte_tokenizer, make_rows
 from bench.prefix import VOCAB_SIZE, Size, make_model
 from bench.record import Outcome, WrongResultError, compare, rates, summarize, time_in_turns
 from harness.assembly import set_attention
-from harness.generate import generate_answer
-from harness.questions import Question, read_questions
-from harness.ranking import CandidateScorer, Ids, Scores, encode_candidates, plan_forests
+from harness.evaluation.questions import Question, read_questions
+from harness.evaluation.ranking import CandidateScorer, Ids, Scores, encode_candidates, plan_forests
+from harness.generation.plain import generate_answer
 from preprocess.corpus import ARTISTS
 from preprocess.prompt import find_format
 

@@ -166,8 +166,8 @@ def evaluate(
     json_: Json = False,
 ) -> None:
     """Accuracy on held-out songs before and after: the likeliest of all names that training knew."""
-    from harness.evaluate import evaluate as evaluate_model
-    from harness.evaluate import print_evaluation, write_evaluation
+    from harness.evaluation.evaluate import evaluate as evaluate_model
+    from harness.evaluation.evaluate import print_evaluation, write_evaluation
 
     subject = find_subject(run, model, data, adapter, output)
     console = make_console(error=json_)

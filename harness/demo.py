@@ -15,8 +15,8 @@ from rich.text import Text
 
 from harness.config import ModelSettings
 from harness.demo_prompts import Prompt, choose_prompts, encode_prompt, fit_lyrics, read_songs
-from harness.generate import generate_answer
-from harness.questions import open_held_out, open_tokenizer
+from harness.evaluation.questions import open_held_out, open_tokenizer
+from harness.generation.plain import generate_answer
 from harness.tuned import TunedModel, Version, load_tuned_model
 from preprocess.durable import make_folder, write_text_durably
 from preprocess.errors import ConfigError

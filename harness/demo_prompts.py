@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.evaluation.questions import HeldOut, Question
 from harness.json_lines import JsonObject, read_json_lines
-from harness.questions import HeldOut, Question
 from preprocess.errors import ConfigError, DataError
 from preprocess.prompt import PromptFormat, encode_pieces
 from preprocess.tokenizer import TextTokenizer

@@ -21,10 +21,10 @@ from harness.demo_prompts import (
     read_lyrics,
     read_songs,
 )
-from harness.generate import generate_answer
+from harness.evaluation.questions import open_held_out
+from harness.generation.plain import generate_answer
 from harness.lora import adapter_state, add_lora, save_adapter, trainable_parameters
 from harness.model import load_base_model
-from harness.questions import open_held_out
 from harness.report.records import read_run
 from preprocess.errors import ConfigError, DataError
 from preprocess.prompt import find_format

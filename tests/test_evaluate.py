@@ -18,8 +18,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-import harness.ranking
-from harness.accuracy import (
+import harness.evaluation.ranking
+from harness.config import LoraSettings, ModelSettings
+from harness.data import MicroBatch, collate
+from harness.evaluation.accuracy import (
     Choice,
     SongResult,
     choose,
@@ -28,9 +30,7 @@ from harness.accuracy import (
     summarize_task,
     wilson_interval,
 )
-from harness.config import LoraSettings, ModelSettings
-from harness.data import MicroBatch, collate
-from harness.evaluate import (
+from harness.evaluation.evaluate import (
     EVALUATION_FILE,
     MAX_SLOTS,
     SAMPLES_FILE,
@@ -39,11 +39,8 @@ from harness.evaluate import (
     print_evaluation,
     write_evaluation,
 )
-from harness.json_lines import read_json_lines
-from harness.lora import adapter_state, add_lora, save_adapter, trainable_parameters
-from harness.model import load_base_model
-from harness.questions import Question, TaskLabels, open_held_out, read_labels, read_questions
-from harness.ranking import (
+from harness.evaluation.questions import Question, TaskLabels, open_held_out, read_labels, read_questions
+from harness.evaluation.ranking import (
     CandidateScorer,
     Ids,
     PreciseHead,
@@ -53,6 +50,9 @@ from harness.ranking import (
     plan_forests,
     previous_slots,
 )
+from harness.json_lines import read_json_lines
+from harness.lora import adapter_state, add_lora, save_adapter, trainable_parameters
+from harness.model import load_base_model
 from harness.report.records import read_run
 from preprocess.errors import CheckpointError, ConfigError, DataError
 from preprocess.forest import PackedRow, unpack_examples
@@ -202,7 +202,7 @@ def test_a_mask_that_lets_candidates_see_each_other_gives_other_scores(
         last = torch.full_like(batch.exit, 1 + batch.exit.max().item())
         return replace(batch, entry=torch.zeros_like(batch.entry), exit=last)
 
-    monkeypatch.setattr(harness.ranking, "collate", leak)
+    monkeypatch.setattr(harness.evaluation.ranking, "collate", leak)
     scores = rank(exact_model, questions, candidates)
     assert largest_difference(exact_model, scores, questions, candidates) > 1e-3
 
@@ -213,7 +213,9 @@ def test_a_first_token_predicted_from_the_slot_before_it_gives_other_scores(
     candidates: dict[str, list[Ids]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(harness.ranking, "previous_slots", lambda row: np.arange(len(row.input_ids)) - 1)
+    monkeypatch.setattr(
+        harness.evaluation.ranking, "previous_slots", lambda row: np.arange(len(row.input_ids)) - 1
+    )
     scores = rank(exact_model, questions, candidates)
     assert largest_difference(exact_model, scores, questions, candidates) > 1e-3
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from harness.config import LoraSettings, ModelSettings
-from harness.generate import generate_answer
+from harness.generation.plain import generate_answer
 from harness.lora import add_lora, trainable_parameters
 from harness.model import load_base_model
 from tests.toys import make_model_dir, make_tokenizer

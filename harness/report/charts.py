@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
-from harness.accuracy import Accuracy
+from harness.evaluation.accuracy import Accuracy
 from harness.json_lines import JsonObject
 from harness.report.bars import draw_bars, draw_stack
 from harness.report.plots import Axes, Chart, LegendEntry, Series, color, draw, draw_lines

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.accuracy import Accuracy
+from harness.evaluation.accuracy import Accuracy
 from harness.json_lines import JsonObject, read_json_lines
 from harness.memory.case import MemoryPlan
 from harness.memory.plan_file import PLAN_FILE as MEMORY_PLAN_FILE

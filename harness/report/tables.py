@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.accuracy import Accuracy
+from harness.evaluation.accuracy import Accuracy
 from harness.json_lines import JsonObject
 from harness.memory.case import PHASES
 from harness.memory.profile import GIB, MemoryRecord

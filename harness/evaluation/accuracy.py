@@ -9,7 +9,7 @@ from math import comb, sqrt
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the report reads accuracies without torch
-    from harness.questions import TaskLabels
+    from harness.evaluation.questions import TaskLabels
     from harness.tuned import Version
 
 Z_95 = 1.959963984540054

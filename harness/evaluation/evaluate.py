@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.accuracy import Accuracy, SongResult, TaskEvaluation, choose, summarize_task
 from harness.config import ModelSettings
+from harness.evaluation.accuracy import Accuracy, SongResult, TaskEvaluation, choose, summarize_task
+from harness.evaluation.questions import HeldOut, Question, TaskLabels, open_held_out, read_labels
+from harness.evaluation.ranking import CandidateScorer, Ids, Scores, encode_candidates, plan_forests
 from harness.json_lines import encode_line
 from harness.progress import LINE_EVERY_S
-from harness.questions import HeldOut, Question, TaskLabels, open_held_out, read_labels
-from harness.ranking import CandidateScorer, Ids, Scores, encode_candidates, plan_forests
 from harness.tuned import TunedModel, Version, load_tuned_model
 from preprocess.durable import make_folder, write_text_durably
 from preprocess.errors import CheckpointError, ConfigError, DataError
@@ -73,7 +73,7 @@ def evaluate(
         console: For progress.
         max_songs: Only so many songs; None for all.
         max_slots: Slots of one forward pass.
-        split: Which held-out songs; see `harness.questions.open_held_out`.
+        split: Which held-out songs; see `harness.evaluation.questions.open_held_out`.
 
     Raises:
         DataError: The data set is missing, incomplete, or of another tokenizer than the model.

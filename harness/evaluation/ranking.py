@@ -24,9 +24,9 @@ from torch import nn
 from torch.func import functional_call
 
 from harness.data import collate
+from harness.evaluation.questions import Question
 from harness.head import token_losses
 from harness.loss import ForestLanguageModel
-from harness.questions import Question
 from preprocess.forest import PackedRow, segment_starts
 from preprocess.prompt import PromptFormat, encode_pieces
 from preprocess.schema import ROOT, BoolArray, Int64Array
