@@ -36,7 +36,7 @@ _MADE = (
     r"came out|comes|came|dat(?:es|ed|ing)(?: back)?|stems|originat\w+|hails)"
 )
 _LIKELY = (
-    r"(?:most |very )?(?:likely|probably|clearly|definitely|certainly|obviously|indeed|originally|first|generally)"
+    r"(?:most |very )?(?:likely|probably|clearly|definitely|certainly|obviously|indeed|originally|first)"
 )
 _ADJECTIVE = r"[a-z]+(?:-[a-z]+)?"
 
