@@ -50,7 +50,7 @@ def test_a_damaged_manifest_is_a_data_error(toy_dataset: Path, changes: dict[str
         read_manifest(toy_dataset)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format_version": 3}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format_version": 4}'])
 def test_a_manifest_that_is_something_else_is_a_data_error(toy_dataset: Path, text: str) -> None:
     (toy_dataset / "manifest.json").write_text(text)
     with pytest.raises(DataError, match=r"manifest\.json: damaged"):
@@ -65,7 +65,9 @@ def test_another_version_of_the_format_is_refused(toy_dataset: Path) -> None:
 
 def test_every_file_of_a_data_set_is_named_by_its_manifest(toy_dataset: Path) -> None:
     manifest = read_manifest(toy_dataset)
-    sides = {"labels.json": "", "eval_songs.jsonl": "", "tokenizer/tokenizer.json": ""}
+    sides = dict.fromkeys(
+        ("labels.json", "eval_songs.jsonl", "knowledge.jsonl", "tokenizer/tokenizer.json"), ""
+    )
     there = {path.relative_to(toy_dataset).as_posix() for path in toy_dataset.rglob("*") if path.is_file()}
     assert named_files(replace(manifest, extra={"files": sides})) == there
     assert named_files(manifest) == there - sides.keys()
