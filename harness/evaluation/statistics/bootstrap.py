@@ -88,7 +88,9 @@ def bootstrap_difference(
         ValueError: The sequences differ in length.
     """
     if not len(before) == len(after) == len(song_ids):
-        raise ValueError(f"{len(before)} values before, {len(after)} after, {len(song_ids)} songs; expected as many")
+        raise ValueError(
+            f"{len(before)} values before, {len(after)} after, {len(song_ids)} songs; expected as many"
+        )
     if not len(before):
         return None
     differences = np.asarray(after, np.float64) - np.asarray(before, np.float64)
@@ -104,7 +106,7 @@ def _by_song(values: Floats, song_ids: Sequence[str]) -> tuple[Floats, Floats]:
     ids, place = np.unique(np.asarray(song_ids, np.str_), return_inverse=True)
     # Sorted within a song, so that the sum does not depend on the order that values come in.
     order = np.lexsort((values, place))
-    sums = np.bincount(place[order], values[order], len(ids))
+    sums = np.bincount(place[order], values[order], len(ids)).astype(np.float64)
     return sums, np.bincount(place, minlength=len(ids)).astype(np.float64)
 
 
