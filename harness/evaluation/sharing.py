@@ -1,0 +1,58 @@
+"""How ranks share the songs of an evaluation: each song is one rank's, and what they found comes together as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from preprocess.outside_text import parse_json
+
+T = TypeVar("T")
+
+
+def _alone(own: bytes) -> list[bytes]:
+    return [own]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process's place among those that share an evaluation.
+
+    Attributes:
+        rank: 0 … size - 1.
+        size: Processes over all hosts.
+        gather: Gives the bytes of all ranks in rank order, on every rank; all must call it in the same order.
+    """
+
+    rank: int = 0
+    size: int = 1
+    gather: Callable[[bytes], list[bytes]] = _alone
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the rank that writes and speaks."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """This rank's part: every item is in exactly one rank's, and parts differ in length by at most one."""
+        return list(items[self.rank :: self.size])
+
+    def gather_records(self, records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The records of all ranks, rank 0's first, on every rank.
+
+        Raises:
+            ValueError: A record is no JSON, or holds a number that is not finite.
+        """
+        lines = "\n".join(json.dumps(record, allow_nan=False, ensure_ascii=False) for record in records)
+        parts = (part.decode("utf-8") for part in self.gather(lines.encode("utf-8")))
+        return [parse_json(line) for part in parts for line in part.split("\n") if line]
+
+    def tell(self, value: Any) -> Any:  # noqa: ANN401 - any JSON value
+        """What rank 0 says, on every rank; what the others pass is not looked at."""
+        own = json.dumps(value, allow_nan=False, ensure_ascii=False).encode("utf-8") if self.is_main else b""
+        return parse_json(self.gather(own)[0])
+
+
+ALONE = Ranks()
