@@ -20,6 +20,8 @@ SHARED_BY_PREPROCESS = {"errors", "forest", "manifest", "prompt", "schema", "sha
     "durable",
     "settings",
     "terminal",
+    # What a data set knows of its songs, for the truth check.
+    "knowledge",
 }
 """What the harness may import from the preprocessor: the data format, and what every command line shares."""
 
