@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -79,7 +79,7 @@ class Evaluator:
             ConfigError: There is no such model, or a prompt is longer than the model's positions.
             CheckpointError: There is no such adapter, or it changes nothing.
         """
-        corpus = self.read_corpus()
+        corpus: Corpus = self.ranks.together(self.read_corpus)
         records = [self.evaluate(split, corpus) for split in self.settings.splits]
         return [record for record in records if record is not None]
 
@@ -93,20 +93,30 @@ class Evaluator:
 
     def evaluate(self, split: str, corpus: Corpus) -> Record | None:
         """One split."""
-        settings = self.settings
-        pairs = ((song.song_id, song.lyrics) for song in corpus.lyrics)
-        material = open_material(settings.data, split, pairs, max_songs=settings.songs)
+        material: Material = self.ranks.together(lambda: self.open(split, corpus))
         self.say_of_leaks(material)
-        model = self.load(material)
         seconds = Seconds()
-        own = self.ranks.share(material.song_ids)
-        results = self.rank(model, material, own, seconds) + self.generate(model, material, own, corpus, seconds)
+        results: list[Result] = self.ranks.together(lambda: self.answer(material, corpus, seconds))
         gathered = self.ranks.gather_records([result.to_json() for result in results])
-        times = self.ranks.gather_records([{"rank": seconds.rank, "generate": seconds.generate, "judge": seconds.judge}])
+        times = self.ranks.gather_records([asdict(seconds)])
         if not self.ranks.is_main:
             return None
         found = in_order(map(result_from_json, gathered), material.song_ids)
         return self.record(split, material, corpus, found, times)
+
+    def open(self, split: str, corpus: Corpus) -> Material:
+        """The split, audited."""
+        pairs = ((song.song_id, song.lyrics) for song in corpus.lyrics)
+        return open_material(self.settings.data, split, pairs, max_songs=self.settings.songs)
+
+    def answer(self, material: Material, corpus: Corpus, seconds: Seconds) -> list[Result]:
+        """This rank's part of the questions, asked and judged."""
+        model = self.load(material)
+        own = self.ranks.share(material.song_ids)
+        return [
+            *self.rank(model, material, own, seconds),
+            *self.generate(model, material, own, corpus, seconds),
+        ]
 
     def say_of_leaks(self, material: Material) -> None:
         """Say which questions are left out since they give their answers away."""

@@ -16,6 +16,10 @@ def _alone(own: bytes) -> list[bytes]:
     return [own]
 
 
+def _at_once(action: Callable[[], Any]) -> Any:  # noqa: ANN401 - what the action gives
+    return action()
+
+
 @dataclass(frozen=True, slots=True)
 class Ranks:
     """This process's place among those that share an evaluation.
@@ -24,11 +28,13 @@ class Ranks:
         rank: 0 … size - 1.
         size: Processes over all hosts.
         gather: Gives the bytes of all ranks in rank order, on every rank; all must call it in the same order.
+        together: Runs an action on every rank; where it fails on one, all fail instead of waiting for it.
     """
 
     rank: int = 0
     size: int = 1
     gather: Callable[[bytes], list[bytes]] = _alone
+    together: Callable[[Callable[[], Any]], Any] = _at_once
 
     @property
     def is_main(self) -> bool:
@@ -48,11 +54,6 @@ class Ranks:
         lines = "\n".join(json.dumps(record, allow_nan=False, ensure_ascii=False) for record in records)
         parts = (part.decode("utf-8") for part in self.gather(lines.encode("utf-8")))
         return [parse_json(line) for part in parts for line in part.split("\n") if line]
-
-    def tell(self, value: Any) -> Any:  # noqa: ANN401 - any JSON value
-        """What rank 0 says, on every rank; what the others pass is not looked at."""
-        own = json.dumps(value, allow_nan=False, ensure_ascii=False).encode("utf-8") if self.is_main else b""
-        return parse_json(self.gather(own)[0])
 
 
 ALONE = Ranks()
