@@ -77,7 +77,9 @@ def rank_names(
     done = 0
     for asking in askings:
         questions = in_rows(asking, candidates)
-        room = max_slots + (max(len(q.prefix) for q in questions) if asking.system == "few_shot" and questions else 0)
+        room = max_slots + (
+            max(len(q.prefix) for q in questions) if asking.system == "few_shot" and questions else 0
+        )
         scores: Scores = {}
         with model.as_version(asking.version):
             for forest in plan_forests(questions, candidates, room):
@@ -124,7 +126,11 @@ def write_answers(
         prompts = [Prompt(q.prefix, q.ids, max_new_tokens) for q in asking.questions]
         with model.as_version(asking.version) as causal:
             answers = generate_batch(
-                causal, prompts, stop_id, max_slots=MAX_SLOTS if max_slots is None else max_slots, on_done=note
+                causal,
+                prompts,
+                stop_id,
+                max_slots=MAX_SLOTS if max_slots is None else max_slots,
+                on_done=note,
             )
         keys = [(question.song_id, question.task) for question in asking.questions]
         found[asking.system] = dict(zip(keys, answers, strict=True))
@@ -146,7 +152,9 @@ def check_lengths(causal: nn.Module, askings: Sequence[Asking], room: int) -> No
     for asking in askings:
         longest = max((len(question.prompt) for question in asking.questions), default=0) + room
         if limit is not None and longest > limit:
-            what = "take fewer with --few-shot" if asking.system == "few_shot" else "build it with shorter rows"
+            what = (
+                "take fewer with --few-shot" if asking.system == "few_shot" else "build it with shorter rows"
+            )
             raise ConfigError(
                 f"a prompt with its answer takes {longest:,} tokens ({asking.system}), the model has {limit:,} "
                 f"positions; {what}"

@@ -141,9 +141,7 @@ def _classify_names(
         key=lambda strength: _score_names(songs, names, learned, tuned, strength) if len(tuned) else 0,
     )
     classes, probabilities = _fit_names(songs, names, asked, best)
-    return [
-        _name_prediction(song, classes, row) for song, row in zip(asked, probabilities, strict=True)
-    ]
+    return [_name_prediction(song, classes, row) for song, row in zip(asked, probabilities, strict=True)]
 
 
 def _name_prediction(song: LabelledLyrics, classes: Sequence[str], row: Floats) -> Prediction:

@@ -48,7 +48,8 @@ def evaluate(
         int | None, typer.Option(min=1, help="Write answers for so many of the songs; all by default.")
     ] = None,
     few_shot: Annotated[
-        int, typer.Option(min=0, max=32, help="Also ask the base model with so many training examples in front.")
+        int,
+        typer.Option(min=0, max=32, help="Also ask the base model with so many training examples in front."),
     ] = 0,
     no_baselines: Annotated[
         bool, typer.Option("--no-baselines", help="Leave out TF-IDF with logistic regression.")
@@ -56,7 +57,9 @@ def evaluate(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a written answer, at most.")] = 160,
     batch_slots: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens whose keys and values are kept while answers are written; more is faster."),
+        typer.Option(
+            min=1, help="Tokens whose keys and values are kept while answers are written; more is faster."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of intervals, examples and the baseline.")] = 0,
     hostfile: Annotated[
@@ -114,7 +117,9 @@ def make_settings(**values: Any) -> EvaluationSettings:  # noqa: ANN401 - what t
     ):
         wrong = [word for word in given if word not in known]
         if wrong or not given or len(set(given)) != len(given):
-            raise ConfigError(f"{option} {','.join(given)}: expected one or more of {', '.join(known)}, each once")
+            raise ConfigError(
+                f"{option} {','.join(given)}: expected one or more of {', '.join(known)}, each once"
+            )
     return EvaluationSettings(**values)
 
 
@@ -124,7 +129,7 @@ def evaluate_here(settings: EvaluationSettings, console: Console) -> list[dict[s
     from harness.evaluation.run import evaluate_model
 
     records = evaluate_model(settings, console)
-    write_results(settings, records)
+    write_results(settings, records, console.print)
     return [record.summary for record in records]
 
 

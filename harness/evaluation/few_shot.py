@@ -68,9 +68,7 @@ def put_in_front(question: Question, shots: Sequence[Question], frame: Frame) ->
     front = (*first.prompt, *first.answer)
     for shot in others:
         front = (*front, *opening, *without_opening(shot.prompt, frame), *shot.answer)
-    return replace(
-        question, prefix=tuple(front), ids=(*opening, *without_opening(question.prompt, frame))
-    )
+    return replace(question, prefix=tuple(front), ids=(*opening, *without_opening(question.prompt, frame)))
 
 
 def without_opening(prompt: Sequence[int], frame: Frame) -> Ids:

@@ -39,9 +39,7 @@ class Series:
     system: str
 
 
-def collect_series(
-    task: str, results: Iterable[Result], guesses: Iterable[Guess]
-) -> dict[Series, Values]:
+def collect_series(task: str, results: Iterable[Result], guesses: Iterable[Guess]) -> dict[Series, Values]:
     """Every metric of a task by song; a song counts where it has something to measure and its name was seen."""
     series: dict[Series, Values] = {}
     for result in results:
@@ -84,17 +82,17 @@ def describe_task(
         **describe_ranking(task, material, results),
         "metrics": describe_metrics(series, seed),
         "differences": describe_differences(task, series, seed),
-        "slices": describe_slices(task, series, {one.question.song_id: one for one in material.asked}, frequency, seed),
+        "slices": describe_slices(
+            task, series, {one.question.song_id: one for one in material.asked}, frequency, seed
+        ),
         "calibration": describe_calibration(task, results, guesses),
     }
 
 
 def describe_ranking(task: str, material: Material, results: Iterable[Result]) -> dict[str, Any]:
-    """Accuracy by ranking before and after, with what guessing gives; before and after are None of a task without names."""
+    """Accuracy by ranking before and after, with what guessing gives; None of a task that is not ranked."""
     labels = material.labels.get(task)
-    ranked = {
-        (r.system, r.song_id): r for r in results if r.task == task and r.method == "rank"
-    }
+    ranked = {(r.system, r.song_id): r for r in results if r.task == task and r.method == "rank"}
     if labels is None or not ranked:
         return {"before": None, "after": None}
     songs = [song_id for system, song_id in ranked if system == "before"]
@@ -106,9 +104,7 @@ def describe_ranking(task: str, material: Material, results: Iterable[Result]) -
 
 
 def _pair(before: Result, after: Result | None) -> SongResult:
-    choices = [
-        None if one is None else Choice(one.answer or "", one.margin) for one in (before, after)
-    ]
+    choices = [None if one is None else Choice(one.answer or "", one.margin) for one in (before, after)]
     assert choices[0] is not None
     return SongResult(before.task, before.song_id, before.truth or "", before.is_seen, choices[0], choices[1])
 
@@ -148,7 +144,13 @@ def describe_differences(task: str, series: Mapping[Series, Values], seed: int) 
                 )
                 if found is not None:
                     rows.append(
-                        {"metric": metric, "method": method, "system": "after", "against": key.system, **asdict(found)}
+                        {
+                            "metric": metric,
+                            "method": method,
+                            "system": "after",
+                            "against": key.system,
+                            **asdict(found),
+                        }
                     )
     return rows
 
@@ -171,7 +173,11 @@ def name_frequency(num_songs: int) -> str:
 
 
 def describe_slices(
-    task: str, series: Mapping[Series, Values], asked: Mapping[str, Asked], frequency: Mapping[str, int], seed: int
+    task: str,
+    series: Mapping[Series, Values],
+    asked: Mapping[str, Asked],
+    frequency: Mapping[str, int],
+    seed: int,
 ) -> list[dict[str, Any]]:
     """The leading metric by genre, decade, language and how often training saw the artist."""
     metric = leading_metric(task, series)
@@ -194,12 +200,17 @@ def describe_calibration(task: str, results: Iterable[Result], guesses: Iterable
     """Whether each system that ranks names is right as often as it is sure."""
     pairs: dict[str, list[tuple[float, bool]]] = {}
     for result in results:
-        if result.task == task and result.method == "rank" and result.is_seen and result.confidence is not None:
+        if (
+            result.task == task
+            and result.method == "rank"
+            and result.is_seen
+            and result.confidence is not None
+        ):
             pairs.setdefault(result.system, []).append((result.confidence, result.values["acc"] == 1))
     for guess in guesses:
         if guess.task == task and guess.confidence is not None and "acc" in guess.values:
             pairs.setdefault(guess.baseline, []).append((guess.confidence, guess.values["acc"] == 1))
-    found = {system: calibrate(*map(list, zip(*some, strict=True))) for system, some in pairs.items()}  # type: ignore[arg-type]
+    found = {system: calibrate(*map(list, zip(*some, strict=True))) for system, some in pairs.items()}
     return {system: asdict(one) for system, one in found.items() if one is not None}
 
 

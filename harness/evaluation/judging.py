@@ -1,4 +1,4 @@
-"""What the model's scores and words are worth: the likeliest name, and every written answer read, checked and searched."""
+"""What scores and words of a model are worth: the likeliest name; each written answer read, checked and searched."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def _judge_scores(system: System, asked: Asked, scores: Sequence[float]) -> Resu
         song_id=asked.question.song_id,
         truth=asked.label,
         is_seen=asked.is_seen,
-        values={"acc": float(choice.predicted == label)} | within_a_decade(asked.question.task, choice.predicted, label),
+        values={"acc": float(choice.predicted == label)}
+        | within_a_decade(asked.question.task, choice.predicted, label),
         answer=choice.predicted,
         confidence=max(softmax(scores)),
         margin=choice.margin,
@@ -74,7 +75,11 @@ def check_scores(scores: Mapping[System, Mapping[Key, Sequence[float]]]) -> None
             raise CheckpointError(
                 f"the model {'after' if system == 'after' else 'before'} fine-tuning gives scores that are not finite "
                 "numbers: "
-                + ("the adapter is damaged" if system == "after" else "its weights overflow in this precision")
+                + (
+                    "the adapter is damaged"
+                    if system == "after"
+                    else "its weights overflow in this precision"
+                )
                 + ". Try model.precision fp32, or another checkpoint"
             )
     if "after" in scores and scores["after"] and scores["after"] == scores["before"]:

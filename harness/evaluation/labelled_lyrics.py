@@ -62,9 +62,7 @@ def read_labelled_lyrics(data: Path, split: str) -> list[LabelledLyrics]:
     return [LabelledLyrics(id_, text, labels.get(id_, {}), themes.get(id_)) for id_, text in lyrics.items()]
 
 
-def _read_answers(
-    row: PackedRow, tasks: tuple[str, ...], frame: Frame
-) -> Iterator[tuple[str, str, str]]:
+def _read_answers(row: PackedRow, tasks: tuple[str, ...], frame: Frame) -> Iterator[tuple[str, str, str]]:
     """(song id, task, answer) of a row's examples that end in the token that ends an answer."""
     starts = segment_starts(row)
     for *_, own in example_paths(row):

@@ -1,4 +1,4 @@
-"""What a split of a data set gives to an evaluation: questions, what is true of each, and which give themselves away."""
+"""What a split of a data set gives to an evaluation: questions, what is true, and which give themselves away."""
 
 from __future__ import annotations
 
@@ -130,7 +130,9 @@ def read_held_out_songs(data: Path, split: str) -> dict[str, Song]:
     """
     path = data / f"{split}_songs.jsonl"
     if not path.is_file():
-        raise DataError(f"{path}: missing, so nothing is known of the held-out songs. Build the data set again")
+        raise DataError(
+            f"{path}: missing, so nothing is known of the held-out songs. Build the data set again"
+        )
     return {song.id: song for song in (_read_song(path, line) for line in read_json_lines(path))}
 
 

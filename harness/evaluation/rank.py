@@ -33,9 +33,9 @@ def evaluate_on_rank(settings: EvaluationSettings) -> None:
     Raises:
         UserError: What went wrong, on this rank or on another one, with its exit code.
     """
-    ranks = join_ranks(join_world(None))
-    records = evaluate_model(settings, make_console(), ranks)
-    ranks.together(lambda: write_results(settings, records))
+    ranks, console = join_ranks(join_world(None)), make_console()
+    records = evaluate_model(settings, console, ranks)
+    ranks.together(lambda: write_results(settings, records, console.print))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

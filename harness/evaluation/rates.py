@@ -17,7 +17,7 @@ NUM_SAMPLES = 10_000
 def describe_truth(results: Sequence[Result], seed: int) -> dict[str, Any]:
     """By system: claims that are supported, contradicted and not checkable, and the rate of hallucinations."""
     written = [result for result in results if result.method == "generate"]
-    found = {}
+    found: dict[str, Any] = {}
     for system in SYSTEMS:
         own = [result for result in written if result.system == system]
         if own:
@@ -28,7 +28,7 @@ def describe_truth(results: Sequence[Result], seed: int) -> dict[str, Any]:
 
 
 def count(results: Sequence[Result], seed: int) -> dict[str, Any]:
-    """The claims of some answers, and the rate with its interval (songs drawn anew); None where nothing is checkable."""
+    """The claims of some answers, and their rate with its interval; None where nothing is checkable."""
     counts = ClaimCounts(*(sum(result.claims[i] for result in results) for i in range(3)))
     low, high = rate_interval(results, seed)
     return {
@@ -57,7 +57,9 @@ def rate_interval(
     rng = np.random.Generator(np.random.Philox(seed))
     rates = []
     for _ in range(num_samples):  # one draw at a time: all at once would hold songs x draws
-        contradicted, checkable = sums_of_songs[rng.integers(len(sums_of_songs), size=len(sums_of_songs))].sum(0)
+        contradicted, checkable = sums_of_songs[
+            rng.integers(len(sums_of_songs), size=len(sums_of_songs))
+        ].sum(0)
         rates.append(contradicted / checkable)
     low, high = np.quantile(rates, [0.025, 0.975]).tolist()
     return low, high
@@ -65,7 +67,7 @@ def rate_interval(
 
 def describe_overlap(results: Iterable[Result]) -> dict[str, Any]:
     """By system: the longest run of words that a written answer has in common with a training song."""
-    found = {}
+    found: dict[str, Any] = {}
     written = [result for result in results if result.method == "generate"]
     for system in SYSTEMS:
         own = [result for result in written if result.system == system]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from rich.text import Text
 from harness.evaluation.figures import count_artists, describe_task
 from harness.evaluation.marks import hold_against_marks
 from harness.evaluation.material import Material
+from harness.evaluation.questions import Question
 from harness.evaluation.rates import describe_overlap, describe_truth
 from harness.evaluation.reference import Guess
 from harness.evaluation.results import Result
@@ -40,11 +41,13 @@ class Record:
         summary: The content of `evaluation.json`.
         results: Every single result.
         material: What was asked.
+        shots: Task → the examples that the few-shot system was shown; empty without one.
     """
 
     summary: dict[str, Any]
     results: list[Result]
     material: Material
+    shots: Mapping[str, Sequence[Question]]
 
 
 def make_record(
@@ -55,6 +58,7 @@ def make_record(
     results: list[Result],
     guesses: Sequence[Guess],
     times: Sequence[dict[str, Any]],
+    shots: Mapping[str, Sequence[Question]],
 ) -> Record:
     """Put the figures together.
 
@@ -66,6 +70,7 @@ def make_record(
         results: Of all ranks, in order.
         guesses: The baselines'.
         times: Seconds of the parts, by rank.
+        shots: Examples in front of questions, by task.
     """
     frequency = count_artists(knowledge)
     asked = dict.fromkeys(one.question.task for one in material.asked)
@@ -95,7 +100,7 @@ def make_record(
         "marks": hold_against_marks(tasks, "before" if settings.adapter is None else "after"),
         "generation": describe_speed(results, times),
     }
-    return Record(summary, results, material)
+    return Record(summary, results, material, shots)
 
 
 def find_hashes(settings: EvaluationSettings, material: Material) -> dict[str, str]:
@@ -173,15 +178,17 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
             _say(
                 console,
                 f"{system}: of {found['supported'] + found['contradicted']:,} checkable claims "
-                f"{found['hallucination_rate']:.1%} [{100 * found['low']:.1f}, {100 * found['high']:.1f}] are contradicted; "
-                f"{found['not_checkable']:,} cannot be checked",
+                f"{found['hallucination_rate']:.1%} [{100 * found['low']:.1f}, {100 * found['high']:.1f}] are "
+                f"contradicted; {found['not_checkable']:,} cannot be checked",
             )
     for system, found in summary["overlap"].items():
         _say(console, f"{system}: longest run of words as in a training song: {found['longest_words']}")
     for mark in summary["marks"]:
         if mark["value"] is not None:
             reached = "reached" if mark["reached"] else "not reached"
-            _say(console, f"mark {mark['mark']}: {mark['value']:.1%} of {mark['wanted']:.0%} wanted, {reached}")
+            _say(
+                console, f"mark {mark['mark']}: {mark['value']:.1%} of {mark['wanted']:.0%} wanted, {reached}"
+            )
     _say(console, "In brackets 95 % intervals (songs drawn anew). " + _spell_speed(summary))
 
 

@@ -1,4 +1,4 @@
-"""What needs no language model, over the same songs: a guess, the most frequent name, TF-IDF with logistic regression."""
+"""What needs no language model, over the same songs: chance, the most frequent name, TF-IDF with a regression."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ def guess_by_chance(asked: Asked) -> Guess:
 
 
 def _read(
-    baseline: Baseline, predictions: Mapping[str, Sequence[Prediction]], counted: Mapping[tuple[str, str], Asked]
+    baseline: Baseline,
+    predictions: Mapping[str, Sequence[Prediction]],
+    counted: Mapping[tuple[str, str], Asked],
 ) -> Iterable[Guess]:
     for task, found in predictions.items():
         for prediction in found:

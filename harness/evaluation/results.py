@@ -82,7 +82,8 @@ def in_order(results: Iterable[Result], song_ids: Iterable[str]) -> list[Result]
         ValueError: A question was answered twice by the same system and method, which would count it twice.
     """
     place = {song_id: i for i, song_id in enumerate(song_ids)}
-    keyed = {(SYSTEMS.index(r.system), r.method, r.task, place[r.song_id]): r for r in (found := list(results))}
+    found = list(results)
+    keyed = {(SYSTEMS.index(r.system), r.method, r.task, place[r.song_id]): r for r in found}
     if len(keyed) != len(found):
         raise ValueError(f"{len(found)} results, of which {len(keyed)} are different questions")
     return [keyed[key] for key in sorted(keyed)]

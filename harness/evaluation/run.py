@@ -32,6 +32,7 @@ from harness.tuned import TunedModel, load_tuned_model
 from preprocess.manifest import read_manifest
 from preprocess.shards import open_split
 
+
 @dataclass(slots=True)
 class Seconds:
     """What the parts of an evaluation took on one rank."""
@@ -54,6 +55,25 @@ class Corpus:
     lyrics: list[LabelledLyrics]
     knowledge: Knowledge
     overlap: TrainingLyrics | None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A split under evaluation.
+
+    Attributes:
+        split: Its name.
+        corpus: What is known of the training songs.
+        material: What is asked.
+        shots: Task → examples to show in front; empty without a few-shot system.
+        seconds: What the parts took on this rank.
+    """
+
+    split: str
+    corpus: Corpus
+    material: Material
+    shots: dict[str, list[Question]]
+    seconds: Seconds = field(default_factory=Seconds)
 
 
 @dataclass(slots=True)
@@ -93,70 +113,70 @@ class Evaluator:
 
     def evaluate(self, split: str, corpus: Corpus) -> Record | None:
         """One split."""
-        material: Material = self.ranks.together(lambda: self.open(split, corpus))
-        self.say_of_leaks(material)
-        seconds = Seconds()
-        results: list[Result] = self.ranks.together(lambda: self.answer(material, corpus, seconds))
+        part: Part = self.ranks.together(lambda: self.open(split, corpus))
+        self.say_of_leaks(part.material)
+        results: list[Result] = self.ranks.together(lambda: self.answer(part))
         gathered = self.ranks.gather_records([result.to_json() for result in results])
-        times = self.ranks.gather_records([asdict(seconds)])
+        times = self.ranks.gather_records([asdict(part.seconds)])
         if not self.ranks.is_main:
             return None
-        found = in_order(map(result_from_json, gathered), material.song_ids)
-        return self.record(split, material, corpus, found, times)
+        found = in_order(map(result_from_json, gathered), part.material.song_ids)
+        return self.record(part, found, times)
 
-    def open(self, split: str, corpus: Corpus) -> Material:
-        """The split, audited."""
+    def open(self, split: str, corpus: Corpus) -> Part:
+        """The split, audited, with the examples to show."""
         pairs = ((song.song_id, song.lyrics) for song in corpus.lyrics)
-        return open_material(self.settings.data, split, pairs, max_songs=self.settings.songs)
+        material = open_material(self.settings.data, split, pairs, max_songs=self.settings.songs)
+        return Part(split, corpus, material, self.choose_shots(material))
 
-    def answer(self, material: Material, corpus: Corpus, seconds: Seconds) -> list[Result]:
+    def answer(self, part: Part) -> list[Result]:
         """This rank's part of the questions, asked and judged."""
-        model = self.load(material)
-        own = self.ranks.share(material.song_ids)
-        return [
-            *self.rank(model, material, own, seconds),
-            *self.generate(model, material, own, corpus, seconds),
-        ]
+        model = self.load(part.material)
+        own = self.ranks.share(part.material.song_ids)
+        return [*self.rank(model, part, own), *self.generate(model, part, own)]
 
     def say_of_leaks(self, material: Material) -> None:
         """Say which questions are left out since they give their answers away."""
         audit = material.audit
         if audit.excluded:
             self.say(
-                f"{len(audit.excluded):,} of {audit.num_checked:,} questions give their answers away and are left out of "
-                "every score; evaluation.json names them"
+                f"{len(audit.excluded):,} of {audit.num_checked:,} questions give their answers away and are left out "
+                "of every score; evaluation.json names them"
             )
 
     def load(self, material: Material) -> TunedModel:
         """The model, once for all splits."""
         if self._model is None:
-            self._model = load_tuned_model(self.settings.model, material.held_out.manifest, self.settings.adapter)
+            self._model = load_tuned_model(
+                self.settings.model, material.held_out.manifest, self.settings.adapter
+            )
         return self._model
 
-    def ask(self, model: TunedModel, material: Material, asked: Sequence[Asked]) -> list[Asking]:
+    def choose_shots(self, material: Material) -> dict[str, list[Question]]:
+        """Training examples of each task, the same for every song; none where none are wanted."""
+        if not self.settings.few_shot:
+            return {}
+        manifest = material.held_out.manifest
+        rows = open_split(self.settings.data, "train", manifest)
+        tasks = {one.question.task for one in material.asked}
+        return choose_shots(rows, manifest.tasks, tasks, self.settings.few_shot, self.settings.seed)
+
+    def ask(self, model: TunedModel, part: Part, asked: Sequence[Asked]) -> list[Asking]:
         """The questions as each system gets them."""
         questions = tuple(one.question for one in asked)
         askings = [Asking(version, version, questions) for version in model.versions]
-        if self.settings.few_shot:
-            askings.append(Asking("few_shot", "before", tuple(self.show_examples(material, questions))))
+        if part.shots:
+            shown = [put_in_front(one, part.shots[one.task], part.material.frame) for one in questions]
+            askings.append(Asking("few_shot", "before", tuple(shown)))
         return askings
 
-    def show_examples(self, material: Material, questions: Sequence[Question]) -> list[Question]:
-        """The questions with training examples before them."""
-        manifest = material.held_out.manifest
-        rows = open_split(self.settings.data, "train", manifest)
-        tasks = {question.task for question in questions}
-        shots = choose_shots(rows, manifest.tasks, tasks, self.settings.few_shot, self.settings.seed)
-        return [put_in_front(question, shots[question.task], material.frame) for question in questions]
-
-    def rank(
-        self, model: TunedModel, material: Material, song_ids: Sequence[str], seconds: Seconds
-    ) -> list[Result]:
+    def rank(self, model: TunedModel, part: Part, song_ids: Sequence[str]) -> list[Result]:
         """The likeliest name for each of this rank's questions that ask for one."""
+        material = part.material
         if "rank" not in self.settings.methods:
             return []
         asked = [one for one in material.of_songs(song_ids) if one.label is not None]
-        askings = self.ask(model, material, asked)
+        askings = self.ask(model, part, asked)
         candidates = {
             task: encode_candidates(
                 material.held_out.tokenizer, material.held_out.prompt, labels.stem, labels.train_counts
@@ -168,42 +188,38 @@ class Evaluator:
         started_s = time.perf_counter()
         with self.counting("ranking names", len(asked) * len(askings)) as advance:
             scores = rank_names(model, askings, candidates, self.settings.rank_slots, advance)
-        seconds.rank = time.perf_counter() - started_s
+        part.seconds.rank = time.perf_counter() - started_s
         return judge_ranking(asked, scores)
 
-    def generate(
-        self, model: TunedModel, material: Material, song_ids: Sequence[str], corpus: Corpus, seconds: Seconds
-    ) -> list[Result]:
+    def generate(self, model: TunedModel, part: Part, song_ids: Sequence[str]) -> list[Result]:
         """An answer in words to each of this rank's questions, judged."""
+        material, corpus = part.material, part.corpus
         if "generate" not in self.settings.methods:
             return []
         chosen = set(material.song_ids[: self.settings.generate_songs])
         asked = material.of_songs([song_id for song_id in song_ids if song_id in chosen])
-        askings = self.ask(model, material, asked)
+        askings = self.ask(model, part, asked)
         limit = self.settings.max_new_tokens
         check_lengths(model.causal, askings, limit)
         stop_id = material.held_out.manifest.stop_token_id
         started_s = time.perf_counter()
         with self.counting("writing answers", len(asked) * len(askings)) as advance:
             answers = write_answers(model, askings, stop_id, limit, self.settings.batch_slots, advance)
-        seconds.generate = time.perf_counter() - started_s
+        part.seconds.generate = time.perf_counter() - started_s
         assert corpus.overlap is not None
         results = judge_answers(asked, answers, material.held_out.tokenizer, corpus.knowledge, corpus.overlap)
-        seconds.judge = time.perf_counter() - started_s - seconds.generate
+        part.seconds.judge = time.perf_counter() - started_s - part.seconds.generate
         return results
 
-    def record(
-        self, split: str, material: Material, corpus: Corpus, results: list[Result], times: list[dict[str, Any]]
-    ) -> Record:
+    def record(self, part: Part, results: list[Result], times: list[dict[str, Any]]) -> Record:
         """The figures of a split; rank 0 alone."""
-        guesses = guess_answers(
-            material.asked,
-            corpus.lyrics,
-            read_labelled_lyrics(self.settings.data, split),
-            self.settings.seed,
-            fits=self.settings.baselines,
+        settings, corpus = self.settings, part.corpus
+        labelled = read_labelled_lyrics(settings.data, part.split)
+        fits = settings.baselines
+        guesses = guess_answers(part.material.asked, corpus.lyrics, labelled, settings.seed, fits=fits)
+        return make_record(
+            settings, part.split, part.material, corpus.knowledge, results, guesses, times, part.shots
         )
-        return make_record(self.settings, split, material, corpus.knowledge, results, guesses, times)
 
     def say(self, line: str) -> None:
         """A line on rank 0's terminal."""
