@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from preprocess.knowledge import MAX_SONGS, KnownSong
+from preprocess.knowledge import MAX_SONGS, CorpusFigures, Knowledge, KnownSong
 from preprocess.measure.song import Measures
 from preprocess.schema import Song
 from preprocess.tasks.counts import artist_level
 from preprocess.tasks.main_themes import main_themes
+from preprocess.tasks.statistics import CorpusStatistics
 
 _MAX_LEVEL = 20
 
@@ -53,9 +56,11 @@ class KnownSongs:
         self._songs += other._songs
         self._cut()
 
-    def songs(self) -> list[KnownSong]:
-        """The songs that were kept, by id."""
-        return sorted((song for _, song in self._songs), key=lambda song: song.id)
+    def knowledge(self, statistics: CorpusStatistics) -> Knowledge:
+        """What is known, with the words of the songs among which `statistics` looks for similar ones."""
+        words = {song.id: " ".join(sorted(song.words)) for song in statistics.similar.songs}
+        songs = (replace(song, words=words.get(song.id, "")) for _, song in self._songs)
+        return Knowledge(songs, CorpusFigures.of(statistics), is_cut=self.is_cut)
 
     def _cut(self) -> None:
         """Leave out artists until the songs fit: which ones is told by the songs of each level, in whatever order."""

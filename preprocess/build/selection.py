@@ -17,7 +17,7 @@ from preprocess.build.workers import Workers
 from preprocess.choose.crossing import find_crossing
 from preprocess.choose.sample import Choice
 from preprocess.durable import write_text_durably
-from preprocess.knowledge import KNOWLEDGE_FILE, CorpusFigures, Knowledge, write_knowledge
+from preprocess.knowledge import KNOWLEDGE_FILE, write_knowledge
 from preprocess.outside_text import parse_json
 from preprocess.schema import Int64Array
 from preprocess.tasks.statistics import CorpusStatistics
@@ -97,9 +97,7 @@ def select_songs(
     def make_corpus() -> CorpusStatistics:
         counted = gathered or gather()
         statistics = CorpusStatistics(counted.counts)
-        knowledge = Knowledge(
-            counted.known.songs(), CorpusFigures.of(statistics), is_cut=counted.known.is_cut
-        )
+        knowledge = counted.known.knowledge(statistics)
         write_knowledge(folder / KNOWLEDGE_FILE, knowledge)
         return statistics
 
