@@ -1,18 +1,35 @@
-"""Answers to many prompts at once: lyrics computed once for all their questions, all active answers in one row."""
+"""Answers to many prompts at once: lyrics computed once for all their questions, all active answers in one row.
+
+::
+
+    lyrics A ─┬─ question 0 ─ answer               pass over prompts    [A A A A 0 0 1 1 1 B B B 2 2]
+              └─ question 1 ─ answer               step                 [0 1 2]
+    lyrics B ─── question 2 ─ answer               step                 [0 1 2]
+                                                   answer 1 ends, C comes in
+    lyrics C ─── question 3 ─ answer               pass over prompts    [C C C C C 3 3]
+                                                   step                 [0 2 3]
+
+A step computes one new token of each active answer, as one row without padding: the weights, which a step mostly waits
+for, are read once for all of them. What each token sees is for the attention to know (`harness.generation.attention`).
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
 from torch import nn
 
+from harness.generation.active import ActiveAnswers, Done
 from harness.generation.prompts import Generated, Prompt
+from harness.generation.reach import check_reach
 from harness.generation.sampling import Sampling
+from harness.generation.schedule import Tree, check_prompts, fill_rows, plan_trees
 
-__all__ = ["Generated", "Prompt", "Sampling", "generate_batch", "stream_answer"]
+__all__ = ["MAX_SLOTS", "Generated", "Prompt", "Sampling", "generate_batch", "stream_answer"]
 
 MAX_SLOTS = 8192
+"""Keys and values that are kept at a time, unless another number is asked for; of SmolLM2-135M in float32 360 MiB."""
 
 
 def generate_batch(
@@ -26,13 +43,15 @@ def generate_batch(
 ) -> list[Generated]:
     """Answer prompts, each as if it were the only one.
 
+    Greedy answers are those of `generate_answer`, up to the rounding of sums that are taken in another order.
+
     Args:
         causal: A `transformers` causal model in evaluation mode, adapter layers inside it or not; not peft's
             wrapper.
         prompts: In any order; those of one prefix are computed together.
         stop_id: Id of the token that ends an answer.
-        max_slots: Keys and values (of one token each, in every layer) that are kept at a time. More means more answers
-            at once; a prompt that needs more than this runs alone.
+        max_slots: Keys and values (of one token each, in every layer) that are kept at a time, room for answers yet to
+            be generated among them. More means more answers at once; a prompt that needs more than this runs alone.
         sampling: How tokens are drawn; None takes the likeliest.
         on_done: Called with a prompt's index and its answer as soon as it is there, in the order they end.
 
@@ -41,14 +60,42 @@ def generate_batch(
 
     Raises:
         ValueError: A prompt has no ids of its own, or asks for no token.
+        ConfigError: The model's attention does not reach over a prompt and its answer, or is of a kind that these
+            kernels do not compute.
     """
-    answers = []
-    for index, prompt in enumerate(prompts):
-        answer = _answer_alone(causal, prompt, stop_id, sampling)
-        if on_done is not None:
-            on_done(index, answer)
-        answers.append(answer)
-    return answers
+    check_prompts(prompts)
+    if not prompts:
+        return []
+    check_reach(causal, prompts)
+    waiting = deque(plan_trees(prompts, max_slots))
+    active = ActiveAnswers(causal, prompts, stop_id, sampling)
+    answers: dict[int, Generated] = {}
+
+    def finish(done: Done) -> None:
+        for index, generated in done:
+            answers[index] = generated
+            if on_done is not None:
+                on_done(index, generated)
+
+    while waiting or active.answers:
+        for row in fill_rows(take_fitting(waiting, active, max_slots)):
+            finish(active.begin(row))
+        if active.answers:
+            finish(active.step())
+    return [answers[index] for index in range(len(prompts))]
+
+
+def take_fitting(waiting: deque[Tree], active: ActiveAnswers, max_slots: int) -> list[Tree]:
+    """Take the next trees that fit beside what is active; at least one where nothing is."""
+    taken: list[Tree] = []
+    need = active.need
+    while waiting:
+        grown = need.with_tree(waiting[0])
+        if grown.num_slots > max_slots and need.num_rows:
+            break
+        need = grown
+        taken.append(waiting.popleft())
+    return taken
 
 
 def stream_answer(
@@ -59,7 +106,10 @@ def stream_answer(
     *,
     sampling: Sampling | None = None,
 ) -> Iterator[tuple[int, float]]:
-    """Answer one prompt, token by token. Between two tokens the model is free for other work.
+    """Answer one prompt, token by token: the same answer that `generate_batch` gives.
+
+    Between two tokens the model is free for other work, another stream among it. What is switched on while a token is
+    asked for (an adapter, say) is what computes it.
 
     Args:
         causal: As for `generate_batch`.
@@ -68,32 +118,25 @@ def stream_answer(
         max_new_tokens: At most so many tokens, the stop token included.
         sampling: How tokens are drawn; None takes the likeliest.
 
-    Yields:
-        A token and its log-probability, as in `Generated`.
+    Returns:
+        Tokens and their log-probabilities, as in `Generated`, each computed when it is asked for.
 
     Raises:
         ValueError: The prompt is empty or asks for no token.
+        ConfigError: As `generate_batch`.
     """
-    answer = _answer_alone(causal, Prompt((), tuple(ids), max_new_tokens), stop_id, sampling)
-    yield from zip(answer.ids, answer.logprobs, strict=False)
+    prompts = [Prompt((), tuple(ids), max_new_tokens)]
+    check_prompts(prompts)
+    check_reach(causal, prompts)
+    return _stream(ActiveAnswers(causal, prompts, stop_id, sampling), next(plan_trees(prompts, len(ids))))
 
 
-@torch.inference_mode()
-def _answer_alone(causal: nn.Module, prompt: Prompt, stop_id: int, sampling: Sampling | None) -> Generated:
-    if not prompt.ids or prompt.max_new_tokens < 1:
-        raise ValueError(
-            f"a prompt of {len(prompt.ids)} ids and {prompt.max_new_tokens} new tokens; both must be 1 or more"
-        )
-    assert sampling is None, "not there yet"
-    device = next(causal.parameters()).device
-    text = [*prompt.prefix, *prompt.ids]
-    ids, logprobs = list[int](), list[float]()
-    while len(ids) < prompt.max_new_tokens:
-        step = torch.tensor([[*text, *ids]], device=device)
-        logits = causal(input_ids=step, use_cache=False, logits_to_keep=1).logits[0, -1]
-        token = int(logits.argmax())
-        logprobs.append(float(logits.float().log_softmax(-1)[token]))
-        if token == stop_id:
-            return Generated(tuple(ids), is_finished=True, logprobs=tuple(logprobs))
-        ids.append(token)
-    return Generated(tuple(ids), is_finished=False, logprobs=tuple(logprobs))
+def _stream(active: ActiveAnswers, tree: Tree) -> Iterator[tuple[int, float]]:
+    done = active.begin([tree])
+    while not done:
+        answer = active.answers[0]
+        yield answer.ids[-1], answer.logprobs[-1]
+        done = active.step()
+    ((_, generated),) = done
+    if not generated.is_finished:
+        yield generated.ids[-1], generated.logprobs[-1]
