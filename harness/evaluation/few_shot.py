@@ -5,8 +5,8 @@ The same examples stand in front of all songs, so they are computed once::
     example 1 · example 2 ─┬─ lyrics of song a, question
                            └─ lyrics of song b, question
 
-Each is a whole turn of a chat, the next one opened as the chat format opens a turn; the system message comes once, where
-it is a turn of its own.
+Each is a whole turn of a chat, the next one opened as the chat format opens a turn; the system message comes once,
+where it is a turn of its own.
 """
 
 from __future__ import annotations
