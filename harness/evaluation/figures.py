@@ -9,13 +9,16 @@ from typing import Any
 from harness.evaluation.accuracy import Choice, SongResult, summarize_task
 from harness.evaluation.material import Asked, Material
 from harness.evaluation.reference import Guess
-from harness.evaluation.results import Result
+from harness.evaluation.results import SYSTEMS, Result
 from harness.evaluation.statistics import Interval, bootstrap, bootstrap_difference, calibrate
 from harness.evaluation.truth import Knowledge
 from preprocess.schema import Song
 
 Values = dict[str, float]
 """Song → value of one metric."""
+
+METHOD_ORDER = ("rank", "generate", "baseline")
+SYSTEM_ORDER = (*SYSTEMS, "chance", "majority", "tfidf")
 
 SLICE_SAMPLES = 2_000
 """Draws of a slice's interval: there are many slices."""
@@ -112,8 +115,10 @@ def _pair(before: Result, after: Result | None) -> SongResult:
 def describe_metrics(series: Mapping[Series, Values], seed: int) -> list[dict[str, Any]]:
     """A row for each metric, method and system; what is expected by chance has no interval of its own."""
     rows = []
-    for key, values in series.items():
-        found = measure(values, seed)
+    for key in sorted(
+        series, key=lambda key: (METHOD_ORDER.index(key.method), SYSTEM_ORDER.index(key.system))
+    ):
+        found = measure(series[key], seed)
         if found is not None and key.system == "chance":
             found = Interval(found.value, found.value, found.value, found.n)
         if found is not None:

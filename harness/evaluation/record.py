@@ -189,19 +189,54 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
             _say(
                 console, f"mark {mark['mark']}: {mark['value']:.1%} of {mark['wanted']:.0%} wanted, {reached}"
             )
-    _say(console, "In brackets 95 % intervals (songs drawn anew). " + _spell_speed(summary))
+    _say(console, "In percent; in brackets 95 % intervals (songs drawn anew). " + _spell_speed(summary))
+
+
+SHOWN = ("chance", "majority", "tfidf", "before", "few_shot", "after")
+"""Columns of the table, those that there are."""
+
+APART = frozenset({"refused", "empty"})
+"""Metrics that are shown only where they are not 0 throughout."""
 
 
 def _table_of_metrics(summary: dict[str, Any], title: str) -> Table:
+    rows = [(task, row) for task, found in summary["tasks"].items() for row in found["metrics"]]
+    systems = [system for system in SHOWN if any(row["system"] == system for _, row in rows)]
     table = Table(title=title)
-    for column in ("task", "metric", "method", "system", "value", "songs"):
-        table.add_column(column, justify="right" if column in ("value", "songs") else "left")
-    for task, found in summary["tasks"].items():
-        for row in found["metrics"]:
-            interval = f"{row['value']:.1%} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
-            cells = (task, row["metric"], row["method"], row["system"], interval, f"{row['n']:,}")
-            table.add_row(*map(Text, cells))
+    for column in ("task", "metric", "method", "songs", *systems):
+        table.add_column(column, justify="left" if column in ("task", "metric", "method") else "right")
+    for (task, metric, method), cells in _lines(rows).items():
+        if metric not in APART or any(row["value"] for row in cells.values()):
+            num_songs = max(row["n"] for row in cells.values())
+            spelt = [_spell(cells.get(system)) for system in systems]
+            table.add_row(*map(Text, (task, metric, method, f"{num_songs:,}", *spelt)))
     return table
+
+
+def _lines(
+    rows: Sequence[tuple[str, dict[str, Any]]],
+) -> dict[tuple[str, str, str], dict[str, dict[str, Any]]]:
+    """System to figures, by task, metric and method; what needs no model stands in the first line of its metric."""
+    lines: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
+    for task, row in rows:
+        if row["method"] != "baseline":
+            lines.setdefault((task, row["metric"], row["method"]), {})[row["system"]] = row
+    for task, row in rows:
+        if row["method"] == "baseline":
+            place = next(
+                (key for key in lines if key[:2] == (task, row["metric"])), (task, row["metric"], "")
+            )
+            lines.setdefault(place, {})[row["system"]] = row
+    return lines
+
+
+def _spell(row: dict[str, Any] | None) -> str:
+    """As in "41.5 [38, 45]", in percent."""
+    if row is None:
+        return "-"
+    if row["system"] == "chance":
+        return f"{100 * row['value']:.1f}"
+    return f"{100 * row['value']:.1f} [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
 
 
 def _spell_speed(summary: dict[str, Any]) -> str:

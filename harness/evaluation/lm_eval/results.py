@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from statistics import mean, stdev
@@ -106,8 +107,9 @@ def _tell_ranking(document: Document, result: Result) -> dict[str, Any]:
     kept = sorted(order)
     document = {**document, "choices": [choices[i] for i in kept], "label": kept.index(label)}
     responses = [[repr(result.scores[i]), "None"] for i in kept]
+    cut = {} if len(kept) == len(choices) else {"num_choices": len(choices)}
     return {
-        "doc": {**document, "num_choices": len(choices)},
+        "doc": {**document, **cut},
         "target": str(document["label"]),
         "arguments": _arguments([(document["prompt"], choices[i]) for i in kept]),
         "resps": [[response] for response in responses],
@@ -189,7 +191,7 @@ def summarize(
             "random_seed": settings.seed,
             "system": system,
         },
-        "date": record.summary["date"],
+        "date": datetime.fromisoformat(record.summary["date"]).timestamp(),
         "transformers_version": metadata.version("transformers"),
         "task_hashes": {
             name: hash_text("".join(s["doc_hash"] + s["prompt_hash"] + s["target_hash"] for s in made))
