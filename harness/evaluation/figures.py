@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.evaluation.accuracy import Choice, SongResult, summarize_task
-from harness.evaluation.material import Asked, Material
+from harness.evaluation.material import Material
 from harness.evaluation.reference import Guess
 from harness.evaluation.results import SYSTEMS, Result
-from harness.evaluation.statistics import Interval, bootstrap, bootstrap_difference, calibrate
+from harness.evaluation.statistics import (
+    Interval,
+    bootstrap,
+    bootstrap_difference,
+    calibrate,
+    make_buckets,
+    slice_values,
+)
 from harness.evaluation.truth import Knowledge
 from preprocess.schema import Song
 
@@ -56,10 +63,14 @@ def collect_series(task: str, results: Iterable[Result], guesses: Iterable[Guess
     return series
 
 
-def measure(values: Values, seed: int, num_samples: int | None = None) -> Interval | None:
+def in_order(series: Iterable[Series]) -> list[Series]:
+    """Ranking first, then written answers, then baselines."""
+    return sorted(series, key=lambda key: (METHOD_ORDER.index(key.method), SYSTEM_ORDER.index(key.system)))
+
+
+def measure(values: Values, seed: int) -> Interval | None:
     """The mean over songs with its interval."""
-    draws = {} if num_samples is None else {"num_samples": num_samples}
-    return bootstrap(list(values.values()), list(values), seed=seed, **draws)
+    return bootstrap(list(values.values()), list(values), seed=seed)
 
 
 def describe_task(
@@ -86,7 +97,7 @@ def describe_task(
         "metrics": describe_metrics(series, seed),
         "differences": describe_differences(task, series, seed),
         "slices": describe_slices(
-            task, series, {one.question.song_id: one for one in material.asked}, frequency, seed
+            task, series, {one.question.song_id: one.truth.song for one in material.asked}, frequency, seed
         ),
         "calibration": describe_calibration(task, results, guesses),
     }
@@ -160,44 +171,26 @@ def describe_differences(task: str, series: Mapping[Series, Values], seed: int) 
     return rows
 
 
-SLICES: dict[str, Callable[[Song, Mapping[str, int]], str]] = {
-    "genre": lambda song, _: song.genre or "unknown",
-    "decade": lambda song, _: song.decade or "unknown",
-    "language": lambda song, _: song.language or "unknown",
-    "artist_frequency": lambda song, frequency: name_frequency(frequency.get(song.artist or "", 0)),
-}
-"""By what songs are parted, and a song's part."""
-
-
-def name_frequency(num_songs: int) -> str:
-    """How often training has seen an artist, in words."""
-    for limit, name in ((0, "0"), (4, "1-4"), (9, "5-9"), (19, "10-19"), (49, "20-49")):
-        if num_songs <= limit:
-            return f"{name} songs"
-    return "50 songs or more"
-
-
 def describe_slices(
     task: str,
     series: Mapping[Series, Values],
-    asked: Mapping[str, Asked],
+    songs: Mapping[str, Song],
     frequency: Mapping[str, int],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """The leading metric by genre, decade, language and how often training saw the artist."""
+    """The leading metric by genre, decade, language and how often training saw the artist, where songs differ in it."""
     metric = leading_metric(task, series)
+    kinds = {
+        by: len({bucket(song) for song in songs.values()}) for by, bucket in make_buckets(frequency).items()
+    }
     rows = []
-    for by, name in SLICES.items():
-        parts: dict[str, set[str]] = {}
-        for song_id, one in asked.items():
-            parts.setdefault(name(one.truth.song, frequency), set()).add(song_id)
-        for part in sorted(parts) if len(parts) > 1 else ():
-            for key, values in series.items():
-                if key.metric != metric or key.system == "chance":
-                    continue
-                inside = {song: value for song, value in values.items() if song in parts[part]}
-                if (found := measure(inside, seed, SLICE_SAMPLES)) is not None:
-                    rows.append({"by": by, "slice": part, **asdict(key), **asdict(found)})
+    for key in in_order(series):
+        if key.metric != metric or key.system == "chance":
+            continue
+        values, chosen = list(series[key].values()), [songs[song_id] for song_id in series[key]]
+        for found in slice_values(values, chosen, frequency, seed=seed, num_samples=SLICE_SAMPLES):
+            if kinds[found.by] > 1:
+                rows.append({"by": found.by, "slice": found.slice, **asdict(key), **asdict(found.interval)})
     return rows
 
 

@@ -126,7 +126,7 @@ def _judge_answer(
         song_id=song.id,
         truth=asked.label,
         is_seen=asked.is_seen,
-        values={**score.values, "refused": float(score.is_refusal), "empty": float(score.is_empty)},
+        values=score.values,
         answer=score.answer,
         confidence=_mean_probability(answer.logprobs),
         text=text,

@@ -32,8 +32,7 @@ def score_text(
 ) -> dict[str, float]:
     """Every metric of one answer; a metric of which it has nothing to measure is missing."""
     claims = [] if knowledge is None else check_statements(text, truth.song, knowledge, introduced=question)
-    score = score_answer(task, text, truth, knowledge, claims)
-    return {**score.values, "refused": float(score.is_refusal), "empty": float(score.is_empty)}
+    return score_answer(task, text, truth, knowledge, claims).values
 
 
 def scorer_of(folder: Path) -> Callable[[Document, Sequence[str]], dict[str, float]]:
