@@ -72,13 +72,13 @@ def make_record(
         times: Seconds of the parts, by rank.
         shots: Examples in front of questions, by task.
     """
-    frequency = count_artists(knowledge)
-    asked = dict.fromkeys(one.question.task for one in material.asked)
-    order = [task for task in material.held_out.manifest.tasks if task in asked]
+    artists = material.labels.get("artist")
+    frequency = count_artists(knowledge) if artists is None else artists.train_counts
+    answered = {result.task for result in results}
     tasks = {
-        task: described
-        for task in order
-        if (described := describe_task(task, material, results, guesses, frequency, settings.seed))["metrics"]
+        task: describe_task(task, material, results, guesses, frequency, settings.seed)
+        for task in material.held_out.manifest.tasks
+        if task in answered
     }
     seconds = max(sum(part.values()) for part in times)
     summary = {
