@@ -35,7 +35,9 @@ _MADE = (
     r"(?:released|recorded|written|composed|published|produced|made|issued|dropped|appeared|debuted|"
     r"came out|comes|came|dat(?:es|ed|ing)(?: back)?|stems|originat\w+|hails)"
 )
-_LIKELY = r"(?:most |very )?(?:likely|probably|clearly|definitely|certainly|obviously|indeed|originally|first|generally)"
+_LIKELY = (
+    r"(?:most |very )?(?:likely|probably|clearly|definitely|certainly|obviously|indeed|originally|first|generally)"
+)
 _ADJECTIVE = r"[a-z]+(?:-[a-z]+)?"
 
 _DECADE_RULES = (
@@ -65,7 +67,7 @@ _DECADE_RULES = (
 )
 _YEAR_RULES = (
     re.compile(
-        rf"\b{_MADE}(?: {_LIKELY})?(?: as an? [a-z ]{{2,20}})? (?:in|from|to|on)(?: the year)?(?: [A-Z][a-z]+"
+        rf"\b(?i:{_MADE})(?: {_LIKELY})?(?: as an? [a-z ]{{2,20}})? (?:in|from|to|on)(?: the year)?(?: [A-Z][a-z]+"
         rf"(?: \d{{1,2}},?)?)? "
         rf"(?P<year>{_YEAR})"
     ),
@@ -116,7 +118,7 @@ _LANGUAGE = re.compile(
 _THEME_LISTS = (
     re.compile(
         r"\bthemes?(?: (?:of|in) (?:the|this|these) (?:song|lyrics|track|piece))?(?: here)?"
-        r"(?: (?:is|are|include|includes|such as|like|of|would be|around|revolves? around|centers? on)|:\**|,? including)"
+        r"(?: (?:is|are|includes?|such as|like|of|would be|around|revolves? around|centers? on)|:\**|,? including)"
         r"(?: (?:likely|primarily|mainly|mostly|the|that of|those of))* (?P<list>[^.;:\n]+)",
         re.IGNORECASE,
     ),
@@ -249,7 +251,7 @@ def _genre_rules(own: frozenset[str]) -> tuple[re.Pattern[str], ...]:
         r"(?:classified|categori[sz]ed|described|filed|labell?ed|identified|considered|seen|regarded|known)"
     )
     patterns = (
-        rf"\b(?:this|that|the|an?|his|her|their)(?: {_ADJECTIVE}){{0,3}}?[ ]{genre} {SONG}\b",
+        rf"\b(?:this|that|the|an?|his|her|their)(?: (?:{_ADJECTIVE}|{_DECADE}|{_YEAR})){{0,3}}?[ ]{genre} {SONG}\b",
         rf"\b{be}(?: {_ADJECTIVE}){{0,2}} {genre}(?: music| {SONG}| lyrics)?(?=[.,;!]|\s*$)",
         (
             rf"\b(?:genre|style of music|musical style|type of music)s?(?: of [^.,;:]{{1,40}})?(?: {be}|:\**)"

@@ -11,7 +11,10 @@ from harness.evaluation.truth.sentences import is_likened, is_stated, scope_befo
 from harness.evaluation.truth.subject import Subject, untold
 from preprocess.knowledge import normal_name
 
-SONG = r"(?:song|track|hit|single|ballad|tune|anthem|number|piece|lyrics|record|recording|classic|lullaby|hymn|lament|jam|banger)"
+SONG = (
+    r"(?:song|track|hit|single|ballad|tune|anthem|number|piece|lyrics|record|recording|classic|lullaby|hymn|lament|"
+    r"jam|banger)"
+)
 
 _CAPITAL = r"(?:[^\W\d_a-z\u00df-\u00f6\u00f8-\u00ff][\w'\u2019.&!$-]*|\d[\w'\u2019-]*)"
 NAME = rf"(?:{_CAPITAL}(?: (?:(?:and|of|the|&|de|von|van|la|du|feat\.?|ft\.?|with) )?{_CAPITAL}){{0,6}})"
@@ -21,7 +24,10 @@ QUOTE = r"(?:\"[^\"\n]{1,120}\"|\u201c[^\u201d\n]{1,120}\u201d|\*{1,2}[^*\n]{1,1
 
 _ROLE = r"(?:artist|singer|band|performer|rapper|musician|vocalist|group|duo|singer-songwriter|act|star)"
 _LIKELY = r"(?:(?:most |very |quite )?(?:likely|probably|clearly|definitely|certainly|obviously|undoubtedly|indeed) )?"
-_TITLES = rf"(?:the |an? )?(?:[a-z-]+ ){{0,3}}?(?:{_ROLE},? )?"
+_PEOPLE = "American|British|English|Canadian|Australian|Irish|Scottish|Welsh|Swedish|German|French"
+_TITLES = rf"(?:the |an? )?(?:(?:[a-z-]+|{_PEOPLE}) ){{0,3}}?(?:{_ROLE},? )?"
+
+_WHO = rf"(?!(?:{_PEOPLE}) [a-z])(?P<name>{NAME})"
 
 _ARTIST_RULES = tuple(
     re.compile(pattern)
@@ -32,31 +38,31 @@ _ARTIST_RULES = tuple(
         ),
         (
             rf"\b(?i:{SONG}|these|this|it)(?: "
-            rf"(?:is|are|was|were|comes|come))?,? {_LIKELY}by {_LIKELY}(?i:{_TITLES})(?P<name>{NAME})"
+            rf"(?:is|are|was|were|comes|come))?,? {_LIKELY}by {_LIKELY}(?i:{_TITLES}){_WHO}"
         ),
         (
             rf"\b(?:is|are|was|were) {_LIKELY}(?:an? |the )?(?:[a-zA-Z&-]+ ){{0,3}}(?i:{SONG}) "
-            rf"(?:from|by) {_LIKELY}(?i:{_TITLES})(?P<name>{NAME})"
+            rf"(?:from|by) {_LIKELY}(?i:{_TITLES}){_WHO}"
         ),
         (
             rf"\b(?i:{_ROLE})(?: (?:behind|of|for|performing|singing|on) (?i:this|these|the)(?: (?i:{SONG}))?)?"
             rf"(?: here)?"
-            rf"(?: (?:is|was|would be)|:\**) {_LIKELY}(?i:{_TITLES})(?P<name>{NAME})"
+            rf"(?: (?:is|was|would be)|:\**) {_LIKELY}(?i:{_TITLES}){_WHO}"
         ),
-        rf"\b(?:attributed|credited|belongs?|belong) to {_LIKELY}(?i:{_TITLES})(?P<name>{NAME})",
-        rf"\b(?:identif(?:y|ied)|recogni[sz]ed?) (?:the {_ROLE} |it |this )?as {_LIKELY}(?i:{_TITLES})(?P<name>{NAME})",
+        rf"\b(?:attributed|credited|belongs?|belong) to {_LIKELY}(?i:{_TITLES}){_WHO}",
+        rf"\b(?:identif(?:y|ied)|recogni[sz]ed?) (?:the {_ROLE} |it |this )?as {_LIKELY}(?i:{_TITLES}){_WHO}",
         rf"(?P<name>{NAME})(?:'s|\u2019s|'|\u2019) (?i:(?:[a-z-]+ ){{0,2}}(?:{SONG}|voice|vocals))\b",
         (
             rf"^\W*(?:(?:[Ii]n|[Oo]n|[Tt]hroughout) (?:this|the) (?i:{SONG}), )?(?P<name>{NAME}),? "
             r"(?:sings?|sang|raps?|rapped|performs?|performed|is the "
-            r"(?:artist|singer|performer)|recorded|released|delivers) "
+            r"(?:artist|singer|performer)|recorded|released|delivers)\b"
         ),
         rf"^\W*(?i:artist|singer|performer|band)\W+(?P<name>{NAME})",
         rf"\b[Tt]his is (?!the|a|an)(?P<name>{NAME})[.,!]",
     )
 )
 _WRITER = re.compile(
-    rf"\b(?i:written|composed|penned|produced|co-written)(?: and [a-z]+)? by {_LIKELY}(?i:{_TITLES})(?P<name>{NAME})"
+    rf"\b(?i:written|composed|penned|produced|co-written)(?: and [a-z]+)? by {_LIKELY}(?i:{_TITLES}){_WHO}"
 )
 _NO_NAMES = frozenset(
     word
