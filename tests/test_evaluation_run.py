@@ -24,6 +24,7 @@ from harness.evaluation.leakage import Leak, LeakageAudit, Prompted
 from harness.evaluation.marks import hold_against_marks
 from harness.evaluation.material import Material, open_material
 from harness.evaluation.output import write_results
+from harness.evaluation.overlap import TrainingLyrics
 from harness.evaluation.questions import Question
 from harness.evaluation.ranking import encode_candidates
 from harness.evaluation.rates import describe_overlap, describe_truth, rate_interval
@@ -36,9 +37,10 @@ from harness.generation.batch import Generated
 from harness.tuned import load_tuned_model
 from preprocess.errors import ConfigError
 from preprocess.prompt import find_format
-from preprocess.settings import dump_settings, load_settings
+from preprocess.settings import dump_settings
 from preprocess.shards import open_split
 from tests.dist_ranks import run_ranks
+from tests.evaluation_ranks import EXPECTED_BYTES, evaluate_on_rank
 from tests.evaluations import make_evaluated, make_settings
 from tests.toys import make_tokenizer
 
@@ -61,19 +63,6 @@ def console() -> Console:
 
 
 # Over ranks and batches
-
-
-def summarize_on_rank(path: Path, changes: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The summaries of some evaluations, one after the other; nothing on other ranks than the first."""
-    from harness.dist import join_world
-    from harness.evaluation.rank import join_ranks
-
-    settings, ranks = load_settings(EvaluationSettings, path), join_ranks(join_world(None))
-    console = Console(quiet=True)
-    return [
-        [record.summary for record in evaluate_model(settings.model_copy(update=change), console, ranks)]
-        for change in changes
-    ]
 
 
 def figures_of(summary: dict[str, Any]) -> dict[str, Any]:
@@ -100,9 +89,11 @@ def test_figures_are_the_same_on_one_and_three_ranks_alone_and_in_batches(
     in_batches = {"batch_slots": 16 * 400, "rank_slots": 1024}
     one_by_one = {"batch_slots": 1, "rank_slots": 1}
     (reference,) = evaluate_model(settings, console)
-    on_three = run_ranks(summarize_on_rank, 3, path, [in_batches, one_by_one], timeout_s=300)
-    assert on_three[1] == on_three[2] == [[], []]
-    (batched,), (single,) = on_three[0]
+    on_three = run_ranks(evaluate_on_rank, 3, path, [in_batches, one_by_one], timeout_s=600)
+    assert [found.gathered for found in on_three] == [EXPECTED_BYTES] * 3
+    assert [found.nothing for found in on_three] == [[b""] * 3] * 3
+    assert on_three[1].summaries == on_three[2].summaries == []
+    batched, single = on_three[0].summaries
     assert batched["num_ranks"] == 3
     expected = figures_of(reference.summary)
     assert reference.summary["generation"]["questions"] == 7 * 5 * 3
@@ -134,20 +125,6 @@ def test_what_ranks_hand_over_is_what_they_found() -> None:
     assert [result_from_json(one) for one in ALONE.gather_records([found.to_json()])] == [found]
     with pytest.raises(ValueError, match="JSON"):
         ALONE.gather_records([replace(found, values={"f1": float("nan")}).to_json()])
-
-
-def gather_lengths(lengths: list[int]) -> list[bytes]:
-    import torch.distributed as dist
-
-    from harness.dist import gather_bytes, host_group
-
-    return gather_bytes(b"x\x00" * lengths[dist.get_rank()], host_group("test"))
-
-
-def test_bytes_of_any_length_come_together_in_the_order_of_ranks() -> None:
-    expected = [b"", b"x\x00" * 3, b"x\x00"]
-    assert run_ranks(gather_lengths, 3, [0, 3, 1]) == [expected] * 3
-    assert run_ranks(gather_lengths, 2, [0, 0]) == [[b"", b""]] * 2
 
 
 def test_fewer_songs_are_written_about_than_ranked(made: Path, console: Console) -> None:
@@ -276,7 +253,7 @@ def test_a_model_that_names_one_artist_for_everything_scores_as_the_majority_doe
     asked = [one for one in material.asked if one.question.task == "artist"]
     answer = tuple(tokenizer.encode(f"The artist is {labels.majority}."))
     written = {one.key: Generated(answer, is_finished=True, logprobs=(0.0,)) for one in asked}
-    results = judge_answers(asked, {"before": written}, tokenizer, None, None)
+    results = judge_answers(asked, {"before": written}, tokenizer, None, TrainingLyrics([]))
     guesses = [
         Guess("majority", "artist", one.question.song_id, {"acc": float(one.label == labels.majority)})
         for one in asked

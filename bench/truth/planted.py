@@ -64,9 +64,7 @@ def make_answers(num_songs: int, seed: int) -> tuple[list[Answered], Knowledge]:
     statistics = CorpusStatistics(counts)
     made = make_examples_batch(songs, tasks=TASKS, seed=seed, corpus=statistics, measures=measures)
     answered = [
-        Answered(song, example)
-        for song, examples in zip(songs, made, strict=True)
-        for example in examples
+        Answered(song, example) for song, examples in zip(songs, made, strict=True) for example in examples
     ]
     return answered, known.knowledge(statistics)
 
@@ -75,7 +73,15 @@ def _without_names(song: Song) -> Song:
     """The song with the headings that cleaning leaves: without the performers' names."""
     lyrics = re.sub(r"(?m)^\[([^\]:]+):[^\]]*\]", r"[\1]", song.lyrics)
     return Song(
-        song.id, lyrics, song.title, song.artist, song.genre, song.year, song.album, song.themes, song.language
+        song.id,
+        lyrics,
+        song.title,
+        song.artist,
+        song.genre,
+        song.year,
+        song.album,
+        song.themes,
+        song.language,
     )
 
 
@@ -104,7 +110,11 @@ def _changes(song: Song, knowledge: Knowledge) -> Iterator[tuple[str, re.Pattern
     yield "words", _QUOTED, (_INVENTED,)
     strangers = sorted(set(load_lexicon("themes").about) - set(song.themes))
     if song.themes:
-        yield "theme", re.compile("|".join(rf"(?<!\")\b{re.escape(name)}\b(?!\")" for name in song.themes)), strangers
+        yield (
+            "theme",
+            re.compile("|".join(rf"(?<!\")\b{re.escape(name)}\b(?!\")" for name in song.themes)),
+            strangers,
+        )
 
 
 def _name(name: str) -> re.Pattern[str]:
