@@ -269,7 +269,7 @@ def test_a_model_that_names_one_artist_for_everything_scores_as_the_majority_doe
         {"before": {key: replace(one, ids=wrong) for key, one in written.items()}},
         tokenizer,
         None,
-        None,
+        TrainingLyrics([]),
     )
     assert {(one.values["acc"], one.values["refused"]) for one in refused} == {(0.0, 1.0)}
 
