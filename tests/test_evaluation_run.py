@@ -83,7 +83,7 @@ def figures_of(summary: dict[str, Any]) -> dict[str, Any]:
 def test_figures_are_the_same_on_one_and_three_ranks_alone_and_in_batches(
     made: Path, tmp_path: Path, console: Console
 ) -> None:
-    settings = make_settings(made, few_shot=1, songs=7)
+    settings = make_settings(made, few_shot=1, songs=7, baselines=False)
     path = tmp_path / "settings.yaml"
     path.write_text(dump_settings(settings), encoding="utf-8")
     in_batches = {"batch_slots": 16 * 400, "rank_slots": 1024}
