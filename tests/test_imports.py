@@ -25,9 +25,9 @@ SHARED_BY_PREPROCESS = {"errors", "forest", "manifest", "prompt", "schema", "sha
 }
 """What the harness may import from the preprocessor: the data format, and what every command line shares."""
 
-READ_BY_EVALUATION = {"measure", "tasks", "read", "check"}
-"""What evaluation may import besides: answers are judged by the rules that made them,
-genres by their spellings, prompts are taken apart by the checks' own reader."""
+READ_BY_EVALUATION = {"measure", "tasks", "read", "check", "choose", "clean"}
+"""What evaluation may import besides: answers are judged by the rules that made them, genres by their spellings,
+prompts are taken apart by the checks' own reader, and leaks are found by the rules that keep them out of a data set."""
 
 HEAVY = {"torch", "transformers", "deepspeed", "peft", "accelerate"}
 DISTRIBUTED = {"deepspeed", "torch.distributed"}
