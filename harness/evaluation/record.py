@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -202,9 +203,11 @@ APART = frozenset({"refused", "empty"})
 def _table_of_metrics(summary: dict[str, Any], title: str) -> Table:
     rows = [(task, row) for task, found in summary["tasks"].items() for row in found["metrics"]]
     systems = [system for system in SHOWN if any(row["system"] == system for _, row in rows)]
-    table = Table(title=title)
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     for column in ("task", "metric", "method", "songs", *systems):
-        table.add_column(column, justify="left" if column in ("task", "metric", "method") else "right")
+        table.add_column(
+            column, justify="left" if column in ("task", "metric", "method") else "right", no_wrap=True
+        )
     for (task, metric, method), cells in _lines(rows).items():
         if metric not in APART or any(row["value"] for row in cells.values()):
             num_songs = max(row["n"] for row in cells.values())
@@ -231,12 +234,12 @@ def _lines(
 
 
 def _spell(row: dict[str, Any] | None) -> str:
-    """As in "41.5 [38, 45]", in percent."""
+    """As in "41.5" over "[38, 45]", in percent."""
     if row is None:
         return "-"
     if row["system"] == "chance":
         return f"{100 * row['value']:.1f}"
-    return f"{100 * row['value']:.1f} [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
+    return f"{100 * row['value']:.1f}\n[{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
 
 
 def _spell_speed(summary: dict[str, Any]) -> str:
