@@ -190,7 +190,7 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
             _say(
                 console, f"mark {mark['mark']}: {mark['value']:.1%} of {mark['wanted']:.0%} wanted, {reached}"
             )
-    _say(console, "In percent; in brackets 95 % intervals (songs drawn anew). " + _spell_speed(summary))
+    _say(console, "In percent, above their 95 % intervals (songs drawn anew). " + _spell_speed(summary))
 
 
 SHOWN = ("chance", "majority", "tfidf", "before", "few_shot", "after")
@@ -234,12 +234,12 @@ def _lines(
 
 
 def _spell(row: dict[str, Any] | None) -> str:
-    """As in "41.5" over "[38, 45]", in percent."""
+    """As in "41.5" over "38-45", in percent."""
     if row is None:
         return "-"
     if row["system"] == "chance":
         return f"{100 * row['value']:.1f}"
-    return f"{100 * row['value']:.1f}\n[{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
+    return f"{100 * row['value']:.1f}\n{100 * row['low']:.0f}-{100 * row['high']:.0f}"
 
 
 def _spell_speed(summary: dict[str, Any]) -> str:
