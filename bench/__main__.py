@@ -50,7 +50,7 @@ PROGRAMS = {
     "sweep": "How do a run's settings move its speed, point by point of a grid, against the run as it is?",
     "loss": "What do logits only where a label is, chunk by chunk, save against transformers' full logits?",
     "recompute": "What does recomputing k of L layers cost and free, against transformers' all-or-nothing?",
-    "generate": "How many answers a second are written and ranked, against a plain loop?",
+    "generate": "How many questions a second are answered and ranked, all of a song's at once, against one at a time?",
     "link": "How long does a sum over three ranks take, size by size, against a sum through rank 0?",
     "end": "How long does the way from a songs file to an evaluated adapter take, against separate examples?",
     "profiler": "What does profiling steps operator by operator cost, and what does it cost where none is profiled?",

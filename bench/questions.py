@@ -14,7 +14,7 @@ from preprocess.tasks.instruct import DEFAULT_TASKS, make_examples
 from preprocess.tasks.statistics import CorpusStatistics
 from preprocess.tokenizer import TextTokenizer
 
-NUM_COUNTED = 200
+NUM_COUNTED = 80
 """Songs behind the answers that speak of other songs."""
 
 

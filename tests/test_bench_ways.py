@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import end, generate, link, loss, recompute, zero
+from bench import answer_ways, end, generate, link, loss, rank_ways, recompute, zero
 from bench.agreement import Computed, check_same
 from bench.link_rank import check_sum
 from bench.material import make_byte_tokenizer, make_rows, set_lines
@@ -94,23 +94,27 @@ def test_recomputing_more_layers_keeps_less_and_gives_the_same(monkeypatch: pyte
 
 def test_answers_and_scores_are_the_same_by_every_way(monkeypatch: pytest.MonkeyPatch) -> None:
     size = replace(PREFIX_QUICK, num_songs=1, num_layers=1, num_turns=1)
-    monkeypatch.setattr(generate, "QUICK", generate.Work(size, 2, 2, 3, 1, 3))
+    asked = generate.Asked((2, 3), 1, "short", 1, num_warmups=0)
+    work = generate.Work(size, asked, None, rank_ways.Ranking(size, 1, 3))
+    monkeypatch.setattr(generate, "QUICK", work)
     outcome = generate.measure(quick=True)
-    check_outcome(outcome, {"harness_cached", "transformers_generate"})
+    ways = (answer_ways.PADDED, answer_ways.HARNESS_ONE, answer_ways.BATCH)
+    check_outcome(outcome, {f"toy, {count} questions a song: {way}" for count in (2, 3) for way in ways})
     assert "harness_forest / one name at a time" in outcome.figures
+    assert outcome.facts["toy, 3 questions a song: prompts"] == 3
 
 
 def test_another_answer_and_another_score_are_noticed() -> None:
     same = [[1, 2], [3]]
-    assert generate.check_answers({generate.PLAIN: same, "other": same}) == 3
-    with pytest.raises(WrongResultError, match="other: 1 of 2 answers"):
-        generate.check_answers({generate.PLAIN: same, "other": [[1, 2], [4]]})
+    assert answer_ways.check_answers({"one": same, "other": same}) == 3
+    with pytest.raises(WrongResultError, match="other: 1 of 2 answers are not those of one"):
+        answer_ways.check_answers({"one": same, "other": [[1, 2], [4]]})
     with pytest.raises(WrongResultError, match="empty"):
-        generate.check_answers({generate.PLAIN: [[], []]})
-    assert generate.check_scores([[-1.0]], [[-1.0]]) == 0
+        answer_ways.check_answers({"one": [[], []]})
+    assert rank_ways.check_scores([[-1.0]], [[-1.0]]) == 0
     for wrong in (-1.1, math.nan):
         with pytest.raises(WrongResultError, match="name's score"):
-            generate.check_scores([[wrong]], [[-1.0]])
+            rank_ways.check_scores([[wrong]], [[-1.0]])
 
 
 def test_the_grid_of_prefixes_compares_each_point_and_stops_at_a_difference() -> None:
