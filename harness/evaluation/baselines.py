@@ -51,6 +51,9 @@ MAX_WEIGHTS = 4_000_000
 
 TUNING_PART = 5
 MIN_TUNING_SONGS = 20
+MAX_CHOOSING_SONGS = 2_500
+"""Settings are chosen on this many training songs at most, a fifth of them predicted from the others: with hundreds of
+names a fit of all songs takes minutes."""
 _MAX_STEPS = 1_000
 
 Floats = npt.NDArray[np.float64]
@@ -257,8 +260,8 @@ def _score_themes(
 
 def _part(num_songs: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Songs to learn from and songs to choose settings on; none of the latter where the songs are too few."""
-    order = np.random.Generator(np.random.Philox(seed)).permutation(num_songs)
-    num_tuned = num_songs // TUNING_PART
+    order = np.random.Generator(np.random.Philox(seed)).permutation(num_songs)[:MAX_CHOOSING_SONGS]
+    num_tuned = len(order) // TUNING_PART
     if num_tuned < MIN_TUNING_SONGS:
         num_tuned = 0
     return order[num_tuned:], order[:num_tuned]
