@@ -131,6 +131,14 @@ class Knowledge:
         return tuple(self._by_title.get(normal_name(title), ()))
 
     @cached_property
+    def artist_groups(self) -> Mapping[str, Mapping[str, tuple[str, str]]]:
+        """Normalised name of an artist → genre → the key of that group in `corpus.artists`."""
+        groups: dict[str, dict[str, tuple[str, str]]] = {}
+        for artist, genre in self.corpus.artists:
+            groups.setdefault(normal_name(artist), {})[genre] = (artist, genre)
+        return groups
+
+    @cached_property
     def artists(self) -> Mapping[str, str]:
         """Normalised name → a spelling of it, of every artist of the catalogue."""
         return {name: songs[0].artist or "" for name, songs in self._by_artist.items()}
