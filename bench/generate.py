@@ -55,6 +55,7 @@ class Asked:
     Attributes:
         per_song: Questions about each song, one case for each number.
         num_songs: Songs.
+        num_counted: See `make_prompts`.
         length: Of a song.
         num_turns: Timed turns.
         num_warmups: Turns before them.
@@ -62,6 +63,7 @@ class Asked:
 
     per_song: tuple[int, ...]
     num_songs: int
+    num_counted: int
     length: Length
     num_turns: int
     num_warmups: int = 1
@@ -87,9 +89,12 @@ class Work:
 SIZE = Size(6, "short", 2048, 256, 4, 5)
 SMALL = Size(2, "short", 1024, 64, 2, 3)
 FULL = Work(
-    SIZE, Asked((4, 8), 4, "full", 3), Asked((4, 8), 3, "full", 2, num_warmups=0), Ranking(SIZE, 4, 24)
+    SIZE,
+    Asked((4, 8), 4, 200, "full", 3),
+    Asked((4, 8), 3, 200, "full", 2, num_warmups=0),
+    Ranking(SIZE, 4, 24),
 )
-QUICK = Work(SMALL, Asked((4,), 2, "short", 2), None, Ranking(SMALL, 1, 6))
+QUICK = Work(SMALL, Asked((4,), 2, 12, "short", 2), None, Ranking(SMALL, 1, 6))
 
 
 def open_toy(size: Size) -> torch.nn.Module:
@@ -157,7 +162,9 @@ def measure_model(
     """All cases of one model; what is returned and raised as by `time_case`."""
     found: tuple[dict[str, Figure], dict[str, Figure], dict[str, Any]] = ({}, {}, {})
     for per_song in asked.per_song:
-        prompts = make_prompts(tokenizer, asked.num_songs, per_song, length=asked.length)
+        prompts = make_prompts(
+            tokenizer, asked.num_songs, per_song, num_counted=asked.num_counted, length=asked.length
+        )
         case = f"{name}, {per_song} questions a song"
         results = time_case(case, model, fold(prompts) if folded else prompts, stop_id, asked, per_song)
         for whole, part in zip(found, results, strict=True):

@@ -14,12 +14,15 @@ from preprocess.tasks.instruct import DEFAULT_TASKS, make_examples
 from preprocess.tasks.statistics import CorpusStatistics
 from preprocess.tokenizer import TextTokenizer
 
-NUM_COUNTED = 80
-"""Songs behind the answers that speak of other songs."""
-
 
 def make_prompts(
-    tokenizer: TextTokenizer, num_songs: int, per_song: int, *, length: Length = "full", seed: int = 0
+    tokenizer: TextTokenizer,
+    num_songs: int,
+    per_song: int,
+    *,
+    num_counted: int = 200,
+    length: Length = "full",
+    seed: int = 0,
 ) -> list[Prompt]:
     """Songs with the same number of questions each, song by song.
 
@@ -30,17 +33,18 @@ def make_prompts(
         tokenizer: To encode with.
         num_songs: Made-up songs.
         per_song: Questions about each; those of the first tasks that the song has answers for.
+        num_counted: Songs behind the answers that speak of other songs; with few of them there are few such answers.
         length: Of a song.
         seed: Of songs and phrasings.
     """
-    counted = list(generate_songs(NUM_COUNTED, seed, length=length))
+    counted = list(generate_songs(num_counted, seed, length=length))
     corpus = count_songs(counted)
     prompts: list[Prompt] = []
     for song in counted:
         own = list(_ask(tokenizer, song, corpus, seed))
         if len(own) >= per_song and len(prompts) < num_songs * per_song:
             prompts += own[:per_song]
-    assert len(prompts) == num_songs * per_song, "enough of the songs have answers for so many tasks"
+    assert len(prompts) == num_songs * per_song, "some songs have answers for so many tasks"
     return prompts
 
 

@@ -94,7 +94,7 @@ def test_recomputing_more_layers_keeps_less_and_gives_the_same(monkeypatch: pyte
 
 def test_answers_and_scores_are_the_same_by_every_way(monkeypatch: pytest.MonkeyPatch) -> None:
     size = replace(PREFIX_QUICK, num_songs=1, num_layers=1, num_turns=1)
-    asked = generate.Asked((2, 3), 1, "short", 1, num_warmups=0)
+    asked = generate.Asked((2, 3), 1, 4, "short", 1, num_warmups=0)
     work = generate.Work(size, asked, None, rank_ways.Ranking(size, 1, 3))
     monkeypatch.setattr(generate, "QUICK", work)
     outcome = generate.measure(quick=True)

@@ -1,1 +1,6 @@
-"""Answers of a causal model: token by token, one at a time or many at once."""
+"""Answers written token by token: one prompt at a time (`plain`), many at once or as a stream (`batch`).
+
+`batch` is put together from `schedule` (which prompts at a time), `active` (the answers that are being generated),
+`key_values` (what is kept of lyrics and of answers), `attention` (what a new token sees of both), `sampling` (how it is
+chosen) and `reach` (for which models that is exact); `prompts` has what goes in and comes out.
+"""
