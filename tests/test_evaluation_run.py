@@ -110,6 +110,18 @@ def test_a_song_that_two_ranks_have_or_none_has_is_noticed(made: Path, console: 
     assert half[0].summary["tasks"] != evaluate_model(settings, console)[0].summary["tasks"]
 
 
+def test_a_rank_without_a_song_has_nothing_to_add(made: Path, console: Console) -> None:
+    handed_over: list[bytes] = []
+
+    def gather(own: bytes) -> list[bytes]:
+        handed_over.append(own)
+        return [own]
+
+    settings = make_settings(made, songs=1, few_shot=1, baselines=False)
+    assert evaluate_model(settings, console, Ranks(1, 2, gather)) == []
+    assert handed_over[0] == b""
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_every_song_is_one_ranks(size: int) -> None:
     songs = [f"song-{i}" for i in range(20)]
