@@ -22,7 +22,8 @@ from bench.material import FIVE_TASKS
 from bench.record import Figure, Outcome, WrongResultError, compare, summarize
 from bench.training import TINY, VOCAB_SIZE, Scale, build_data, make_config, open_folder, write_model
 from harness.config import RunConfig
-from harness.evaluation.evaluate import evaluate
+from harness.evaluation.run import evaluate_model
+from harness.evaluation.settings import EvaluationSettings
 from harness.train import train
 from preprocess.forest import unpack_examples
 from preprocess.manifest import read_manifest
@@ -143,11 +144,15 @@ def go(folder: Path, model: Path, size: Size, way: str) -> Passage:
     train(config, console)
     seconds["train"] = time.perf_counter() - started
     started = time.perf_counter()
-    result = evaluate(config.model, data, config.output_dir / "adapter", console)
+    adapter = config.output_dir / "adapter"
+    asked = EvaluationSettings(
+        model=config.model, adapter=adapter, data=data, methods=("rank",), baselines=False
+    )
+    (record,) = evaluate_model(asked, console)
     seconds["evaluate"] = time.perf_counter() - started
     facts: dict[str, float | int | str] = {
         "tokens_per_example": split.num_tokens / split.num_examples,
-        "songs_evaluated": result.num_songs,
+        "songs_evaluated": record.summary["num_songs"],
     }
     return Passage(seconds, read_losses(config), read_examples(data), facts)
 

@@ -6,7 +6,6 @@ import os
 import sys
 import webbrowser
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +14,12 @@ import typer
 from harness.cluster.doctor.command import bench_link, check_before_launch, doctor
 from harness.cluster.launch import RestartPolicy
 from harness.cluster.launch import launch as launch_ranks
-from harness.config import ModelSettings, gather_overrides, load_run_config
+from harness.config import gather_overrides, load_run_config
+from harness.evaluation.command import evaluate
 from harness.planning.command import plan
 from harness.profiling.stacks import stacks
 from harness.roofline.command import roofline
+from harness.subject import Adapter, Data, Json, Model, Output, RunFolder, find_subject
 from preprocess.durable import write_text_durably
 from preprocess.errors import ConfigError
 from preprocess.outside_text import visible
@@ -27,18 +28,8 @@ from preprocess.terminal import exit_on_user_error, make_console, print_json
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting.")
-]
-RunFolder = Annotated[Path | None, typer.Option("--run", help="A finished run: its model, data and adapter.")]
-Model = Annotated[
-    str | None, typer.Option("--model", help="Model folder, .gguf file, package:NAME or hub id.")
-]
-Data = Annotated[Path | None, typer.Option("--data", help="Data set folder.")]
-Adapter = Annotated[Path | None, typer.Option("--adapter", help="Folder of a peft adapter.")]
-Output = Annotated[
-    Path | None, typer.Option("--output", help="Folder for the results; the run's by default.")
 ]
 
 
@@ -119,64 +110,7 @@ app.command()(roofline)
 app.command()(doctor)
 app.command()(bench_link)
 app.command()(stacks)
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What is looked at: a base model, the adapter on it, the data set, and where results go."""
-
-    settings: ModelSettings
-    data: Path
-    adapter: Path | None
-    output: Path | None
-
-
-def find_subject(
-    run: Path | None, model: str | None, data: Path | None, adapter: Path | None, output: Path | None
-) -> Subject:
-    """Take model, data and adapter from a run folder, or from the options, which win.
-
-    Raises:
-        ConfigError: Neither names a model and a data set, or the run folder holds no run.
-    """
-    if run is not None:
-        if not (run / "config.yaml").is_file():
-            raise ConfigError(f"--run {run}: no config.yaml there, so it is not the folder of a run")
-        config = load_run_config(run / "config.yaml")
-        settings = config.model if model is None else config.model.model_copy(update={"path": model})
-        return Subject(settings, data or config.data.path, adapter or run / "adapter", output or run)
-    if model is None or data is None:
-        raise ConfigError("pass --run RUN, or --model MODEL and --data DATA (and --adapter ADAPTER)")
-    return Subject(ModelSettings(path=model), data, adapter, output)
-
-
-@app.command()
-@exit_on_user_error
-def evaluate(
-    run: RunFolder = None,
-    model: Model = None,
-    data: Data = None,
-    adapter: Adapter = None,
-    output: Output = None,
-    songs: Annotated[int | None, typer.Option(min=1, help="Only so many held-out songs.")] = None,
-    split: Annotated[
-        str,
-        typer.Option(help="Which held-out songs: eval, or eval_unseen for artists that training never saw."),
-    ] = "eval",
-    json_: Json = False,
-) -> None:
-    """Accuracy on held-out songs before and after: the likeliest of all names that training knew."""
-    from harness.evaluation.evaluate import evaluate as evaluate_model
-    from harness.evaluation.evaluate import print_evaluation, write_evaluation
-
-    subject = find_subject(run, model, data, adapter, output)
-    console = make_console(error=json_)
-    evaluation = evaluate_model(
-        subject.settings, subject.data, subject.adapter, console, max_songs=songs, split=split
-    )
-    if subject.output is not None:
-        write_evaluation(subject.output, evaluation)
-    print_json(evaluation.to_json()) if json_ else print_evaluation(evaluation, console)
+app.command()(evaluate)
 
 
 @app.command()

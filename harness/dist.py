@@ -189,6 +189,25 @@ def gather_objects(value: Any, group: HostGroup | None = None) -> list[Any]:  # 
     return values
 
 
+def gather_bytes(value: bytes, group: HostGroup) -> list[bytes]:
+    """The bytes of all ranks in rank order, on every rank; they travel as they are, nothing is unpickled.
+
+    Args:
+        value: This rank's, of any length.
+        group: Between host memories; see `host_group`.
+    """
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(torch.distributed.get_world_size())]
+    with MARKS.waiting():
+        torch.distributed.all_gather(sizes, torch.tensor([len(value)]), group=group)
+        lengths = [int(size.item()) for size in sizes]
+        own = torch.zeros(max(lengths), dtype=torch.uint8)
+        own[: len(value)] = torch.frombuffer(bytearray(value), dtype=torch.uint8) if value else own[:0]
+        found = [torch.zeros_like(own) for _ in sizes]
+        if max(lengths):
+            torch.distributed.all_gather(found, own, group=group)
+    return [part[:length].numpy().tobytes() for part, length in zip(found, lengths, strict=True)]
+
+
 def host_group(purpose: str) -> HostGroup:
     """A group of all ranks over gloo, between host memories; every rank must call this in the same order.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -30,15 +31,6 @@ from harness.evaluation.accuracy import (
     summarize_task,
     wilson_interval,
 )
-from harness.evaluation.evaluate import (
-    EVALUATION_FILE,
-    MAX_SLOTS,
-    SAMPLES_FILE,
-    Evaluation,
-    evaluate,
-    print_evaluation,
-    write_evaluation,
-)
 from harness.evaluation.questions import Question, TaskLabels, open_held_out, read_labels, read_questions
 from harness.evaluation.ranking import (
     CandidateScorer,
@@ -50,14 +42,16 @@ from harness.evaluation.ranking import (
     plan_forests,
     previous_slots,
 )
+from harness.evaluation.record import EVALUATION_FILE, SAMPLES_FILE, Record, print_summary, write_record
+from harness.evaluation.run import evaluate_model
 from harness.json_lines import read_json_lines
-from harness.lora import adapter_state, add_lora, save_adapter, trainable_parameters
-from harness.model import load_base_model
+from harness.lora import add_lora, trainable_parameters
 from harness.report.records import read_run
-from preprocess.errors import CheckpointError, ConfigError, DataError
-from preprocess.forest import PackedRow, unpack_examples
+from preprocess.errors import CheckpointError, DataError
+from preprocess.forest import PackedRow
 from preprocess.prompt import encode_pieces, find_format
 from preprocess.tokenizer import TextTokenizer
+from tests.evaluations import make_adapter, make_evaluated, make_settings
 from tests.toys import (
     ARTISTS,
     GENRES,
@@ -80,15 +74,9 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def adapter_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_toy_adapter(model_dir, tmp_path_factory.mktemp("adapter"), std=0.3)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    make_dataset(folder, num_songs=12, num_eval_songs=5)
-    return folder
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Model, adapter and data set."""
+    return make_evaluated(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
@@ -137,14 +125,6 @@ def randomize(model: nn.Module, std: float) -> None:
     for name, parameter in trainable_parameters(model):
         if "lora_B" in name:
             nn.init.normal_(parameter, std=std)
-
-
-def save_toy_adapter(model_dir: Path, folder: Path, std: float) -> Path:
-    base = load_base_model(ModelSettings(path=str(model_dir), precision="fp32"))
-    adapted = add_lora(base, LoraSettings(r=4, alpha=8), seed=1)
-    randomize(adapted, std)
-    save_adapter(folder, adapted, adapter_state(adapted))
-    return folder
 
 
 def rank(
@@ -386,72 +366,69 @@ def test_songs_with_an_unseen_name_are_counted_apart() -> None:
 
 
 def run(
-    data: Path,
-    model_dir: Path,
-    adapter: Path | None,
-    console: Console,
-    max_songs: int | None = None,
-    max_slots: int = MAX_SLOTS,
-) -> Evaluation:
-    return evaluate(
-        ModelSettings(path=str(model_dir), precision="fp32"),
-        data,
-        adapter,
-        console,
-        max_songs=max_songs,
-        max_slots=max_slots,
-    )
+    made: Path, console: Console, adapter: Path | None = None, *, model: Path | None = None, **changes: Any
+) -> Record:
+    """Rank with the toy model, before and, with an adapter, after."""
+    settings = make_settings(made, adapter=adapter, methods=("rank",), baselines=False, **changes)
+    if model is not None:
+        settings = settings.model_copy(update={"model": ModelSettings(path=str(model), precision="fp32")})
+    (record,) = evaluate_model(settings, console)
+    return record
 
 
 def test_an_adapter_gives_figures_before_and_after_it_that_the_report_reads(
-    data: Path, model_dir: Path, adapter_dir: Path, console: Console, tmp_path: Path
+    made: Path, console: Console, tmp_path: Path
 ) -> None:
-    evaluation = run(data, model_dir, adapter_dir, console)
-    write_evaluation(tmp_path / "run", evaluation)
+    record = run(made, console, made / "adapter")
+    write_record(tmp_path / "run", record)
     content = json.loads((tmp_path / "run" / EVALUATION_FILE).read_text("utf-8"))
-    assert list(content["tasks"]) == ["artist", "genre", "decade"]
-    assert (content["num_songs"], evaluation.num_songs) == (5, 5)
+    assert list(content["tasks"]) == ["artist", "genre", "context"]
+    num_songs = len(record.material.song_ids)
+    assert content["num_songs"] == num_songs > 5
     read = {task.task: task for task in read_run(tmp_path / "run").tasks}
-    for task, found in evaluation.tasks.items():
-        assert found.before is not None
-        assert read[task].before is not None
+    for task, found in content["tasks"].items():
+        right = [
+            r.values["acc"] == 1
+            for r in record.results
+            if (r.task, r.system) == (task, "before") and r.is_seen
+        ]
+        assert found["before"] == asdict(cast("Any", measure_accuracy(right)))
+        assert read[task].before == measure_accuracy(right)
         assert read[task].after is not None
-        assert read[task].before.total == found.before.total == 5 - found.unseen  # type: ignore[union-attr]
-        right = [s.before.predicted == s.truth for s in evaluation.songs if s.task == task and s.is_seen]
-        assert found.before == measure_accuracy(right)
+        assert (
+            found["before"]["total"]
+            == len(record.material.of_songs(record.material.song_ids)) / 5 - found["unseen"]
+        )
     samples = read_json_lines(tmp_path / "run" / SAMPLES_FILE)
-    assert len(samples) == 15
-    assert {sample["song_id"] for sample in samples} == {song.song_id for song in evaluation.songs}
-    assert any(song.before != song.after for song in evaluation.songs)
+    assert len(samples) == 2 * 3 * num_songs
+    answers = {
+        system: [r.answer for r in record.results if r.system == system] for system in ("before", "after")
+    }
+    assert answers["before"] != answers["after"]
 
 
-def test_before_is_the_base_model_alone(
-    data: Path, model_dir: Path, adapter_dir: Path, console: Console
-) -> None:
-    both = run(data, model_dir, adapter_dir, console)
-    alone = run(data, model_dir, None, console)
-    assert [song.before for song in both.songs] == [song.before for song in alone.songs]
-    assert all(song.after is None for song in alone.songs)
-    assert all(task.after is None and task.p_value is None for task in alone.tasks.values())
-    assert alone.adapter is None
+def test_before_is_the_base_model_alone(made: Path, console: Console) -> None:
+    both, alone = run(made, console, made / "adapter"), run(made, console)
+    before = [(r.task, r.song_id, r.scores) for r in both.results if r.system == "before"]
+    assert before == [(r.task, r.song_id, r.scores) for r in alone.results]
+    assert all(task["after"] is None and task["p_value"] is None for task in alone.summary["tasks"].values())
+    assert alone.summary["adapter"] is None
 
 
-def test_fewer_songs_are_the_same_ones_every_time(data: Path, model_dir: Path, console: Console) -> None:
-    some = run(data, model_dir, None, console, max_songs=2)
-    assert some.num_songs == 2
-    again = run(data, model_dir, None, console, max_songs=2)
-    assert some.songs == again.songs
-    with pytest.raises(ConfigError, match="0 songs"):
-        run(data, model_dir, None, console, max_songs=0)
+def test_fewer_songs_are_the_same_ones_every_time(made: Path, console: Console) -> None:
+    some, again = run(made, console, songs=2), run(made, console, songs=2)
+    assert some.summary["num_songs"] == 2
+    assert some.results == again.results
+    assert some.material.song_ids == run(made, console).material.song_ids[:2]
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        run(made, console, songs=0)
 
 
-def test_a_name_in_brackets_reaches_the_terminal_as_it_is(
-    data: Path, model_dir: Path, console: Console
-) -> None:
-    evaluation = run(data, model_dir, None, console)
-    task = replace(evaluation.tasks["genre"], unseen=3)
+def test_a_name_in_brackets_reaches_the_terminal_as_it_is(made: Path, console: Console) -> None:
+    summary = run(made, console).summary
+    task = {**summary["tasks"]["genre"], "unseen": 3}
     shown = io.StringIO()
-    print_evaluation(replace(evaluation, tasks={"[red]": task}), Console(width=120, file=shown))
+    print_summary({**summary, "tasks": {"[red]": task}}, Console(width=140, file=shown))
     text = shown.getvalue()
     assert "[red]" in text
     assert "3 more songs with a name that training never saw" in text
@@ -460,12 +437,10 @@ def test_a_name_in_brackets_reaches_the_terminal_as_it_is(
 # Errors
 
 
-def test_an_adapter_that_was_not_trained_is_refused(
-    data: Path, model_dir: Path, console: Console, tmp_path: Path
-) -> None:
-    untrained = save_toy_adapter(model_dir, tmp_path, std=0.0)
+def test_an_adapter_that_was_not_trained_is_refused(made: Path, console: Console, tmp_path: Path) -> None:
+    untrained = make_adapter(made / "model", tmp_path / "untrained", std=0.0)
     with pytest.raises(CheckpointError, match="changes nothing"):
-        run(data, model_dir, untrained, console)
+        run(made, console, untrained)
 
 
 def rewrite_adapter(
@@ -483,30 +458,24 @@ def rewrite_adapter(
 
 
 @pytest.mark.filterwarnings("ignore:Found missing adapter keys")
-def test_an_adapter_whose_keys_fit_no_layer_is_refused(
-    data: Path, model_dir: Path, adapter_dir: Path, console: Console, tmp_path: Path
-) -> None:
+def test_an_adapter_whose_keys_fit_no_layer_is_refused(made: Path, console: Console, tmp_path: Path) -> None:
     def misname(key: str, value: torch.Tensor) -> tuple[str, torch.Tensor]:
         return key.replace("model.layers", "model.model.layers"), value
 
-    wrong = rewrite_adapter(adapter_dir, tmp_path / "wrong", misname)
+    wrong = rewrite_adapter(made / "adapter", tmp_path / "wrong", misname)
     with pytest.raises(CheckpointError, match="does not fit this model"):
-        run(data, model_dir, wrong, console)
+        run(made, console, wrong)
 
 
-def test_an_adapter_with_nan_is_refused(
-    data: Path, model_dir: Path, adapter_dir: Path, console: Console, tmp_path: Path
-) -> None:
-    damaged = rewrite_adapter(adapter_dir, tmp_path / "nan", lambda key, value: (key, value * torch.nan))
+def test_an_adapter_with_nan_is_refused(made: Path, console: Console, tmp_path: Path) -> None:
+    damaged = rewrite_adapter(made / "adapter", tmp_path / "nan", lambda key, value: (key, value * torch.nan))
     with pytest.raises(CheckpointError, match="after fine-tuning gives scores that are not finite"):
-        run(data, model_dir, damaged, console)
+        run(made, console, damaged)
 
 
-def test_a_missing_adapter_is_a_bad_checkpoint(
-    data: Path, model_dir: Path, console: Console, tmp_path: Path
-) -> None:
+def test_a_missing_adapter_is_a_bad_checkpoint(made: Path, console: Console, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"adapter_config\.json"):
-        run(data, model_dir, tmp_path, console)
+        run(made, console, tmp_path)
 
 
 def test_a_folder_without_eval_songs_says_how_to_get_them(tmp_path: Path) -> None:
@@ -550,48 +519,10 @@ def test_labels_that_cannot_be_ranked_are_bad_data(
         read_labels(tmp_path, TASKS)
 
 
-def test_labels_of_other_songs_are_bad_data(model_dir: Path, console: Console, tmp_path: Path) -> None:
-    make_dataset(tmp_path)
-    labels: dict[str, Any] = json.loads((tmp_path / "labels.json").read_text("utf-8"))
+def test_labels_of_other_songs_are_bad_data(made: Path, console: Console, tmp_path: Path) -> None:
+    data = shutil.copytree(made / "data", tmp_path / "data")
+    labels: dict[str, Any] = json.loads((data / "labels.json").read_text("utf-8"))
     labels["genre"]["truth"] = {"another-song": "Folk"}
-    (tmp_path / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
+    (data / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
     with pytest.raises(DataError, match="does not say what is true"):
-        run(tmp_path, model_dir, None, console)
-
-
-def test_a_model_with_fewer_ids_than_the_tokenizer_is_refused(
-    data: Path, console: Console, tmp_path: Path
-) -> None:
-    small = make_model_dir(tmp_path, 300, tokenizer=make_tokenizer(vocab_size=300))
-    with pytest.raises(DataError, match="300"):
-        run(data, small, None, console)
-
-
-def test_a_question_is_the_prompt_of_its_example_alone() -> None:
-    rows = encode_songs(make_songs(3), make_tokenizer(), seq_len=600)
-    examples = [example for row in rows for example in unpack_examples(row)]
-    for question, example in zip(read_questions(rows, TASKS), examples, strict=True):
-        assert question.prompt == example.input_ids[~example.label_mask].tolist()
-        assert list(question.answer) == example.input_ids[example.label_mask].tolist()
-        assert (question.song_id, question.task) == (example.song_ids[0], TASKS[int(example.tasks[0])])
-
-
-# A real model
-
-
-@pytest.mark.model
-def test_a_real_model_knows_capitals(smollm2_gguf: Path, smollm2: TextTokenizer) -> None:
-    causal = load_base_model(ModelSettings(path=str(smollm2_gguf), precision="fp32")).eval()
-    prompt = find_format(smollm2)
-    names = ["Berlin", "Paris", "Rome", "Madrid"]
-    cities = {"capital": encode_candidates(smollm2, prompt, "The capital is ", names)}
-    opening = encode_pieces(smollm2, [*prompt.before_system, *prompt.after_system][:2])
-    for country, expected in (
-        ("Italy", "Rome"),
-        ("France", "Paris"),
-        ("Germany", "Berlin"),
-        ("Spain", "Madrid"),
-    ):
-        asked = encode_pieces(smollm2, prompt.question(f"What is the capital of {country}?"))
-        question = Question(country, "capital", tuple(opening), tuple(asked), ())
-        assert names[int(np.argmax(rank(causal, [question], cities)[question]))] == expected
+        run(made, console, data=data)

@@ -1,0 +1,223 @@
+"""Results and samples in the files of the lm-evaluation-harness 0.4.13: results.json and samples_<task>.jsonl.
+
+There a file is one model's. The newest model's (after, or before where there is no adapter) lie in the folder itself,
+the others' in folders by the name of the system. A candidate's log-likelihood there may differ from ours by what all
+candidates of the question share: a context's last spaces count as its continuation's there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from harness.evaluation.few_shot import put_in_front
+from harness.evaluation.lm_eval.documents import (
+    OUTPUT_TYPES,
+    VERSION,
+    Document,
+    counted,
+    make_document,
+    name_task,
+)
+from harness.evaluation.lm_eval.scoring import LOWER_IS_BETTER
+from harness.evaluation.material import Asked
+from harness.evaluation.record import Record, name_of
+from harness.evaluation.results import SYSTEMS, Result, System
+from harness.evaluation.settings import METHODS, EvaluationSettings, Method
+from preprocess.durable import make_folder, write_text_durably
+
+RESULTS_FILE = "results.json"
+FILTER = "none"
+MAX_CHOICES = 100
+"""Candidates of a sample; of more the likeliest are written, and the true one."""
+
+
+def write_lm_eval_results(folder: Path, settings: EvaluationSettings, record: Record) -> None:
+    """Write every system's results and samples.
+
+    Raises:
+        DataError: A folder cannot be written to.
+        NoSpaceError: The disk is full.
+    """
+    newest: System = "before" if settings.adapter is None else "after"
+    for system in SYSTEMS:
+        own = [result for result in record.results if result.system == system]
+        if own:
+            _write_system(folder if system == newest else folder / system, settings, record, system, own)
+
+
+def _write_system(
+    folder: Path, settings: EvaluationSettings, record: Record, system: System, results: Sequence[Result]
+) -> None:
+    make_folder(folder)
+    split = record.summary["split"]
+    samples: dict[str, list[dict[str, Any]]] = {}
+    for task in record.summary["tasks"]:
+        for method in METHODS:
+            found = {r.song_id: r for r in results if r.task == task and r.method == method}
+            made = make_samples(record, settings, system, task, method, found)
+            if made:
+                samples[name_task(task, method, split)] = made
+    for name, made in samples.items():
+        lines = "".join(json.dumps(sample, ensure_ascii=False, allow_nan=False) + "\n" for sample in made)
+        write_text_durably(folder / f"samples_{name}.jsonl", lines)
+    text = json.dumps(
+        summarize(samples, settings, record, system), indent=2, ensure_ascii=False, allow_nan=False
+    )
+    write_text_durably(folder / name_of(RESULTS_FILE, split), text + "\n")
+
+
+def make_samples(
+    record: Record,
+    settings: EvaluationSettings,
+    system: System,
+    task: str,
+    method: Method,
+    results: Mapping[str, Result],
+) -> list[dict[str, Any]]:
+    """A task's samples; `doc_id` counts the questions that count."""
+    material = record.material
+    shots = record.shots.get(task, []) if system == "few_shot" else []
+    made: list[dict[str, Any]] = []
+    for asked in counted(material.asked, task, method):
+        result = results.get(asked.question.song_id)
+        if result is not None:
+            question = put_in_front(asked.question, shots, material.frame)
+            prompt = material.held_out.tokenizer.decode(question.prompt)
+            document = make_document(asked, prompt, method, material.labels.get(task))
+            told = (
+                _tell_ranking(document, result)
+                if method == "rank"
+                else _tell_answer(document, result, settings)
+            )
+            made.append(_complete(len(made), asked, result, told))
+    return made
+
+
+def _tell_ranking(document: Document, result: Result) -> dict[str, Any]:
+    """The candidates with their log-likelihoods. Whether one is the greedy answer is not computed: "None"."""
+    choices, label = document["choices"], document["label"]
+    order = sorted(range(len(choices)), key=lambda i: (i != label, -result.scores[i]))[:MAX_CHOICES]
+    kept = sorted(order)
+    document = {**document, "choices": [choices[i] for i in kept], "label": kept.index(label)}
+    responses = [[repr(result.scores[i]), "None"] for i in kept]
+    cut = {} if len(kept) == len(choices) else {"num_choices": len(choices)}
+    return {
+        "doc": {**document, **cut},
+        "target": str(document["label"]),
+        "arguments": _arguments([(document["prompt"], choices[i]) for i in kept]),
+        "resps": [[response] for response in responses],
+        "filtered_resps": responses,
+        "metrics": {"acc": result.values["acc"]},
+    }
+
+
+def _tell_answer(document: Document, result: Result, settings: EvaluationSettings) -> dict[str, Any]:
+    keywords = {"max_gen_toks": settings.max_new_tokens, "do_sample": False, "temperature": 0.0}
+    return {
+        "doc": document,
+        "target": document["expected"],
+        "arguments": _arguments([(document["prompt"], keywords)]),
+        "resps": [[result.text]],
+        "filtered_resps": [result.text],
+        "metrics": dict(result.values),
+    }
+
+
+def _arguments(calls: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    return {
+        f"gen_args_{i}": {f"arg_{j}": value for j, value in enumerate(call)} for i, call in enumerate(calls)
+    }
+
+
+def _complete(doc_id: int, asked: Asked, result: Result, told: dict[str, Any]) -> dict[str, Any]:
+    values = told.pop("metrics")
+    return {
+        "doc_id": doc_id,
+        **told,
+        "filter": FILTER,
+        "metrics": list(values),
+        "doc_hash": hash_text(json.dumps(told["doc"], indent=2, ensure_ascii=False)),
+        "prompt_hash": hash_text(told["doc"]["prompt"]),
+        "target_hash": hash_text(told["target"]),
+        **values,
+    }
+
+
+def hash_text(text: str) -> str:
+    """SHA-256 of a text, as there."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def summarize(
+    samples: Mapping[str, Sequence[dict[str, Any]]],
+    settings: EvaluationSettings,
+    record: Record,
+    system: System,
+) -> dict[str, Any]:
+    """The content of results.json for one system."""
+    metrics = {
+        name: sorted({metric for sample in made for metric in sample["metrics"]})
+        for name, made in samples.items()
+    }
+    num_shots = settings.few_shot if system == "few_shot" else 0
+    adapter = f",peft={settings.adapter}" if system == "after" else ""
+    return {
+        "results": {
+            name: {"name": name, **_means(name, made, metrics[name])} for name, made in samples.items()
+        },
+        "group_subtasks": {name: [] for name in samples},
+        "configs": {name: _config(name, num_shots) for name in samples},
+        "versions": dict.fromkeys(samples, VERSION),
+        "n-shot": dict.fromkeys(samples, num_shots),
+        "higher_is_better": {
+            name: {metric: metric not in LOWER_IS_BETTER for metric in metrics[name]} for name in samples
+        },
+        "n-samples": {
+            name: {"original": len(made), "effective": len(made)} for name, made in samples.items()
+        },
+        "config": {
+            "model": "hf",
+            "model_args": f"pretrained={settings.model.path}{adapter}",
+            "model_dtype": settings.model.precision,
+            "batch_size": None,
+            "bootstrap_iters": 0,
+            "random_seed": settings.seed,
+            "system": system,
+        },
+        "date": datetime.fromisoformat(record.summary["date"]).timestamp(),
+        "transformers_version": metadata.version("transformers"),
+        "task_hashes": {
+            name: hash_text("".join(s["doc_hash"] + s["prompt_hash"] + s["target_hash"] for s in made))
+            for name, made in samples.items()
+        },
+        "model_source": "hf",
+        "model_name": settings.model.path,
+    }
+
+
+def _means(name: str, samples: Sequence[dict[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {"alias": name, "sample_len": len(samples)}
+    for metric in metrics:
+        values = [sample[metric] for sample in samples if metric in sample["metrics"]]
+        found[f"{metric},{FILTER}"] = mean(values)
+        found[f"{metric}_stderr,{FILTER}"] = stdev(values) / len(values) ** 0.5 if len(values) > 1 else "N/A"
+    return found
+
+
+def _config(name: str, num_shots: int) -> dict[str, Any]:
+    method: Method = "rank" if "_rank" in name else "generate"
+    return {
+        "task": name,
+        "tag": "lyrics",
+        "output_type": OUTPUT_TYPES[method],
+        "doc_to_text": "prompt",
+        "num_fewshot": num_shots,
+        "metadata": {"version": VERSION},
+    }
