@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -82,6 +83,17 @@ def write_text_durably(path: Path, text: str) -> None:
     """
     with write_whole(path) as file:
         file.write(text.encode("utf-8"))
+
+
+def copy_durably(source: Path, path: Path) -> None:
+    """Copy a file so that a reader sees the whole copy or none.
+
+    Raises:
+        NoSpaceError: The disk is full.
+        DataError: It cannot be read or written.
+    """
+    with write_whole(path) as file, source.open("rb") as content:
+        shutil.copyfileobj(content, file)
 
 
 def sync_folder(folder: Path) -> None:

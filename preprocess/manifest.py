@@ -17,9 +17,15 @@ from preprocess.durable import sha256_of, write_text_durably
 from preprocess.errors import DataError
 from preprocess.outside_text import parse_json
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
-SIDE_FILES = ("labels.json", "eval_songs.jsonl", "quality.json", "tokenizer/tokenizer.json")
+SIDE_FILES = (
+    "labels.json",
+    "eval_songs.jsonl",
+    "knowledge.jsonl",
+    "quality.json",
+    "tokenizer/tokenizer.json",
+)
 """What every data set holds beside its splits."""
 
 _UNSEALED = "0" * 64

@@ -8,6 +8,7 @@ A data set is a folder that `datasets.load_from_disk` opens as it is::
     DIR/eval/…               the same for held-out songs
     DIR/eval_songs.jsonl     the held-out songs with their facts, for `harness evaluate`
     DIR/labels.json          by task: the names in training songs with counts, and what is true of each eval song
+    DIR/knowledge.jsonl      the training songs' facts and the figures that answers quote, for the truth check
     DIR/tokenizer/           the tokenizer that the ids belong to
     DIR/quality.json         what was found in the input
 """

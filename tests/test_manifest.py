@@ -50,7 +50,7 @@ def test_a_damaged_manifest_is_a_data_error(toy_dataset: Path, changes: dict[str
         read_manifest(toy_dataset)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format_version": 3}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format_version": 4}'])
 def test_a_manifest_that_is_something_else_is_a_data_error(toy_dataset: Path, text: str) -> None:
     (toy_dataset / "manifest.json").write_text(text)
     with pytest.raises(DataError, match=r"manifest\.json: damaged"):

@@ -136,13 +136,13 @@ def forest_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
         )
         return out, None
-    _refuse_extras(dropout, others)
+    refuse_extras(dropout, others)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     attend: Any = attend_forest if isinstance(forest, ForestLayout) else attend_blocks
     return attend(query, key, value, forest, scale), None
 
 
-def _refuse_extras(dropout: float, others: dict[str, Any]) -> None:
+def refuse_extras(dropout: float, others: dict[str, Any]) -> None:
     """Raise for what would change the result: dropout of probabilities, capped scores, sinks, a position bias."""
     asked = [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]
     if asked := [*asked, *(["attention_dropout"] if dropout else [])]:

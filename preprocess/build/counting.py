@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 from rich.console import Console
 
+from preprocess.build.known import KnownSongs
 from preprocess.build.pieces import Piece
 from preprocess.build.progress import show_progress
 from preprocess.build.workers import Workers
@@ -27,30 +28,40 @@ class _Counter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Counted:
+class Counted:
+    """What is counted of training songs.
+
+    Attributes:
+        counts: Of all songs but those that cross.
+        known: Their facts.
+        crossing: int64[C], ascending, the songs that cross.
+    """
+
     counts: CorpusCounts
+    known: KnownSongs
     crossing: Int64Array
-    num_songs: int
 
 
 def _make_counter(held_out: LyricsById, pool_size: int) -> _Counter:
     return _Counter(CrossingIndex(held_out), pool_size)
 
 
-def _count_piece(counter: _Counter, piece: Piece) -> _Counted:
+def _count_piece(counter: _Counter, piece: Piece) -> Counted:
     songs = piece.songs()
     lyrics = ((str(place), song.lyrics) for place, song in enumerate(songs))
     crossing = {int(found.train_id) for found in counter.crossing.search(lyrics)}
-    counts = CorpusCounts(pool_size=counter.pool_size)
+    counts, known = CorpusCounts(pool_size=counter.pool_size), KnownSongs()
     for place, song in enumerate(songs):
         if place not in crossing:
-            counts.add(song, measure_song(song.lyrics, song.language))
-    return _Counted(counts, piece.indices[sorted(crossing)], len(songs))
+            measures = measure_song(song.lyrics, song.language)
+            counts.add(song, measures)
+            known.add(song, measures)
+    return Counted(counts, known, piece.indices[sorted(crossing)])
 
 
 def count_songs(
     pieces: Sequence[Piece], held_out: Sequence[Song], pool_size: int, workers: Workers, console: Console
-) -> tuple[CorpusCounts, Int64Array]:
+) -> Counted:
     """Count the training songs, without those that are, nearly or in part, a held-out song.
 
     Args:
@@ -59,16 +70,14 @@ def count_songs(
         pool_size: Training songs among which similar ones will be looked for.
         workers: Processes to share the work out to.
         console: For progress.
-
-    Returns:
-        The counts, and int64[C], ascending, the songs that cross and are not counted.
     """
     make_state = partial(_make_counter, tuple((song.id, song.lyrics) for song in held_out), pool_size)
-    total = CorpusCounts(pool_size=pool_size)
+    total, known = CorpusCounts(pool_size=pool_size), KnownSongs()
     crossing: list[Int64Array] = [np.zeros(0, np.int64)]
     with show_progress(console, "counting", sum(len(piece.indices) for piece in pieces)) as advance:
-        for counted in workers.run(_count_piece, pieces, make_state):
+        for piece, counted in zip(pieces, workers.run(_count_piece, pieces, make_state), strict=True):
             total.merge(counted.counts)
+            known.merge(counted.known)
             crossing.append(counted.crossing)
-            advance(counted.num_songs)
-    return total, np.concatenate(crossing)
+            advance(len(piece.indices))
+    return Counted(total, known, np.concatenate(crossing))

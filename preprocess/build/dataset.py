@@ -30,6 +30,7 @@ from preprocess.check.frame import hash_prompt
 from preprocess.choose.outcome import SampleOutcome
 from preprocess.choose.sample import Choice, choose_songs
 from preprocess.errors import DataError
+from preprocess.knowledge import KNOWLEDGE_FILE
 from preprocess.manifest import Manifest, SplitInfo, read_manifest, write_manifest
 from preprocess.quality.findings import find_all
 from preprocess.quality.overview import QualityReport
@@ -187,6 +188,8 @@ def _write(build: _Build, scanned: ScanResult, choice: Choice, quality: QualityR
             f"no training example is left: {len(selection.crossing):,} songs are copies of evaluation songs; "
             f"{reasons or 'none was dropped while encoding'}. Take more songs, other tasks, or fewer evaluation songs"
         )
+    if not (work / KNOWLEDGE_FILE).is_file():
+        make_corpus()
     data = build.folder.start()
     splits = {
         name: write_rows(data / name, split, selection.order[name], config)
@@ -201,6 +204,7 @@ def _write(build: _Build, scanned: ScanResult, choice: Choice, quality: QualityR
         tasks=config.tasks,
         quality=quality,
         outcome=choice.outcome,
+        knowledge=work / KNOWLEDGE_FILE,
         rejected=scanned.rejected,
     )
     manifest = _make_manifest(

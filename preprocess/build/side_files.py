@@ -1,4 +1,7 @@
-"""What a data set holds beside its rows: the tokenizer, the held-out songs, their true names, the quality report."""
+"""What a data set holds beside its rows: the tokenizer, the held-out songs, their true names, what is known.
+
+What is known of the training songs was written when they were counted (`preprocess.build.selection`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from typing import Any
 from preprocess.build.groups import KeptSong, SplitGroups
 from preprocess.build.labels import make_labels
 from preprocess.choose.outcome import SampleOutcome
-from preprocess.durable import make_folder, sha256_of, write_text_durably
+from preprocess.durable import copy_durably, make_folder, sha256_of, write_text_durably
+from preprocess.knowledge import KNOWLEDGE_FILE
 from preprocess.quality.overview import QualityReport
 from preprocess.quality.page import write_html
 from preprocess.schema import Int64Array, Song
@@ -29,6 +33,7 @@ def write_side_files(
     tasks: Sequence[str],
     quality: QualityReport,
     outcome: SampleOutcome,
+    knowledge: Path,
     rejected: Sequence[str],
 ) -> dict[str, str]:
     """Write the side files.
@@ -41,6 +46,7 @@ def write_side_files(
         tasks: Of the data set.
         quality: What was found in the input.
         outcome: What the sample was made of.
+        knowledge: File with what is known of the training songs.
         rejected: Rows that were no songs, a line of JSON each.
 
     Returns:
@@ -65,8 +71,9 @@ def write_side_files(
     make_folder(folder / "tokenizer")
     for name, text in files.items():
         write_text_durably(folder / name, text)
+    copy_durably(knowledge, folder / KNOWLEDGE_FILE)
     write_html(quality, folder / "quality.html", PAGE_TITLE)
-    return {name: sha256_of(folder / name) for name in sorted((*files, "quality.html"))}
+    return {name: sha256_of(folder / name) for name in sorted((*files, KNOWLEDGE_FILE, "quality.html"))}
 
 
 def _sort(songs: Iterable[KeptSong], order: Int64Array) -> list[KeptSong]:

@@ -73,6 +73,13 @@ def load_genres(path: Path | None = None) -> GenreTable:
 
 
 @cache
+def genre_words() -> tuple[str, ...]:
+    """The words of the project's table that name a genre, as they are spelled there."""
+    pairs = [(key.value, _read_value(value, str(_TABLE))) for key, value in _pairs(_TABLE)]
+    return tuple(word for word, genre in pairs if genre and isinstance(word, str) and word)
+
+
+@cache
 def _shipped_names() -> dict[str, str | None]:
     return _read_table(_TABLE)
 

@@ -102,7 +102,7 @@ class CorpusCounts:
         """Count a training song."""
         themes = tuple(dict.fromkeys(theme.theme for theme in main_themes(song, measures)))
         self.pool.add(pool_song(song, themes, measures.words))
-        level = _level(song)
+        level = artist_level(song)
         self.songs_by_level[level] += 1
         if level < self.level:
             return
@@ -171,7 +171,7 @@ def _renumber(mine: dict[Any, int], theirs: Sequence[Any], numbers: Int64Array) 
     return renumbered
 
 
-def _level(song: Song) -> int:
+def artist_level(song: Song) -> int:
     """How many bits the hash of the artist (of the song, where there is none) begins with that are 0."""
     name = f"artist {song.artist.casefold()}" if song.artist else f"song {song.id}"
     first = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())

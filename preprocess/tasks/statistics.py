@@ -105,27 +105,30 @@ class CorpusStatistics:
     Attributes:
         everything: All songs that were counted.
         similar: The songs that are looked through for similar ones.
+        genres: By genre, what is known of those with songs enough.
+        decades: By decade, as in "1990s", likewise.
+        artists: By artist and genre ("" for songs without one), likewise.
     """
 
     def __init__(self, counts: CorpusCounts) -> None:
         table = _Table(counts)
         self.everything = table.describe(table.sum(range(len(table.cells))))
         self.similar = SimilarIndex(counts.pool.songs())
-        self._genres = table.compare_groups("genre", lambda cell: cell.genre)
-        self._decades = table.compare_groups("decade", lambda cell: cell.decade)
-        self._artists = table.compare_artists()
+        self.genres: Mapping[str, Group] = table.compare_groups("genre", lambda cell: cell.genre)
+        self.decades: Mapping[str, Group] = table.compare_groups("decade", lambda cell: cell.decade)
+        self.artists: Mapping[tuple[str, str], Group] = table.compare_artists()
 
     def genre(self, name: str | None) -> Group | None:
         """What is known of a genre; None for one with too few songs."""
-        return self._genres.get(name or "")
+        return self.genres.get(name or "")
 
     def decade(self, name: str | None) -> Group | None:
         """What is known of a decade, as in "1990s"; None for one with too few songs."""
-        return self._decades.get(name or "")
+        return self.decades.get(name or "")
 
     def artist(self, name: str | None, genre: str | None) -> Group | None:
         """What is known of an artist's songs of a genre (of those without one for None), against that genre."""
-        return self._artists.get((name or "", genre or ""))
+        return self.artists.get((name or "", genre or ""))
 
 
 class _Table:

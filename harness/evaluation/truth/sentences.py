@@ -1,0 +1,95 @@
+"""Where sentences end, and which parts of them are no statements: what is denied, supposed, or compared with."""
+
+from __future__ import annotations
+
+import re
+
+_ABBREVIATIONS = frozenset(
+    (
+        "st",
+        "mr",
+        "mrs",
+        "ms",
+        "dr",
+        "jr",
+        "sr",
+        "vs",
+        "feat",
+        "ft",
+        "vol",
+        "pt",
+        "etc",
+        "e.g",
+        "i.e",
+        "ca",
+        "prof",
+    )
+)
+_END = re.compile(r"[.!?\u2026]+[\"\u201d')\]]*(?=\s|$)|\n")
+
+
+def end_of_sentence(text: str, start: int) -> int:
+    """Where the sentence that begins at a place ends: at a line's end, or at a full stop that ends no abbreviation."""
+    for match in _END.finditer(text, start):
+        if match[0] != "\n" and match[0] == ".":
+            words = text[start : match.start()].split()
+            last = words[-1].lstrip("\"'(\u201c").casefold() if words else ""
+            is_initial = len(last) == 1 and last.isalpha() and last != "i"
+            if last in _ABBREVIATIONS or is_initial:
+                continue
+        return match.end()
+    return len(text)
+
+
+_NEGATION = re.compile(
+    r"\b(?:not|never|neither|nor|no|none|nothing|without|cannot|hardly|lacks?|n't|isn't|aren't|wasn't|weren't|"
+    r"doesn't|don't|didn't|won't|can't|couldn't|wouldn't|hasn't|haven't)\b|n't\b",
+    re.IGNORECASE,
+)
+_CONTRAST = re.compile(
+    r"\b(?:unlike|rather than|instead of|as opposed to|far from|other than|apart from|except|compared (?:to|with)|"
+    r"in contrast (?:to|with))\b",
+    re.IGNORECASE,
+)
+_SUPPOSED = re.compile(
+    r"\b(?:could|might|may|maybe|perhaps|possibly|if|whether|would|should|unclear|unknown|unsure|uncertain|"
+    r"(?:hard|difficult|impossible) to (?:say|tell)|wish|imagine|suppose)\b",
+    re.IGNORECASE,
+)
+_LIKENESS = re.compile(
+    r"\b(?:like|similar(?:ly)? to|reminiscent|reminds?|in the (?:style|vein|spirit|manner|tradition) of|inspired|"
+    r"influence[sd]?|echo(?:es)?|fans? of|sounds? (?:like|as)|elements?|blends?|mix(?:es|ture)?|combin\w+|fus\w+|"
+    r"hints?|evok\w+|nods?|tribute|cover(?:s|ed)?|sampl\w+|remix\w*|resembl\w+|typical of|common in|many|most|other|"
+    r"some|all|several)\b",
+    re.IGNORECASE,
+)
+_BUT = re.compile(
+    r";|:|\bbut\b|\bhowever\b|\byet\b|,\s*(?=(?:it|this|the|he|she|they|which|and|that|these|those)\b)|\n",
+    re.IGNORECASE,
+)
+
+
+def scope_before(text: str, start: int, place: int) -> str:
+    """What stands before a place in its sentence since the last turn of thought."""
+    before = text[start:place]
+    turns = list(_BUT.finditer(before))
+    return before[turns[-1].end() :] if turns else before
+
+
+def is_stated(text: str, start: int, place: int, end: int) -> bool:
+    """Whether what stands at a place of a sentence is stated: not denied, not supposed, not what is set apart from."""
+    before = scope_before(text, start, place)
+    if _NEGATION.search(before) or _SUPPOSED.search(before):
+        return False
+    contrast = list(_CONTRAST.finditer(before))
+    if contrast and "," not in before[contrast[-1].end() :]:
+        return False
+    after = text[place:end]
+    return re.match(r"\W*(?:is|are|was|were)(?:n't| not)\b", after) is None
+
+
+def is_likened(text: str, start: int, place: int) -> bool:
+    """Whether what stands at a place is only compared with, or one of many."""
+    before = scope_before(text, start, place)
+    likeness = list(_LIKENESS.finditer(before))
+    return bool(likeness) and not re.search(r"[,;]", before[likeness[-1].end() :])
