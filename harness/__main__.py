@@ -221,12 +221,10 @@ def demo(
 
     found = None
     if any(given is not None for given in (run, model, data, adapter)):
-        asked = find_subject(run, model, data, adapter, output)
-        found = Subject(asked.settings, asked.data, asked.adapter, asked.output)
-    options = DemoOptions(
-        songs, examples, lyrics, task, question, temperature, seed, max_new_tokens, html, web, port, store, stored, json_
-    )  # fmt: skip
-    run_demo(found, options)
+        subject = find_subject(run, model, data, adapter, output)
+        found = Subject(subject.settings, subject.data, subject.adapter, subject.output)
+    asked_for = (songs, examples, lyrics, task, question, temperature, seed, max_new_tokens)
+    run_demo(found, DemoOptions(*asked_for, html, web, port, store, stored, json_))
 
 
 @app.command()

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from harness.config import ModelSettings
 from harness.demo.asking import Audience, Failure, Nobody, ask_all, tell_error
-from harness.demo.decoding import Sampling
 from harness.demo.examples import read_examples
 from harness.demo.items import Demo, join_notes, write_demo
 from harness.demo.lyrics import prompt_lyrics, prompt_question, read_lyrics
@@ -30,9 +29,10 @@ from harness.demo.prompts import (
     song_of,
 )
 from harness.demo.speaker import MAX_NEW_TOKENS, Asking, OpenData, Speaker, open_data, open_speaker
-from harness.demo.stored import Source, Stored, describe_source, read_stored, write_stored
+from harness.demo.stored import Stored, describe_source, read_stored, write_stored
 from harness.demo.terminal import LiveTable, print_demo, print_source, print_summary
 from harness.evaluation.questions import open_held_out
+from harness.generation.sampling import Sampling
 from preprocess.errors import ConfigError, OutOfMemoryError, UserError
 from preprocess.schema import Song
 from preprocess.terminal import make_console, print_json
@@ -206,7 +206,9 @@ def held_out_songs(data: Path) -> tuple[dict[str, dict[str, object]], str | None
     songs = read_songs(data)
     fit = leave_out_explicit(songs)
     left_out = len(songs) - len(fit)
-    note = f"{left_out:,} of {len(songs):,} held-out songs hold words of the explicit lexicon and were left out."
+    note = (
+        f"{left_out:,} of {len(songs):,} held-out songs hold words of the explicit lexicon and were left out."
+    )
     if not fit:
         raise ConfigError(f"{data}: {note} Nothing is left to show")
     return fit, note if left_out else None

@@ -172,7 +172,11 @@ class DemoItem:
         if self.after is None:
             return None
         return Reply(
-            self.after, self.confidence_after, self.likeliest_after, self.claims_after, self.tokens_per_s_after
+            self.after,
+            self.confidence_after,
+            self.likeliest_after,
+            self.claims_after,
+            self.tokens_per_s_after,
         )
 
     @property
@@ -193,7 +197,8 @@ def parse_item(value: dict[str, Any]) -> DemoItem:
     """
     known = {one.name for one in fields(DemoItem)}
     claims = {
-        name: tuple(Mark(**mark) for mark in value.get(name, ())) for name in ("claims_before", "claims_after")
+        name: tuple(Mark(**mark) for mark in value.get(name, ()))
+        for name in ("claims_before", "claims_after")
     }
     item = DemoItem(**{key: found for key, found in value.items() if key in known} | claims)
     texts = (item.lyrics_excerpt, item.question, item.before, item.date)

@@ -35,7 +35,9 @@ def read_lyrics(path: Path) -> str:
         DataError: There is no such file, it is not UTF-8, it is empty, or larger than any song.
     """
     if path != STDIN and not path.is_file():
-        raise DataError(f"{path}: no such file; --lyrics names a text file with one song's lyrics, or - to paste")
+        raise DataError(
+            f"{path}: no such file; --lyrics names a text file with one song's lyrics, or - to paste"
+        )
     try:
         with sys.stdin.buffer if path == STDIN else path.open("rb") as file:
             text = file.read(4 * MAX_LYRICS_CHARS + 1).decode("utf-8-sig")
@@ -67,7 +69,9 @@ def pasted_song(lyrics: str, manifest: Manifest) -> Song:
     headings = manifest.extra.get("config", {}).get("clean", {}).get("headings", "plain")
     cleaned = clean_lyrics(lyrics, headings=headings)
     if not cleaned:
-        raise DataError("nothing is left of the lyrics when headings, page residue and empty lines are cleaned away")
+        raise DataError(
+            "nothing is left of the lyrics when headings, page residue and empty lines are cleaned away"
+        )
     return Song(PASTED, cleaned)
 
 

@@ -20,6 +20,7 @@ from preprocess.tasks.load import OWN_TASKS, find_task
 from preprocess.tasks.task import Facts
 from preprocess.tokenizer import TextTokenizer
 
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What is asked.

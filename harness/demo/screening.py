@@ -35,9 +35,12 @@ def choose_examples() -> list[Song]:
         if one.reason is None and not one.traits.is_explicit and not sings_artist(one.song)
     ]
     by_id = {song.id: song for song in fit}
-    chosen = choose_songs({id_: {"artist": song.artist, "genre": song.genre} for id_, song in by_id.items()}, NUM_EXAMPLES)
+    chosen = choose_songs(
+        {id_: {"artist": song.artist, "genre": song.genre} for id_, song in by_id.items()}, NUM_EXAMPLES
+    )
     return [
-        replace(by_id[id_], id=f"example-{number}", source="made-up corpus") for number, id_ in enumerate(chosen, 1)
+        replace(by_id[id_], id=f"example-{number}", source="made-up corpus")
+        for number, id_ in enumerate(chosen, 1)
     ]
 
 

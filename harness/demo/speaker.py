@@ -11,12 +11,13 @@ from itertools import islice
 from pathlib import Path
 
 from harness.config import ModelSettings
-from harness.demo.decoding import Sampling, stream_answer
 from harness.demo.items import ELLIPSIS, DemoItem, Mark, Reply, Version, shorten
 from harness.demo.prompts import Prompt
 from harness.evaluation.questions import Question, TaskLabels, open_tokenizer, read_labels
 from harness.evaluation.ranking import CandidateScorer, Ids, Scores, encode_candidates, plan_forests
-from harness.evaluation.truth import Knowledge, check_statements
+from harness.evaluation.truth import Knowledge, check_statements, read_knowledge
+from harness.generation.batch import stream_answer
+from harness.generation.sampling import Sampling
 from harness.tuned import TunedModel, load_tuned_model
 from preprocess.errors import DataError
 from preprocess.manifest import Manifest, read_manifest
@@ -77,7 +78,7 @@ class Speaker:
         tokenizer: The data set's.
         prompt: The data set's prompt format.
         labels: Closed sets of names by task.
-        knowledge: What answers are checked against, or None: nothing is checked.
+        knowledge: What answers are checked against.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Speaker:
         tokenizer: TextTokenizer,
         prompt: PromptFormat,
         labels: Mapping[str, TaskLabels],
-        knowledge: Knowledge | None,
+        knowledge: Knowledge,
     ) -> None:
         self.model = model
         self.manifest = manifest
@@ -124,7 +125,8 @@ class Speaker:
             for version in waiting:
                 yield from self._grow(version, growing[version])
         replies = {
-            version: self._reply(version, one, prompt, asking.max_new_tokens) for version, one in growing.items()
+            version: self._reply(version, one, prompt, asking.max_new_tokens)
+            for version, one in growing.items()
         }
         yield make_item(prompt, replies["before"], replies.get("after"))
 
@@ -155,8 +157,6 @@ class Speaker:
 
     def _check(self, text: str, prompt: Prompt) -> tuple[Mark, ...]:
         """What the truth check says of an answer."""
-        if self.knowledge is None:
-            return ()
         claims = check_statements(text, prompt.song, self.knowledge, introduced=prompt.question)
         return tuple(Mark.of(claim) for claim in claims)
 
@@ -256,9 +256,6 @@ def open_speaker(settings: ModelSettings, data: OpenData, adapter: Path | None) 
         CheckpointError: There is no such adapter, or it does not fit the model.
     """
     model = load_tuned_model(settings, data.manifest, adapter)
-    return Speaker(model, data.manifest, data.tokenizer, data.prompt, data.labels, open_knowledge(data.folder))
-
-
-def open_knowledge(data: Path) -> Knowledge | None:
-    """What a data set knows of its training songs."""
-    return None
+    return Speaker(
+        model, data.manifest, data.tokenizer, data.prompt, data.labels, read_knowledge(data.folder)
+    )

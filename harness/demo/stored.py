@@ -105,7 +105,9 @@ def write_stored(path: Path, demo: Demo, source: Source) -> None:
         NoSpaceError: The disk is full.
     """
     if demo.failure or not demo.items or any(item.is_stored for item in demo.items):
-        raise ConfigError(f"{path}: not written, for not every answer was generated; only live ones are stored")
+        raise ConfigError(
+            f"{path}: not written, for not every answer was generated; only live ones are stored"
+        )
     value = {
         "format_version": FORMAT_VERSION,
         **asdict(source),

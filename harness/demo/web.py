@@ -145,7 +145,7 @@ class Questions:
 
 
 async def send_events(questions: Questions, events: Iterator[dict[str, str]]) -> AsyncIterator[str]:
-    """Server-sent events, each as soon as a worker thread has made it; the model is free again when the reader leaves."""
+    """Server-sent events, each as soon as a worker thread has made it; a reader who leaves frees the model."""
     if not questions.is_busy.acquire(blocking=False):
         yield encode_event({"kind": "failed", "failure": "another question is being answered", "html": ""})
         return
