@@ -229,6 +229,43 @@ def demo(
 
 @app.command()
 @exit_on_user_error
+def generate(
+    run: RunFolder = None,
+    model: Model = None,
+    data: Data = None,
+    adapter: Adapter = None,
+    artist: Annotated[str | None, typer.Option(help="In whose style.")] = None,
+    theme: Annotated[list[str] | None, typer.Option(help="What about; may be given again.")] = None,
+    genre: Annotated[str | None, typer.Option(help="The artist's usual one by default.")] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, max=5.0, help="0 takes the likeliest token each time.")
+    ] = 0.8,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same lyrics.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens, at most.")] = 400,
+    json_: Json = False,
+) -> None:
+    """Write lyrics in a style, and say how far they repeat the training lyrics.
+
+    It takes an adapter that was trained on the task "generation", which a build makes when it is asked to.
+    """
+    from harness.demo.songwriting import Wish, run_generate
+
+    subject = find_subject(run, model, data, adapter, None)
+    wish = Wish(artist, tuple(theme or ()), genre)
+    run_generate(
+        subject.settings,
+        subject.data,
+        subject.adapter,
+        wish,
+        temperature=temperature,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        as_json=json_,
+    )
+
+
+@app.command()
+@exit_on_user_error
 def export(
     run: RunFolder = None,
     model: Model = None,

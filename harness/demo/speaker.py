@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -69,33 +69,40 @@ class Asking:
     sampling: Sampling | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class OpenData:
+    """What asking needs of a data set.
+
+    Attributes:
+        folder: The data set.
+        manifest: As read.
+        tokenizer: The one that the ids belong to.
+        prompt: The chat format of the ids.
+        labels: Closed sets of names by task; none where the data set has none.
+        knowledge: What answers are checked against.
+        note: What the reader must know, or None.
+    """
+
+    folder: Path
+    manifest: Manifest
+    tokenizer: TextTokenizer
+    prompt: PromptFormat
+    labels: dict[str, TaskLabels]
+    knowledge: Knowledge
+    note: str | None = None
+
+
 class Speaker:
     """Answers questions before and after fine-tuning.
 
     Args:
         model: The base with its adapter, if it has one.
-        manifest: Of the data set whose questions it knows.
-        tokenizer: The data set's.
-        prompt: The data set's prompt format.
-        labels: Closed sets of names by task.
-        knowledge: What answers are checked against.
+        data: The data set whose questions it knows.
     """
 
-    def __init__(
-        self,
-        model: TunedModel,
-        manifest: Manifest,
-        tokenizer: TextTokenizer,
-        prompt: PromptFormat,
-        labels: Mapping[str, TaskLabels],
-        knowledge: Knowledge,
-    ) -> None:
+    def __init__(self, model: TunedModel, data: OpenData) -> None:
         self.model = model
-        self.manifest = manifest
-        self.tokenizer = tokenizer
-        self.prompt = prompt
-        self.labels = labels
-        self.knowledge = knowledge
+        self.data = data
         self._scorer: CandidateScorer | None = None
         self._candidates: dict[str, list[Ids]] = {}
 
@@ -114,7 +121,7 @@ class Speaker:
                 stream_answer(
                     self.model.causal,
                     prompt.ids,
-                    self.manifest.stop_token_id,
+                    self.data.manifest.stop_token_id,
                     asking.max_new_tokens,
                     sampling=asking.sampling,
                 )
@@ -140,11 +147,11 @@ class Speaker:
         for token, logprob in found:
             one.ids.append(token)
             one.logprobs.append(logprob)
-            text = self.tokenizer.decode(one.ids, skip_special_tokens=True)
+            text = self.data.tokenizer.decode(one.ids, skip_special_tokens=True)
             yield Said(version, text.lstrip().rstrip(UNFINISHED))
 
     def _reply(self, version: Version, one: _Growing, prompt: Prompt, max_new_tokens: int) -> Reply:
-        text = self.tokenizer.decode(one.ids, skip_special_tokens=True).strip()
+        text = self.data.tokenizer.decode(one.ids, skip_special_tokens=True).strip()
         text += f" {ELLIPSIS}" if len(one.ids) == max_new_tokens else ""
         likeliest = self._rank_names(version, prompt)
         return Reply(
@@ -157,17 +164,17 @@ class Speaker:
 
     def _check(self, text: str, prompt: Prompt) -> tuple[Mark, ...]:
         """What the truth check says of an answer."""
-        claims = check_statements(text, prompt.song, self.knowledge, introduced=prompt.question)
+        claims = check_statements(text, prompt.song, self.data.knowledge, introduced=prompt.question)
         return tuple(Mark.of(claim) for claim in claims)
 
     def _rank_names(self, version: Version, prompt: Prompt) -> tuple[str, float] | None:
         """The likeliest of a task's names with its probability among them; None where it has no closed set."""
-        labels = self.labels.get(prompt.task or "")
+        labels = self.data.labels.get(prompt.task or "")
         if prompt.task is None or labels is None:
             return None
         if prompt.task not in self._candidates:
             self._candidates[prompt.task] = encode_candidates(
-                self.tokenizer, self.prompt, labels.stem, labels.train_counts
+                self.data.tokenizer, self.data.prompt, labels.stem, labels.train_counts
             )
         if self._scorer is None:
             self._scorer = CandidateScorer(self.model.causal)
@@ -219,18 +226,6 @@ def make_item(prompt: Prompt, before: Reply, after: Reply | None) -> DemoItem:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class OpenData:
-    """What a data set says of the questions that can be asked, without its rows and without a model."""
-
-    folder: Path
-    manifest: Manifest
-    tokenizer: TextTokenizer
-    prompt: PromptFormat
-    labels: dict[str, TaskLabels]
-    note: str | None
-
-
 def open_data(data: Path) -> OpenData:
     """Open what asking needs of a data set.
 
@@ -244,7 +239,7 @@ def open_data(data: Path) -> OpenData:
         labels, note = read_labels(data, manifest.tasks), None
     except DataError as error:
         labels, note = {}, f"No names to rank, so the confidence is that of the answer's tokens: {error}."
-    return OpenData(data, manifest, tokenizer, prompt, labels, note)
+    return OpenData(data, manifest, tokenizer, prompt, labels, read_knowledge(data), note)
 
 
 def open_speaker(settings: ModelSettings, data: OpenData, adapter: Path | None) -> Speaker:
@@ -256,6 +251,4 @@ def open_speaker(settings: ModelSettings, data: OpenData, adapter: Path | None) 
         CheckpointError: There is no such adapter, or it does not fit the model.
     """
     model = load_tuned_model(settings, data.manifest, adapter)
-    return Speaker(
-        model, data.manifest, data.tokenizer, data.prompt, data.labels, read_knowledge(data.folder)
-    )
+    return Speaker(model, data)

@@ -115,9 +115,9 @@ class Questions:
             lyrics = check_lyrics(texts["lyrics"], "the lyrics")
             task, question = texts.get("task"), texts.get("question")
             return prompt_lyrics(
-                speaker.manifest,
-                speaker.tokenizer,
-                speaker.prompt,
+                speaker.data.manifest,
+                speaker.data.tokenizer,
+                speaker.data.prompt,
                 lyrics,
                 task=task,
                 question=question,
