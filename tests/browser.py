@@ -92,7 +92,9 @@ class Browser:
         """Wait until an expression is true."""
         until_s = time.monotonic() + PATIENCE_S
         while not self.run(expression):
-            assert time.monotonic() < until_s, f"{expression}: never true; {self.run('document.body.innerText')}"
+            assert time.monotonic() < until_s, (
+                f"{expression}: never true; {self.run('document.body.innerText')}"
+            )
             time.sleep(0.05)
 
     def look(self, width: int, *, dark: bool = False) -> int:
@@ -102,7 +104,7 @@ class Browser:
             width=width,
             height=900,
             deviceScaleFactor=1,
-            mobile=False,
+            mobile=width < 600,
         )
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=features)
@@ -121,11 +123,17 @@ def open_browser(folder: Path) -> Iterator[Browser]:
     assert CHROMIUM is not None
     read_by_browser, to_browser = os.pipe()
     from_browser, written_by_browser = os.pipe()
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--no-first-run",
+    ]
     flags += ["--remote-debugging-pipe", f"--user-data-dir={folder / 'profile'}"]
 
     # Chromium reads descriptor 3 and writes 4; numbers from 10 on are out of the way of both.
-    shell = f"exec 3<&{read_by_browser} 4>&{written_by_browser}; exec \"$@\""
+    shell = f'exec 3<&{read_by_browser} 4>&{written_by_browser}; exec "$@"'
     process = subprocess.Popen(
         ["bash", "-c", shell, "bash", CHROMIUM, *flags, "about:blank"],
         pass_fds=(read_by_browser, written_by_browser),
