@@ -74,7 +74,8 @@ def _read(subject: Subject, text: str) -> Iterator[tuple[int, int, list[Found]]]
         else:
             end = end_of_sentence(text, place)
             stripped = place + len(text[place:end].rstrip())
-            yield place, stripped, _without_overlap(free.read(text, place, stripped))
+            found = [one.moved(place) for one in free.read(text[place:stripped])]
+            yield place, stripped, _without_overlap(found)
         place = max(end, place + 1)
 
 

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 
 from harness.evaluation.truth.figures import FIGURE_RULES
 from harness.evaluation.truth.found import Found, Rule, found
+from harness.evaluation.truth.free_names import NAME
+from harness.evaluation.truth.names import genre_of
 from harness.evaluation.truth.subject import Judgement, Subject, join_judgements, judge, not_so, untold
 from harness.evaluation.truth.sung_forms import SUNG_RULES, quoted_words
 from preprocess.knowledge import KnownSong, normal_name
+from preprocess.schema import GENRES
 
 _QUOTED = r'"[^"\n]*"'
 _NAMED = rf"(?:(?P<title>{_QUOTED})(?: by (?P<artist>[^\n]+?))?|[Aa] song by (?P<alone>[^\n]+?))"
@@ -80,7 +83,7 @@ def _mood(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
 
 
 def _similar(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
-    """Read 'It is nearest to "T" by A: both sing "x" and "y"; love is a theme of both; both are from the 1990s.' claim by claim."""
+    """Read 'It is nearest to "T" by A: both sing "x" and "y"; love is a theme of both.' claim by claim."""
     judgement, works = subject.find_work(_title(match), match["artist"] or match["alone"])
     yield found("similar", match, "named", judgement)
     span = match.span("words")
@@ -168,6 +171,12 @@ _ARTIST = re.compile(r"The artist is (?P<artist>[^\n]+?)\.(?=\s|$)")
 _HEADING = re.compile(r"\*\*[A-Z][A-Za-z ]+\*\*: ?")
 
 
+def _is_genre(subject: Subject, told: str) -> bool:
+    """Whether what stands in a genre's place is the name of one, and not running text."""
+    known = {*GENRES, *subject.knowledge.corpus.genres, subject.song.genre or ""}
+    return told in known or genre_of(told) in GENRES
+
+
 def read_form(subject: Subject, text: str, start: int) -> tuple[list[Found], int] | None:
     """The claims of a sentence of our own answers that begins at a place, and where it ends; None for any other."""
     match = _match_artist(subject, text, start)
@@ -175,7 +184,9 @@ def read_form(subject: Subject, text: str, start: int) -> tuple[list[Found], int
         return list(_artist(subject, match)), match.end()
     for pattern, rule in (*FACT_RULES, *FIGURE_RULES, *SUNG_RULES):
         match = pattern.match(text, start)
-        if match is not None:
+        if match is not None and (
+            "genre" not in match.groupdict() or rule is not _genre or _is_genre(subject, match["genre"])
+        ):
             return list(rule(subject, match)), match.end()
     heading = _HEADING.match(text, start)
     return None if heading is None else ([], heading.end())
@@ -202,4 +213,6 @@ def _match_artist(subject: Subject, text: str, start: int) -> re.Match[str] | No
             break
         match = longer
         best = match if normal_name(match["artist"]) in known else best
+    if best is None and re.fullmatch(NAME, first["artist"]) is None:
+        return None
     return best or first

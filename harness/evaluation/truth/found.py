@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.evaluation.truth.subject import Judgement, Subject
 
@@ -26,6 +26,10 @@ class Found:
     end: int
     judgement: Judgement
     value: str
+
+    def moved(self, by: int) -> Found:
+        """The claim so many characters further on."""
+        return replace(self, start=self.start + by, end=self.end + by)
 
 
 Rule = Callable[[Subject, re.Match[str]], Iterator[Found]]

@@ -1,13 +1,146 @@
-"""What free text says of a song."""
+"""What free text says of a song: its artist, genre, time, album, title, language, themes, and other songs.
+
+Only what is said in so many words is read ("performed by X", "this rock song", "from the 1980s"). A name that is merely
+there, a comparison ("sounds like X"), a denial, and a supposition are no statements.
+"""
 
 from __future__ import annotations
 
-from harness.evaluation.truth.found import Found
-from harness.evaluation.truth.subject import Subject
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from harness.evaluation.truth.found import Found, found
+from harness.evaluation.truth.free_names import (
+    NAME,
+    QUOTE,
+    SONG,
+    artist_claims,
+    read_name,
+    unquote,
+    work_claims,
+)
+from harness.evaluation.truth.free_sung import sung_claims
+from harness.evaluation.truth.names import decade_of, genre_of, genre_pattern
+from harness.evaluation.truth.sentences import is_likened, is_stated
+from harness.evaluation.truth.subject import Judgement, Subject, judge, untold
+from preprocess.measure.themes import load_lexicon
+
+_DECADE = (
+    r"(?:(?:1[5-9]|20)\d0'?s|['\u2019]?\d0'?s|(?:nineteen[- ])?(?:twen|thir|for|fif|six|seven|eigh|nine)ties)"
+)
+_PART = r"(?:(?:very )?(?:early|mid|late|middle|beginning|end)(?: of the)?[- ]+(?:to late[- ]+)?)?"
+_YEAR = r"(?:1[5-9]\d\d|20\d\d)(?!'?s|\d)"
+_MADE = (
+    r"(?:released|recorded|written|composed|published|produced|made|issued|dropped|appeared|debuted|"
+    r"came out|comes|came|dat(?:es|ed|ing)(?: back)?|stems|originat\w+|hails)"
+)
+_LIKELY = (
+    r"(?:most |very )?(?:likely|probably|clearly|definitely|certainly|obviously|indeed|originally|first|generally)"
+)
+_ADJECTIVE = r"[a-z]+(?:-[a-z]+)?"
+
+_DECADE_RULES = (
+    re.compile(
+        rf"\b{_MADE}(?: {_LIKELY})?(?: as an? [a-z ]{{2,20}})? (?:in|from|to|during|around|out of)(?: the)? "
+        rf"{_PART}(?P<decade>{_DECADE})",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"\b(?:is|are|was|were|'s|be)(?: {_LIKELY})*(?: (?:an? |the )?(?:{_ADJECTIVE} ){{0,3}}{SONG})?(?: {_LIKELY})? "
+        rf"(?:from|of)(?: the)? {_PART}(?P<decade>{_DECADE})",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"\b(?:this|an?|the)(?: {_ADJECTIVE}){{0,2}} {_PART}(?P<decade>{_DECADE})"
+        rf"(?: {_ADJECTIVE}| R&B){{0,2}} {SONG}\b",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"\b(?:decade|era|period)(?: of [^.,;]{{1,30}})? (?:is|was|would be)(?: {_LIKELY})?(?: the)? {_PART}"
+        rf"(?P<decade>{_DECADE})",
+        re.IGNORECASE,
+    ),
+    re.compile(rf"\b{SONG} (?:{_LIKELY} )?(?:from|of) (?:the )?{_PART}(?P<decade>{_DECADE})", re.IGNORECASE),
+    re.compile(rf"^\W*(?:the )?(?P<decade>{_DECADE})\W*$", re.IGNORECASE),
+    re.compile(rf"^\W*(?:decade|era|period)\W+(?:the )?(?P<decade>{_DECADE})", re.IGNORECASE),
+)
+_YEAR_RULES = (
+    re.compile(
+        rf"\b(?i:{_MADE})(?: {_LIKELY})?(?: as an? [a-z ]{{2,20}})? (?:in|from|to|on)(?: the year)?(?: [A-Z][a-z]+"
+        rf"(?: \d{{1,2}},?)?)? "
+        rf"(?P<year>{_YEAR})"
+    ),
+    re.compile(
+        rf"\b(?:year|release date)(?: of [^.,;]{{1,30}})?(?: is| was|:\**)(?: {_LIKELY})? (?P<year>{_YEAR})",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"\b(?:this|an?|the|his|her|their)(?: {_ADJECTIVE}){{0,2}} (?P<year>{_YEAR})"
+        rf"(?: {_ADJECTIVE}| R&B){{0,2}} {SONG}\b",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"\b(?:is|are|was|were)(?: an?| the)?(?: {_ADJECTIVE}){{0,3}}(?: {SONG})? (?:from|of) (?P<year>{_YEAR})",
+        re.IGNORECASE,
+    ),
+    re.compile(rf"\b{SONG} (?:from|of) (?P<year>{_YEAR})", re.IGNORECASE),
+)
+
+_ALBUM_RULES = (
+    re.compile(
+        rf"\balbum(?:,| is| was|:\**)?(?: called| titled| entitled| named)?,? (?P<name>{QUOTE}|{NAME})"
+    ),
+    re.compile(
+        rf"\b(?:from|on|off)(?: the| his| her| their)? (?P<name>{QUOTE}|{NAME})(?:,)?(?: the)? album\b"
+    ),
+)
+_TITLE_RULES = (
+    re.compile(
+        rf"\b(?:song|track|lyrics|piece|ballad)(?:'s title)?(?:,)?(?: is| are| was)?"
+        rf"(?: called| titled| entitled| named) (?P<name>{QUOTE})",
+        re.IGNORECASE,
+    ),
+    re.compile(rf"\btitle(?: of (?:the|this) {SONG})?(?: is| was|:\**) (?P<name>{QUOTE})", re.IGNORECASE),
+)
+
+_LANGUAGES = {
+    "English": "en", "Spanish": "es", "French": "fr", "German": "de", "Italian": "it", "Portuguese": "pt",
+    "Japanese": "ja", "Korean": "ko", "Chinese": "zh", "Russian": "ru", "Arabic": "ar", "Hindi": "hi", "Dutch": "nl",
+    "Swedish": "sv", "Polish": "pl", "Turkish": "tr",
+}  # fmt: skip
+_LANGUAGE = re.compile(
+    rf"\b(?:sung|written|performed|lyrics are|{SONG} is|language(?: of [^.,;]{{1,30}})? is|words are)"
+    rf"(?: entirely| mostly| mainly)?"
+    rf"(?: in)? (?P<language>{'|'.join(_LANGUAGES)})\b(?! [a-z]*(?:band|singer|artist|song|folk))",
+)
+
+_THEME_LISTS = (
+    re.compile(
+        r"\bthemes?(?: (?:of|in) (?:the|this|these) (?:song|lyrics|track|piece))?(?: here)?"
+        r"(?: (?:is|are|includes?|such as|like|of|would be|around|revolves? around|centers? on)|:\**|,? including)"
+        r"(?: (?:likely|primarily|mainly|mostly|the|that of|those of))* (?P<list>[^.;:\n]+)",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"\b(?:(?:{SONG}|it|they|artist|singer|lyrics) "
+        rf"(?:is|are|sings?|talks?|speaks?|tells?|deals?|explores?|addresses|touches)|this is a {SONG})"
+        r"(?: (?:mainly|mostly|primarily|all|largely|really))*(?: (?:about|of|with|on))?(?: the)?(?: themes? of)?"
+        r" (?P<list>[^.;:\n]+)",
+        re.IGNORECASE,
+    ),
+)
+_MOOD_RULES = (
+    re.compile(
+        r"\bmood(?: (?:of|in) (?:the|this|these) \w+)? (?:is|of)(?: an?)?(?: one of)? (?P<mood>[a-z]+)",
+        re.IGNORECASE,
+    ),
+    re.compile(rf"\b(?:is|are)(?: a| an)? (?P<mood>[a-z]+) (?:{SONG}|in mood)\b", re.IGNORECASE),
+)
 
 
 class FreeText:
-    """Reads free text about one song.
+    """Reads free text about one song, sentence after sentence.
 
     Args:
         subject: The song.
@@ -15,7 +148,122 @@ class FreeText:
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
+        self._said: set[tuple[str, str]] = set()
 
-    def read(self, text: str, start: int, end: int) -> list[Found]:
-        """The claims of the sentence from `start` to `end`."""
-        return []
+    def read(self, sentence: str) -> list[Found]:
+        """The claims of a sentence, at their places in it: those that the text has not made before."""
+        if sentence.rstrip("\"')\u201d").endswith("?"):
+            return []
+        claims = [
+            *work_claims(self.subject, sentence),
+            *self._names(sentence),
+            *artist_claims(self.subject, sentence),
+            *self._genres(sentence),
+            *self._times(sentence),
+            *self._languages(sentence),
+            *self._themes(sentence),
+            *self._moods(sentence),
+            *sung_claims(self.subject, sentence),
+        ]
+        new = [one for one in claims if (one.kind, one.value) not in self._said]
+        self._said |= {(one.kind, one.value) for one in claims}
+        return new
+
+    def _names(self, sentence: str) -> Iterator[Found]:
+        song = self.subject.song
+        for kind, rules, true in (("title", _TITLE_RULES, song.title), ("album", _ALBUM_RULES, song.album)):
+            for match in stated(rules, "name", sentence):
+                told = unquote(read_name(match["name"]))
+                yield found(kind, match, "name", self.subject.name(told, true, kind), told)
+
+    def _genres(self, sentence: str) -> Iterator[Found]:
+        known = self.subject.song.genre, *self.subject.knowledge.corpus.genres
+        own = frozenset(genre for genre in known if genre)
+        for match in stated(_genre_rules(own), "genre", sentence):
+            told = match["genre"]
+            yield found("genre", match, "genre", self.subject.genre(told), genre_of(told) or told)
+
+    def _times(self, sentence: str) -> Iterator[Found]:
+        for match in stated(_DECADE_RULES, "decade", sentence):
+            told = decade_of(re.sub(r"(?i)^nineteen[- ]", "", match["decade"]))
+            if told is not None:
+                yield found("decade", match, "decade", self.subject.decade(told), told)
+        for match in stated(_YEAR_RULES, "year", sentence):
+            yield found("year", match, "year", self.subject.year(int(match["year"])))
+
+    def _languages(self, sentence: str) -> Iterator[Found]:
+        for match in stated((_LANGUAGE,), "language", sentence):
+            yield found("language", match, "language", self._judge_language(_LANGUAGES[match["language"]]))
+
+    def _judge_language(self, code: str) -> Judgement:
+        known = self.subject.song.language
+        if known in (None, "und"):
+            known = "en" if self.subject.measures.is_english else None
+        if known is None:
+            return untold("the language is not known")
+        return judge(code == known, f"the language is {known}")
+
+    def _themes(self, sentence: str) -> Iterator[Found]:
+        names = {*load_lexicon("themes").about, *(theme.casefold() for theme in self.subject.themes)}
+        for match in stated(_THEME_LISTS, "list", sentence):
+            for part in _ITEM.finditer(match["list"]):
+                bare = _BEFORE_ITEM.sub("", part[0])
+                name = bare.strip(' "\u201d\u201c*,').casefold()
+                begin = match.start("list") + part.end() - len(bare)
+                if name in names:
+                    judgement = self.subject.theme(name, is_main=False)
+                    yield Found("theme", begin, begin + len(bare.rstrip()), judgement, name)
+
+    def _moods(self, sentence: str) -> Iterator[Found]:
+        moods = load_lexicon("moods").about
+        for match in stated(_MOOD_RULES, "mood", sentence):
+            if match["mood"].casefold() in moods:
+                yield found("mood", match, "mood", self.subject.mood(match["mood"], is_main=False))
+
+
+_ITEM = re.compile(r"(?:(?!, and |, | and | as well as |\(| - ).)+")
+_BEFORE_ITEM = re.compile(r"^(?:[, ]+)?(?:and |as well as |the |both |\"|\u201c|\*)*")
+
+
+def stated(rules: tuple[re.Pattern[str], ...], group: str, sentence: str) -> Iterator[re.Match[str]]:
+    """What rules find in a sentence, where it is stated of the song and not of others, each place once."""
+    seen: set[int] = set()
+    for rule in rules:
+        for match in rule.finditer(sentence):
+            place = match.start(group)
+            if place not in seen and is_stated(sentence, place) and not is_likened(sentence, place):
+                seen.add(place)
+                yield match
+
+
+@lru_cache(maxsize=64)
+def _genre_names(own: frozenset[str]) -> str:
+    names = "|".join(sorted(map(re.escape, own), key=len, reverse=True))
+    one = f"(?:{genre_pattern()}{'|' if names else ''}{names})"
+    return rf"{one}(?:(?:/|-| and | & ){one})?"
+
+
+@lru_cache(maxsize=64)
+def _genre_rules(own: frozenset[str]) -> tuple[re.Pattern[str], ...]:
+    genre = rf"(?P<genre>{_genre_names(own)})"
+    be = rf"(?:is|are|was|were|'s|would be|seems(?: to be)?|appears to be)(?: {_LIKELY})*"
+    filed = (
+        r"(?:classified|categori[sz]ed|described|filed|labell?ed|identified|considered|seen|regarded|known)"
+    )
+    patterns = (
+        rf"\b(?:this|that|the|an?|his|her|their)(?: (?:{_ADJECTIVE}|{_DECADE}|{_YEAR})){{0,3}}?[ ]{genre} {SONG}\b",
+        rf"\b{be}(?: {_ADJECTIVE}){{0,2}} {genre}(?: music| {SONG}| lyrics)?(?=[.,;!]|\s*$)",
+        (
+            rf"\b(?:genre|style of music|musical style|type of music)s?(?: of [^.,;:]{{1,40}})?(?: {be}|:\**)"
+            rf"(?: an?| the)? \W{{0,3}}{genre}\b"
+        ),
+        (
+            rf"\b(?:belongs?|falls?|fits?|{filed})(?: {_LIKELY})?(?: best| squarely| neatly)? "
+            rf"(?:in|to|into|under|within|as)"
+            rf"(?: the| an?)?(?: (?:realm|category|genre|world|field) of)?(?: {_ADJECTIVE})? {genre}\b"
+        ),
+        rf"\b(?:is|are|was|were|be|song|track|lyrics) (?:in|from|of) the {genre} (?:genre|category|tradition)\b",
+        rf"\bgenre of {genre}\b",
+        rf"^\W*(?:genre\W+)?{genre}(?: music| {SONG})?\W*$",
+    )
+    return tuple(re.compile(pattern, re.IGNORECASE) for pattern in patterns)

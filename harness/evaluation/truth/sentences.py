@@ -59,8 +59,8 @@ _SUPPOSED = re.compile(
 _LIKENESS = re.compile(
     r"\b(?:like|similar(?:ly)? to|reminiscent|reminds?|in the (?:style|vein|spirit|manner|tradition) of|inspired|"
     r"influence[sd]?|echo(?:es)?|fans? of|sounds? (?:like|as)|elements?|blends?|mix(?:es|ture)?|combin\w+|fus\w+|"
-    r"hints?|evok\w+|nods?|tribute|cover(?:s|ed)?|sampl\w+|remix\w*|resembl\w+|typical of|common in|many|most|other|"
-    r"some|all|several)\b",
+    r"hints?|evok\w+|nods?|tribute|cover(?:s|ed)?|sampl\w+|remix\w*|resembl\w+|typical of|common in|many|"
+    r"most(?! likely)|other|some|all|several)\b",
     re.IGNORECASE,
 )
 _BUT = re.compile(
@@ -69,27 +69,26 @@ _BUT = re.compile(
 )
 
 
-def scope_before(text: str, start: int, place: int) -> str:
-    """What stands before a place in its sentence since the last turn of thought."""
-    before = text[start:place]
+def scope_before(sentence: str, place: int) -> str:
+    """What stands before a place of a sentence since the last turn of thought."""
+    before = sentence[:place]
     turns = list(_BUT.finditer(before))
     return before[turns[-1].end() :] if turns else before
 
 
-def is_stated(text: str, start: int, place: int, end: int) -> bool:
+def is_stated(sentence: str, place: int) -> bool:
     """Whether what stands at a place of a sentence is stated: not denied, not supposed, not what is set apart from."""
-    before = scope_before(text, start, place)
+    before = scope_before(sentence, place)
     if _NEGATION.search(before) or _SUPPOSED.search(before):
         return False
     contrast = list(_CONTRAST.finditer(before))
     if contrast and "," not in before[contrast[-1].end() :]:
         return False
-    after = text[place:end]
-    return re.match(r"\W*(?:is|are|was|were)(?:n't| not)\b", after) is None
+    return re.match(r"[\w'\u2019 -]{0,30}?\b(?:is|are|was|were)(?:n't| not)\b", sentence[place:]) is None
 
 
-def is_likened(text: str, start: int, place: int) -> bool:
+def is_likened(sentence: str, place: int) -> bool:
     """Whether what stands at a place is only compared with, or one of many."""
-    before = scope_before(text, start, place)
+    before = scope_before(sentence, place)
     likeness = list(_LIKENESS.finditer(before))
     return bool(likeness) and not re.search(r"[,;]", before[likeness[-1].end() :])

@@ -10,6 +10,7 @@ from harness.evaluation.truth.subject import Judgement, Subject, join_judgements
 from preprocess.measure.rhyme import words_rhyme
 from preprocess.measure.structure import PERSONS
 from preprocess.measure.sung import split_song
+from preprocess.tasks.structure import RETURNING
 
 COUNT = r"once|twice|\d+ times"
 _QUOTED = r'"[^"\n]*"'
@@ -114,7 +115,10 @@ def _sections(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
         kind = part["kind"]
         if part["count"] and count > 1:
             kind = re.sub(r"(?<=us)es$|s$", "", kind)
-        judgement = judge(counts.get(kind, 0) == count, f"{kind}: {counts.get(kind, 0)}")
+        true = counts.get(kind, 0)
+        # "A chorus" is one that may return; how often is told apart.
+        holds = true > 0 if kind in RETURNING and not part["count"] and not part["times"] else true == count
+        judgement = judge(holds, f"{kind}: {true}")
         if not counts:
             judgement = untold("the lyrics have no headings")
         yield found("form", part, 0, judgement)
