@@ -52,6 +52,7 @@ def listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        listener.listen()  # a browser that is quicker than the server waits instead of being refused
     except OSError as error:
         listener.close()
         raise PreflightError(f"port {port} of {HOST}: {error.strerror}; take another with --port") from error

@@ -88,7 +88,9 @@ def bootstrap_difference(
         ValueError: The sequences differ in length.
     """
     if not len(before) == len(after) == len(song_ids):
-        raise ValueError(f"{len(before)} values before, {len(after)} after, {len(song_ids)} songs; expected as many")
+        raise ValueError(
+            f"{len(before)} values before, {len(after)} after, {len(song_ids)} songs; expected as many"
+        )
     if not len(before):
         return None
     differences = np.asarray(after, np.float64) - np.asarray(before, np.float64)

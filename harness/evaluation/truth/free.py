@@ -35,9 +35,7 @@ _MADE = (
     r"(?:released|recorded|written|composed|published|produced|made|issued|dropped|appeared|debuted|"
     r"came out|comes|came|dat(?:es|ed|ing)(?: back)?|stems|originat\w+|hails)"
 )
-_LIKELY = (
-    r"(?:most |very )?(?:likely|probably|clearly|definitely|certainly|obviously|indeed|originally|first|generally)"
-)
+_LIKELY = r"(?:most |very )?(?:likely|probably|clearly|definitely|certainly|obviously|indeed|originally|first|generally)"
 _ADJECTIVE = r"[a-z]+(?:-[a-z]+)?"
 
 _DECADE_RULES = (
