@@ -28,6 +28,7 @@ PROGRAMS = {
     "stream": "Does the memory of a build stay flat while its input grows?",
     "tokenizer": "How fast are lyrics tokenized, against the tokenizer's own batch encoding?",
     "themes": "Are the themes found in hymns those that people found in them?",
+    "truth": "Does the truth check tell true statements from false ones, in our own answers and in free text?",
     "exactness": "Do packed, shared, accumulated, multi-rank steps compute what every example alone computes?",
     "prefix": "What does sharing the lyrics' prefix save, over tasks and lyrics' length, against separate examples?",
     "pack": "How fast and how full does packing by counts pack, against packing item by item?",

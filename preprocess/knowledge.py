@@ -12,7 +12,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,16 @@ from typing import Any
 from preprocess.durable import write_whole
 from preprocess.errors import DataError
 from preprocess.outside_text import parse_json
-from preprocess.tasks.statistics import CorpusStatistics, Group, Share
+from preprocess.tasks.counts import CorpusCounts
+from preprocess.tasks.statistics import CorpusStatistics, Group, Share, count_songs_with
 
 KNOWLEDGE_FILE = "knowledge.jsonl"
 
 MAX_SONGS = 100_000
 """Songs that are kept: about 50 MiB in memory, 25 MB on disk; the words of 20,000 songs take 16 MB more."""
+
+MIN_SONGS_WITH = 3
+"""How many songs of a genre, of a decade, and of all have a word is kept for words that so many of them have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +78,22 @@ class CorpusFigures:
         genres: By genre, those with songs enough.
         decades: By decade, as in "1990s".
         artists: By artist and genre.
+        songs_with: In how many songs words and themes are, by group (`count_songs_with`, with `MIN_SONGS_WITH`).
     """
 
     everything: Group
     genres: Mapping[str, Group]
     decades: Mapping[str, Group]
     artists: Mapping[tuple[str, str], Group]
+    songs_with: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, statistics: CorpusStatistics) -> CorpusFigures:
-        """The figures of some statistics."""
-        return cls(statistics.everything, statistics.genres, statistics.decades, statistics.artists)
+    def of(cls, statistics: CorpusStatistics, counts: CorpusCounts | None = None) -> CorpusFigures:
+        """The figures of some statistics and of the counts that they were made of."""
+        songs_with = count_songs_with(counts, MIN_SONGS_WITH) if counts else {}
+        return cls(
+            statistics.everything, statistics.genres, statistics.decades, statistics.artists, songs_with
+        )
 
 
 class Knowledge:
@@ -122,6 +131,14 @@ class Knowledge:
         return tuple(self._by_title.get(normal_name(title), ()))
 
     @cached_property
+    def artist_groups(self) -> Mapping[str, Mapping[str, tuple[str, str]]]:
+        """Normalised name of an artist → genre → the key of that group in `corpus.artists`."""
+        groups: dict[str, dict[str, tuple[str, str]]] = {}
+        for artist, genre in self.corpus.artists:
+            groups.setdefault(normal_name(artist), {})[genre] = (artist, genre)
+        return groups
+
+    @cached_property
     def artists(self) -> Mapping[str, str]:
         """Normalised name → a spelling of it, of every artist of the catalogue."""
         return {name: songs[0].artist or "" for name, songs in self._by_artist.items()}
@@ -157,6 +174,7 @@ def write_knowledge(path: Path, knowledge: Knowledge) -> None:
         "genres": {name: asdict(corpus.genres[name]) for name in sorted(corpus.genres)},
         "decades": {name: asdict(corpus.decades[name]) for name in sorted(corpus.decades)},
         "artists": [[*names, asdict(corpus.artists[names])] for names in sorted(corpus.artists)],
+        "songs_with": corpus.songs_with,
     }
     with write_whole(path) as file:
         file.write(_dump(head))
@@ -210,6 +228,7 @@ def _read_figures(head: dict[str, Any]) -> CorpusFigures:
         genres={name: _read_group(value) for name, value in head["genres"].items()},
         decades={name: _read_group(value) for name, value in head["decades"].items()},
         artists={(artist, genre): _read_group(value) for artist, genre, value in head["artists"]},
+        songs_with={group: _read_counts(value) for group, value in head["songs_with"].items()},
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness.evaluation.baselines import LabelledLyrics, majority_predictions
 from harness.evaluation.scoring import Score, Truth, score_answer
@@ -15,6 +17,7 @@ from preprocess.schema import GENRES, Song
 from preprocess.tasks.counts import CorpusCounts
 from preprocess.tasks.statistics import CorpusStatistics
 
+TASKS = ("artist", "genre", "context", "themes", "similar", "analysis", "style", "structure", "own_task")
 SONG = Song(
     id="own",
     lyrics="[Verse]\nI kissed the road at midnight\nMy heart is burning slow\n雨の夜に歩く\n",
@@ -308,3 +311,29 @@ def test_a_model_that_answers_everything_with_one_artist_scores_exactly_as_the_m
         scores.append(score_answer("artist", form.format(predictions[0].answers[0]), truth, None, ()))
     assert [found.values["acc"] for found in scores] == right
     assert 0 < sum(right) < len(right)
+
+
+@given(text=st.text(max_size=200), task=st.sampled_from(TASKS))
+@settings(max_examples=60, deadline=None)
+def test_any_text_is_scored_between_none_and_all(text: str, task: str) -> None:
+    found = score(task, text, expected='"Night Road" by Jo Winter.', knowledge=know())
+    assert all(0 <= value <= 1 for value in found.values.values())
+    assert {"refused", "empty"} <= found.values.keys()
+    assert not (found.is_refusal and found.is_empty)
+    if found.is_empty:
+        assert max(value for metric, value in found.values.items() if metric != "empty") == 0
+
+
+@given(around=st.text(alphabet=" \n*_\"'.", max_size=6), task=st.sampled_from(["artist", "genre"]))
+@settings(max_examples=30, deadline=None)
+def test_marks_around_a_name_and_its_case_do_not_matter(around: str, task: str) -> None:
+    name = {"artist": "Ada Vale", "genre": "Rock"}[task]
+    for text in (name, name.upper(), name.lower()):
+        assert score(task, f"{around}{text}{around}").values["acc"] == 1
+
+
+def test_a_long_looping_answer_is_read_in_time_that_grows_with_its_length() -> None:
+    text = "This sounds like Ada Vale. " * 300
+    assert score("artist", text).answer == "Ada Vale"
+    assert score("themes", "It is about love and travel. " * 300).values["f1"] == 1
+    assert score("genre", "- R&B\n" * 300).answer == "R&B"

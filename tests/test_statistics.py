@@ -1,250 +1,183 @@
-from __future__ import annotations
+"""Intervals by song, slices, confusion, calibration: against closed forms, libraries and simulations."""
 
-import hashlib
-import math
-import os
-import pickle
-import random
-import subprocess
-import sys
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import brier_score_loss
 
-from preprocess.corpus import generate_songs
-from preprocess.measure.song import Measures, measure_song
-from preprocess.schema import Song
-from preprocess.tasks.counts import CorpusCounts
-from preprocess.tasks.main_themes import main_themes
-from preprocess.tasks.neighbours import is_telling
-from preprocess.tasks.statistics import (
-    MIN_RATIO,
-    MIN_SONGS_OF_ARTIST,
-    MIN_Z,
-    PRIOR_WEIGHT,
-    CorpusStatistics,
-    Group,
-    log_odds_z,
+from harness.evaluation.accuracy import wilson_interval
+from harness.evaluation.statistics import (
+    NO_ANSWER,
+    bootstrap,
+    bootstrap_difference,
+    calibrate,
+    count_answers,
+    make_buckets,
+    slice_values,
+    softmax,
 )
-
-SONGS = [
-    replace(song, genre=None if n % 17 == 0 else song.genre) for n, song in enumerate(generate_songs(500, 4))
-]
-SONGS += [
-    Song(
-        f"de{n}",
-        "Die Nacht war lang und ich war allein\nDie Sterne sind so kalt",
-        artist="Nacht",
-        genre="Pop",
-    )
-    for n in range(9)
-]
-MEASURES = {song.id: measure_song(song.lyrics, song.language) for song in SONGS}
+from preprocess.schema import Song
 
 
-def count(songs: Sequence[Song], max_songs: int = 100_000, pool_size: int = 100) -> CorpusCounts:
-    counts = CorpusCounts(max_songs, pool_size)
-    for song in songs:
-        counts.add(song, MEASURES[song.id])
-    return counts
+def draw(seed: int, num_songs: int, per_song: int = 1) -> tuple[list[float], list[str]]:
+    """Rights and wrongs whose chance is that of their song."""
+    rng = np.random.Generator(np.random.Philox(seed))
+    chances = rng.beta(2, 2, num_songs)
+    values = [float(rng.random() < chance) for chance in chances.tolist() for _ in range(per_song)]
+    return values, [f"song{i}" for i in range(num_songs) for _ in range(per_song)]
 
 
-def groups_of(statistics: CorpusStatistics) -> dict[object, Group | None]:
-    """Every group that the statistics know, in a form that can be compared."""
-    keys = {(song.artist, song.genre) for song in SONGS}
-    found: dict[object, Group | None] = {"all": statistics.everything}
-    found |= {key: statistics.artist(*key) for key in keys}
-    found |= {key: statistics.genre(key) for _, key in keys}
-    return found | {song.decade: statistics.decade(song.decade) for song in SONGS}
+def test_the_interval_is_the_normal_one_where_songs_are_many() -> None:
+    values, songs = draw(0, 2000)
+    found = bootstrap(values, songs)
+    assert found is not None
+    half = 1.96 * float(np.std(values)) / 2000**0.5
+    assert found.value == pytest.approx(np.mean(values))
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), abs=0.002)
+    assert found.n == 2000
 
 
-STATISTICS = CorpusStatistics(count(SONGS))
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    # Four questions a song, whose chances differ by song: the mean chance is 0.5.
+    held = 0
+    for seed in range(200):
+        found = bootstrap(*draw(seed, 60, per_song=4), num_samples=500)
+        assert found is not None
+        held += found.low <= 0.5 <= found.high
+    assert 180 <= held <= 199
 
 
-def measured(songs: Sequence[Song]) -> list[Measures]:
-    return [MEASURES[song.id] for song in songs]
+def test_an_interval_over_questions_would_be_too_narrow() -> None:
+    values, songs = draw(1, 60, per_song=8)
+    by_song = bootstrap(values, songs)
+    by_question = bootstrap(values, [str(i) for i in range(len(values))])
+    assert by_song is not None
+    assert by_question is not None
+    assert by_song.high - by_song.low > 1.3 * (by_question.high - by_question.low)
 
 
-def check_sums(group: Group, songs: Sequence[Song]) -> None:
-    found = [measures.structure for measures in measured(songs)]
-    assert group.num_songs == len(songs)
-    assert group.num_english == sum(structure.is_english for structure in found)
-    assert group.num_lines == sum(structure.num_lines for structure in found)
-    assert group.num_words == sum(structure.num_words for structure in found)
-    assert group.num_distinct == sum(structure.num_distinct_words for structure in found)
-    assert group.num_with_chorus == sum(structure.has_chorus for structure in found)
-    assert all(
-        group.persons[who] == sum(structure.person == who for structure in found) for who in group.persons
-    )
-    schemes = Counter(measures.rhyme_scheme for measures in measured(songs))
-    assert all(count == schemes[scheme] for scheme, count in group.schemes.items())
+def test_the_order_of_the_values_does_not_matter_and_the_seed_does() -> None:
+    values, songs = draw(2, 50, per_song=3)
+    values = [value + 0.1 * i for i, value in enumerate(values)]
+    mixed = np.random.Generator(np.random.Philox(9)).permutation(len(values)).tolist()
+    found = bootstrap(values, songs)
+    assert bootstrap([values[i] for i in mixed], [songs[i] for i in mixed]) == found
+    assert bootstrap(values, songs, seed=1) != found
 
 
-def test_the_sums_of_every_group_are_those_of_its_songs() -> None:
-    check_sums(STATISTICS.everything, SONGS)
-    for genre in {song.genre for song in SONGS} - {None}:
-        group = STATISTICS.genre(genre)
-        assert group is not None
-        check_sums(group, [song for song in SONGS if song.genre == genre])
-    decades = {song.decade: STATISTICS.decade(song.decade) for song in SONGS}
-    assert sum(group is not None for group in decades.values()) >= 6
-    for decade, group in decades.items():
-        if group is not None:
-            check_sums(group, [song for song in SONGS if song.decade == decade])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_all_right_or_all_wrong_takes_wilsons_interval(value: float) -> None:
+    found = bootstrap([value] * 40, [str(i // 2) for i in range(40)])
+    assert found is not None
+    assert (found.low, found.high) == wilson_interval(20 * int(value), 20)
 
 
-def test_telling_words_are_counted_once_a_song_in_group_and_whole() -> None:
-    artists = [key for key in groups_of(STATISTICS) if isinstance(key, tuple) and STATISTICS.artist(*key)]
-    assert len(artists) > 20
-    for artist, genre in artists:
-        group = STATISTICS.artist(artist, genre)
-        assert group is not None
-        whole = [song for song in SONGS if song.genre == genre]
-        own = [song for song in whole if song.artist == artist]
-        assert len(own) >= MIN_SONGS_OF_ARTIST
-        for word, share in group.words.items():
-            assert share.inside == sum(word in MEASURES[song.id].words for song in own) >= 3
-            assert share.outside == sum(word in MEASURES[song.id].words for song in whole)
-            assert share.inside / len(own) >= MIN_RATIO * share.outside / len(whole)
-        for theme, share in group.themes.items():
-            themes = [{found.theme for found in main_themes(song, MEASURES[song.id])} for song in own]
-            assert share.inside == sum(theme in found for found in themes)
+def test_no_values_have_no_interval() -> None:
+    assert bootstrap([], []) is None
+    assert bootstrap_difference([], [], []) is None
+    assert calibrate([], []) is None
 
 
-def test_songs_in_other_languages_count_but_their_words_do_not() -> None:
-    group = STATISTICS.artist("Nacht", "Pop")
-    assert group is not None
-    assert (group.num_songs, group.num_english, group.words) == (9, 0, {})
-    pop = STATISTICS.genre("Pop")
-    assert pop is not None
-    assert "nacht" not in pop.words
-    assert pop.num_songs == pop.num_english + 9
+def test_a_paired_difference_is_surer_than_two_intervals() -> None:
+    before, songs = draw(3, 200)
+    after = [1.0 if i % 10 == 0 else value for i, value in enumerate(before)]
+    found = bootstrap_difference(before, after, songs)
+    alone = bootstrap(before, songs)
+    assert found is not None
+    assert alone is not None
+    assert found.value == pytest.approx(np.mean(after) - np.mean(before))
+    assert 0 < found.low < found.value < found.high
+    assert found.high - found.low < alone.high - alone.low
+    assert bootstrap_difference(before, before, songs) == type(found)(0, 0, 0, 200)
 
 
-def z_by_hand(inside: int, others: int, sizes: tuple[int, int], prior: float) -> float:
-    """Equations 15, 19 and 22 as they stand in the paper, one word at a time."""
-    total = float(PRIOR_WEIGHT)
-    first = math.log((inside + prior) / (sizes[0] + total - inside - prior))
-    second = math.log((others + prior) / (sizes[1] + total - others - prior))
-    return (first - second) / math.sqrt(1 / (inside + prior) + 1 / (others + prior))
+def test_values_without_a_song_each_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 values of 1 songs"):
+        bootstrap([1, 0], ["a"])
+    with pytest.raises(ValueError, match="1 values before, 2 after"):
+        bootstrap_difference([1], [1, 0], ["a", "b"])
 
 
-def test_the_log_odds_are_those_of_the_paper() -> None:
-    one, other, prior = np.array([3, 0, 40]), np.array([2, 9, 40]), np.array([0.5, 2.0, 12.5])
-    found = log_odds_z(one, other, (300, 900), prior)
-    expected = [z_by_hand(int(a), int(b), (300, 900), p) for a, b, p in zip(one, other, prior, strict=True)]
-    assert found == pytest.approx(expected, rel=1e-12)
-    assert found[0] > 0 > found[1]
-
-
-def test_the_telling_words_of_a_genre_are_those_above_the_threshold_in_order() -> None:
-    docs = {song.id: set(MEASURES[song.id].words) for song in SONGS if MEASURES[song.id].structure.is_english}
-    group = STATISTICS.genre("Folk")
-    assert group is not None
-    assert len(group.words) > 10
-    everywhere = Counter(word for words in docs.values() for word in words if is_telling(word))
-    own = Counter(
-        word for song in SONGS if song.genre == "Folk" for word in docs.get(song.id, ()) if is_telling(word)
-    )
-    sizes = own.total(), everywhere.total() - own.total()
-    z = {
-        word: z_by_hand(
-            count, everywhere[word] - count, sizes, PRIOR_WEIGHT * everywhere[word] / everywhere.total()
-        )
-        for word, count in own.items()
-        if count >= 5
-    }
-    ratio = {w: own[w] * len(docs) / (everywhere[w] * sum(s.genre == "Folk" for s in SONGS)) for w in z}
-    expected = sorted(
-        (w for w in z if z[w] >= MIN_Z and ratio[w] >= MIN_RATIO), key=lambda w: (-round(z[w], 6), w)
-    )
-    assert list(group.words) == expected[:300]
-    assert [share.rank for share in group.words.values()] == list(range(len(group.words)))
-
-
-def test_an_artist_is_not_told_by_its_own_name() -> None:
+def test_slices_part_the_songs_and_their_counts_add_up() -> None:
     songs = [
-        Song(
-            f"x{n}",
-            "we will wander on the long long road to Wander\nand never come",
-            None,
-            "Wander Vale",
-            "Folk",
-        )
-        for n in range(9)
+        Song("a", "la", artist="A", genre="Rock", year=1991, language="en"),
+        Song("b", "la", artist="A", genre="Pop", year=1985, language="de"),
+        Song("c", "la", artist="B", genre="Rock", year=None, language="und"),
+        Song("d", "la"),
     ]
-    counts = count([song for song in SONGS if song.genre == "Folk"])
-    for song in songs:
-        counts.add(song, measure_song(song.lyrics))
-    group = CorpusStatistics(counts).artist("Wander Vale", "Folk")
-    assert group is not None
-    assert "long" in group.words
-    assert "wander" not in group.words
+    found = list(slice_values([1, 0, 1, 0], songs, {"A": 6, "B": 21}, num_samples=100))
+    assert [(part.by, part.slice, part.interval.value, part.interval.n) for part in found] == [
+        ("genre", "Pop", 0, 1),
+        ("genre", "Rock", 1, 2),
+        ("genre", "unknown", 0, 1),
+        ("decade", "1980s", 0, 1),
+        ("decade", "1990s", 1, 1),
+        ("decade", "unknown", 0.5, 2),
+        ("language", "de", 0, 1),
+        ("language", "en", 1, 1),
+        ("language", "unknown", 0.5, 2),
+        ("artist_frequency", "6-20 songs", 0.5, 2),
+        ("artist_frequency", "over 20 songs", 1, 1),
+        ("artist_frequency", "unknown", 0, 1),
+    ]
 
 
-def test_pieces_add_up_to_the_same_in_any_order_and_division() -> None:
-    expected = groups_of(STATISTICS)
-    for seed in range(4):
-        dice = random.Random(seed)
-        songs = dice.sample(SONGS, len(SONGS))
-        cuts = sorted(dice.sample(range(len(songs)), seed))
-        pieces = [count(songs[a:b]) for a, b in zip([0, *cuts], [*cuts, len(songs)], strict=True)]
-        total = CorpusCounts(pool_size=100)
-        for piece in dice.sample(pieces, len(pieces)):
-            total.merge(pickle.loads(pickle.dumps(piece)))
-        found = CorpusStatistics(total)
-        assert groups_of(found) == expected
-        assert list(found.similar.songs) == list(STATISTICS.similar.songs)
-    assert groups_of(CorpusStatistics(count(SONGS[1:]))) != expected
+@pytest.mark.parametrize(
+    ("count", "name"),
+    [
+        (0, "0 songs"),
+        (1, "1-5 songs"),
+        (5, "1-5 songs"),
+        (6, "6-20 songs"),
+        (20, "6-20 songs"),
+        (21, "over 20 songs"),
+    ],
+)
+def test_artists_go_by_their_training_songs(count: int, name: str) -> None:
+    bucket = make_buckets({"A": count})["artist_frequency"]
+    assert bucket(Song("a", "la", artist="A")) == name
+    assert bucket(Song("b", "la", artist="B")) == "0 songs"
 
 
-def test_past_the_limit_whole_artists_are_left_out_whatever_the_order() -> None:
-    limited = CorpusStatistics(count(SONGS, max_songs=200))
-    kept = {song.artist for song in SONGS if limited.artist(song.artist, song.genre)}
-    assert 0 < limited.everything.num_songs <= 200
-    for artist in kept:
-        for genre in {song.genre for song in SONGS if song.artist == artist}:
-            assert limited.artist(artist, genre) is None or (
-                limited.artist(artist, genre).num_songs == STATISTICS.artist(artist, genre).num_songs  # type: ignore[union-attr]
-            )
-    counts = count(SONGS, max_songs=200)
-    counts.table()
-    assert counts.level > 0
-    assert all(cell.level >= counts.level for cell in counts.cells)
-    halves = count(SONGS[300:], max_songs=200)
-    halves.merge(count(SONGS[:300], max_songs=200))
-    assert groups_of(CorpusStatistics(halves)) == groups_of(limited)
+def test_confusion_counts_the_answers_that_could_not_be_read() -> None:
+    pairs = [("B", "A"), ("A", "A"), ("A", None), ("A", "A")]
+    assert count_answers(pairs) == {"A": {NO_ANSWER: 1, "A": 2}, "B": {"A": 1}}
 
 
-def test_nothing_counted_is_no_statistics_of_anything() -> None:
-    empty = CorpusStatistics(CorpusCounts())
-    assert empty.everything.num_songs == 0
-    assert empty.genre("Folk") is empty.decade("1990s") is empty.artist("A", "Folk") is None
-    assert empty.similar.nearest(SONGS[0], MEASURES[SONGS[0].id].words) == ()
+def test_softmax_of_log_likelihoods_sums_to_one_and_bears_any_size() -> None:
+    assert softmax([-1000.0, -1000.0]) == [0.5, 0.5]
+    assert softmax([0.0, np.log(3)]) == pytest.approx([0.25, 0.75])
+    assert softmax([-5.0, float("-inf")]) == [1.0, 0.0]
 
 
-def test_what_travels_to_other_processes_is_small_and_whole() -> None:
-    data = pickle.dumps(STATISTICS)
-    assert groups_of(pickle.loads(data)) == groups_of(STATISTICS)
-    assert len(pickle.dumps(count(SONGS))) < 3000 * len(SONGS)
+def test_calibration_of_a_hand_made_case() -> None:
+    is_right = [mark == "x" for mark in "xxx..xx."]
+    found = calibrate([0.95, 0.95, 0.95, 0.95, 0.55, 0.55, 1.0, 0.0], is_right)
+    assert found is not None
+    assert [(part.low, part.n, part.accuracy) for part in found.bins] == [
+        (0.0, 1, 0.0),
+        (0.5, 2, 0.5),
+        (0.9, 5, 0.8),
+    ]
+    assert found.ece == pytest.approx((0 + 2 * 0.05 + 5 * abs(0.8 - 0.96)) / 8)
 
 
-def test_another_hash_seed_gives_the_same_statistics() -> None:
-    command = (
-        "import hashlib; from tests.test_statistics import STATISTICS, groups_of; "
-        "print(hashlib.sha256(repr(sorted((repr(k), repr(g)) for k, g in groups_of(STATISTICS).items()))"
-        ".encode()).hexdigest())"
-    )
-    here = repr(sorted((repr(key), repr(group)) for key, group in groups_of(STATISTICS).items()))
-    path = os.pathsep.join(entry or "." for entry in sys.path)
-    told = subprocess.run(
-        [sys.executable, "-c", command],
-        env={"PYTHONHASHSEED": "77", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert told.stdout.strip() == hashlib.sha256(here.encode()).hexdigest()
+def test_the_brier_score_is_that_of_scikit_learn() -> None:
+    rng = np.random.Generator(np.random.Philox(0))
+    sure = rng.random(300)
+    right = rng.random(300) < sure
+    found = calibrate(sure.tolist(), right.tolist())
+    assert found is not None
+    assert found.brier == pytest.approx(brier_score_loss(right, sure))
+    assert found.ece < 0.1
+    off = calibrate(sure.tolist(), (~right).tolist())
+    assert off is not None
+    assert off.ece > 0.3
+
+
+def test_a_probability_outside_its_range_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected 0 to 1"):
+        calibrate([1.2], [True])
+    with pytest.raises(ValueError, match="expected as many"):
+        calibrate([0.2], [])

@@ -21,6 +21,7 @@ from preprocess.tasks.task import Draw
 _NUMBER = re.compile(r"\b\d+(?:\.\d)?\b(?!0s)")
 _QUOTED = re.compile(r'"[^"]+"')
 _DECADE = re.compile(r"\b\d{3}0s\b")
+_DECADES = tuple(f"{tens}0s" for tens in range(195, 203))
 _INVENTED = '"xylophone quartz"'
 _ADDED = 7
 """A changed number is larger by this."""
@@ -48,14 +49,19 @@ class Lie:
     text: str
 
 
-def make_answers(num_songs: int, seed: int) -> tuple[list[Answered], Knowledge]:
+def make_answers(
+    num_songs: int, seed: int, artists_per_genre: int | None = None
+) -> tuple[list[Answered], Knowledge]:
     """The answers that a data set of made-up songs gives, and what it knows.
 
     Args:
         num_songs: Songs.
         seed: Of the songs and the answers.
+        artists_per_genre: See `generate_songs`; fewer have more songs each.
     """
-    songs = [_without_names(song) for song in generate_songs(num_songs, seed)]
+    songs = [
+        _without_names(song) for song in generate_songs(num_songs, seed, artists_per_genre=artists_per_genre)
+    ]
     measures = [measure_song(song.lyrics, song.language) for song in songs]
     counts, known = CorpusCounts(), KnownSongs()
     for song, measured in zip(songs, measures, strict=True):
@@ -64,18 +70,24 @@ def make_answers(num_songs: int, seed: int) -> tuple[list[Answered], Knowledge]:
     statistics = CorpusStatistics(counts)
     made = make_examples_batch(songs, tasks=TASKS, seed=seed, corpus=statistics, measures=measures)
     answered = [
-        Answered(song, example)
-        for song, examples in zip(songs, made, strict=True)
-        for example in examples
+        Answered(song, example) for song, examples in zip(songs, made, strict=True) for example in examples
     ]
-    return answered, known.knowledge(statistics)
+    return answered, known.knowledge(statistics, counts)
 
 
 def _without_names(song: Song) -> Song:
     """The song with the headings that cleaning leaves: without the performers' names."""
     lyrics = re.sub(r"(?m)^\[([^\]:]+):[^\]]*\]", r"[\1]", song.lyrics)
     return Song(
-        song.id, lyrics, song.title, song.artist, song.genre, song.year, song.album, song.themes, song.language
+        song.id,
+        lyrics,
+        song.title,
+        song.artist,
+        song.genre,
+        song.year,
+        song.album,
+        song.themes,
+        song.language,
     )
 
 
@@ -88,7 +100,10 @@ def plant(answered: Answered, knowledge: Knowledge) -> Iterator[Lie]:
         if not places:
             continue
         match = draw.one_of(places)
-        other = draw.one_of([name for name in others if name.casefold() != match[0].casefold()])
+        names = [name for name in others if name.casefold() != match[0].casefold()]
+        if not names:
+            continue
+        other = draw.one_of(names)
         changed = f"{float(match[0]) + _ADDED:g}" if kind == "number" else other
         yield Lie(kind, song, example.answer[: match.start()] + changed + example.answer[match.end() :])
 
@@ -99,12 +114,16 @@ def _changes(song: Song, knowledge: Knowledge) -> Iterator[tuple[str, re.Pattern
         yield "artist", _name(song.artist), sorted(set(knowledge.artists.values()))
     if song.genre:
         yield "genre", _name(song.genre), sorted(knowledge.corpus.genres)
-    yield "decade", _DECADE, sorted(knowledge.corpus.decades)
+    yield "decade", _DECADE, _DECADES
     yield "number", _NUMBER, ("",)
     yield "words", _QUOTED, (_INVENTED,)
     strangers = sorted(set(load_lexicon("themes").about) - set(song.themes))
     if song.themes:
-        yield "theme", re.compile("|".join(rf"(?<!\")\b{re.escape(name)}\b(?!\")" for name in song.themes)), strangers
+        yield (
+            "theme",
+            re.compile("|".join(rf"(?<!\")\b{re.escape(name)}\b(?!\")" for name in song.themes)),
+            strangers,
+        )
 
 
 def _name(name: str) -> re.Pattern[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from bench.truth.songs import SONGS, make_knowledge
-from harness.evaluation.truth import Claim, check_statements
+from harness.evaluation.truth import check_statements
 
 _FILE = Path(__file__).with_name("statements.txt")
 _CLAIM = re.compile(r"(?P<kind>[a-z]+)(?P<sign>[+-])")
@@ -84,19 +84,32 @@ class Tally:
         return self.num_right / max(1, self.num_planted)
 
 
-def tally(statements: Iterable[Statement], verdict: str) -> Tally:
-    """Compare the claims found with those planted, by kind; a claim of another kind is not the one planted."""
+Claimed = Counter[tuple[str, str]]
+"""(kind, verdict) → claims."""
+
+
+@cache
+def by_check(statement: Statement) -> Claimed:
+    """What the truth check finds in a statement."""
+    claims = check_statements(statement.text, SONGS[statement.song], make_knowledge())
+    return Counter((claim.kind, claim.verdict) for claim in claims)
+
+
+def tally(
+    statements: Iterable[Statement], verdict: str, read: Callable[[Statement], Claimed] = by_check
+) -> Tally:
+    """Compare the claims found with those planted, by kind; a claim of another kind is not the one planted.
+
+    Args:
+        statements: The statements.
+        verdict: "supported" or "contradicted".
+        read: Gives the claims found in a statement.
+    """
     total = Tally()
     for statement in statements:
-        planted = Counter(kind for kind, told in statement.claims if told == verdict)
-        found = Counter(claim.kind for claim in find(statement) if claim.verdict == verdict)
+        planted = Counter(claim for claim in statement.claims if claim[1] == verdict)
+        found = Counter({claim: count for claim, count in read(statement).items() if claim[1] == verdict})
         total.num_right += (planted & found).total()
         total.num_found += found.total()
         total.num_planted += planted.total()
     return total
-
-
-@cache
-def find(statement: Statement) -> Sequence[Claim]:
-    """What the truth check finds in a statement."""
-    return check_statements(statement.text, SONGS[statement.song], make_knowledge())

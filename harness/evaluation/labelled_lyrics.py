@@ -84,7 +84,7 @@ class _Stems:
         if stem is None or not answer.startswith(stem):
             return None
         told = answer.removeprefix(stem)
-        return next((name for name in self._names[task] if told.startswith(f"{name}.")), None)
+        return next((name for name in self._names[task] if f"{told}.".startswith(f"{name}.")), None)
 
 
 def _by_length(labels: TaskLabels) -> list[str]:

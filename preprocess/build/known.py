@@ -9,7 +9,7 @@ import numpy as np
 from preprocess.knowledge import MAX_SONGS, CorpusFigures, Knowledge, KnownSong
 from preprocess.measure.song import Measures
 from preprocess.schema import Song
-from preprocess.tasks.counts import artist_level
+from preprocess.tasks.counts import CorpusCounts, artist_level
 from preprocess.tasks.main_themes import main_themes
 from preprocess.tasks.statistics import CorpusStatistics
 
@@ -56,11 +56,16 @@ class KnownSongs:
         self._songs += other._songs
         self._cut()
 
-    def knowledge(self, statistics: CorpusStatistics) -> Knowledge:
-        """What is known, with the words of the songs among which `statistics` looks for similar ones."""
+    def knowledge(self, statistics: CorpusStatistics, counts: CorpusCounts) -> Knowledge:
+        """What is known: the songs, the figures, and the words of those songs among which similar ones are looked for.
+
+        Args:
+            statistics: Of the same songs.
+            counts: That the statistics were made of.
+        """
         words = {song.id: " ".join(sorted(song.words)) for song in statistics.similar.songs}
         songs = (replace(song, words=words.get(song.id, "")) for _, song in self._songs)
-        return Knowledge(songs, CorpusFigures.of(statistics), is_cut=self.is_cut)
+        return Knowledge(songs, CorpusFigures.of(statistics, counts), is_cut=self.is_cut)
 
     def _cut(self) -> None:
         """Leave out artists until the songs fit: which ones is told by the songs of each level, in whatever order."""

@@ -97,7 +97,7 @@ def select_songs(
     def make_corpus() -> CorpusStatistics:
         counted = gathered or gather()
         statistics = CorpusStatistics(counted.counts)
-        knowledge = counted.known.knowledge(statistics)
+        knowledge = counted.known.knowledge(statistics, counted.counts)
         write_knowledge(folder / KNOWLEDGE_FILE, knowledge)
         return statistics
 

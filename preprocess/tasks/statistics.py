@@ -39,6 +39,11 @@ MAX_WORDS = {"artist": 30, "genre": 300, "decade": 300}
 
 _THEME = ":theme:"
 
+_GROUPED: dict[str, Callable[[Cell], str]] = {
+    "genre": lambda cell: cell.genre,
+    "decade": lambda cell: cell.decade,
+}
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -114,8 +119,8 @@ class CorpusStatistics:
         table = _Table(counts)
         self.everything = table.describe(table.sum(range(len(table.cells))))
         self.similar = SimilarIndex(counts.pool.songs())
-        self.genres: Mapping[str, Group] = table.compare_groups("genre", lambda cell: cell.genre)
-        self.decades: Mapping[str, Group] = table.compare_groups("decade", lambda cell: cell.decade)
+        self.genres: Mapping[str, Group] = table.compare_groups("genre", _GROUPED["genre"])
+        self.decades: Mapping[str, Group] = table.compare_groups("decade", _GROUPED["decade"])
         self.artists: Mapping[tuple[str, str], Group] = table.compare_artists()
 
     def genre(self, name: str | None) -> Group | None:
@@ -184,6 +189,12 @@ class _Table:
         """One of the features, 0 where no song has it."""
         return int(counts[self.column[feature]]) if feature in self.column else 0
 
+    def tell_all(self, rows: Iterable[int], minimum: int) -> dict[str, int]:
+        """Songs of some cells with each word that `minimum` of them have, and with each theme."""
+        counts = self.sum(rows)
+        kept = (self.is_word & (counts >= minimum)) | (self.is_theme & (counts > 0))
+        return {self.features[column]: int(counts[column]) for column in np.flatnonzero(kept)}
+
     def describe(
         self,
         counts: Int64Array,
@@ -234,6 +245,24 @@ class _Table:
             if name not in without and len(told) < most:
                 told[sys.intern(name)] = Share(int(inside[i]), int(outside[i]), len(told))
         return told
+
+
+def count_songs_with(counts: CorpusCounts, minimum: int) -> dict[str, dict[str, int]]:
+    """In how many English songs words and themes are: group → word, or ":theme:" and a theme → songs.
+
+    The groups are "" (all songs), "genre:" and a genre, "decade:" and a decade, of those that are spoken of.
+
+    Args:
+        counts: Of all training songs.
+        minimum: A word in fewer songs of a group is left out; a theme never is.
+    """
+    table = _Table(counts)
+    groups = {"": list(range(len(table.cells)))}
+    for kind, key in _GROUPED.items():
+        for name, rows in table.group_by(key).items():
+            if name and table.count(table.sum(rows), ":songs") >= MIN_SONGS_OF_GROUP:
+                groups[f"{kind}:{name}"] = rows
+    return {name: table.tell_all(rows, minimum) for name, rows in sorted(groups.items())}
 
 
 def log_odds_z(one: Int64Array, other: Int64Array, sizes: tuple[int, int], prior: Floats) -> Floats:

@@ -29,13 +29,16 @@ _DENIED_AFTER = re.compile(
     r"|(?:is|can be|are)\s+(?:ruled out|excluded|wrong|incorrect)\b)",
     re.IGNORECASE,
 )
+_REACH = 200
+"""Characters before a name that are read at most, so that a long text is read in time that grows with its length."""
+
 _WINDOW = 7
 """Words before a name, in its own clause, in which a denial is looked for."""
 
 
 def is_denied(text: str, start: int, end: int) -> bool:
     """Whether what stands from `start` to `end` is denied or set apart: "not by X", "unlike X", "X isn't the …"."""
-    before = text[:start]
+    before = text[max(0, start - _REACH) : start]
     clause_start = max((match.end() for match in _CLAUSE_END.finditer(before)), default=0)
     clause = _NO_DENIAL.sub(" ", before[clause_start:].casefold())
     words = _WORD.findall(clause)[-_WINDOW:]
@@ -72,8 +75,13 @@ def first_word(text: str, place: int) -> str:
 
 def last_word(text: str, place: int) -> str:
     """The word that stands before a place with spaces alone between."""
-    match = re.search(r"([^\W_]+)[ \t]+$", text[:place])
+    match = re.search(r"([^\W_]+)[ \t]+$", text[max(0, place - _REACH) : place])
     return match[1] if match else ""
+
+
+def comes_after(pattern: re.Pattern[str], text: str, place: int) -> bool:
+    """Whether what stands right before a place ends in a pattern, which ends in "$"."""
+    return pattern.search(text[max(0, place - _REACH) : place]) is not None
 
 
 def share(flags: Sequence[bool]) -> float:

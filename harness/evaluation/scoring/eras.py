@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from harness.evaluation.scoring.clauses import is_asked, is_denied, is_quoted, sentence_ends
-from harness.evaluation.scoring.refusal import declines, guesses
+from harness.evaluation.scoring.clauses import comes_after, is_asked, is_denied, is_quoted, sentence_ends
+from harness.evaluation.scoring.refusal import guesses
 
 _TENS = ("twenties", "thirties", "forties", "fifties", "sixties", "seventies", "eighties", "nineties")
 _ERA = re.compile(
@@ -34,11 +34,10 @@ def read_decades(text: str) -> tuple[int, ...]:
             formal.update(_decades_of(era))
     if formal:
         return tuple(sorted(formal))
-    has_declined = declines(text)
     found = {
         decade
         for era in _ERA.finditer(text)
-        if _states(text, era) and (not has_declined or guesses(text, era.start()))
+        if _states(text, era) and guesses(text, era.start())
         for decade in _decades_of(era)
     }
     return tuple(sorted(found))
@@ -47,7 +46,7 @@ def read_decades(text: str) -> tuple[int, ...]:
 def _states(text: str, era: re.Match[str]) -> bool:
     start, end = era.span()
     is_other = is_denied(text, start, end) or is_asked(text, start) or is_quoted(text, start, end)
-    return not is_other and not (era["year"] is None and _AGE.search(text[:start]))
+    return not is_other and not (era["year"] is None and comes_after(_AGE, text, start))
 
 
 def _decades_of(era: re.Match[str]) -> Iterator[int]:

@@ -75,9 +75,11 @@ class NameIndex:
 
 def longest(mentions: Collection[Mention]) -> list[Mention]:
     """Those that no longer one overlaps, in order."""
+    taken = bytearray(max((mention.end for mention in mentions), default=0))
     kept: list[Mention] = []
     for mention in sorted(mentions, key=lambda found: (found.start - found.end, found.start, found.key)):
-        if all(mention.end <= other.start or mention.start >= other.end for other in kept):
+        if not any(taken[mention.start : mention.end]):
+            taken[mention.start : mention.end] = b"\1" * (mention.end - mention.start)
             kept.append(mention)
     return sorted(kept, key=lambda found: found.start)
 

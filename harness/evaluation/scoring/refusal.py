@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _UNABLE = "cannot|can't|can not|could not|couldn't|unable to|not able to|impossible to|not possible to"
 _ABLE = (
@@ -39,15 +40,20 @@ _GUESS = re.compile(
 )
 
 
+@lru_cache(maxsize=16)
+def _find_refusals(text: str) -> tuple[tuple[int, int], ...]:
+    return tuple(match.span() for match in _REFUSAL.finditer(text))
+
+
 def declines(text: str) -> bool:
     """Whether a normalised text says that it does not answer."""
-    return bool(_REFUSAL.search(text))
+    return bool(_find_refusals(text))
 
 
 def guesses(text: str, start: int) -> bool:
-    """Whether what stands at a place of a text that declines is given as a guess all the same."""
-    declined = list(_REFUSAL.finditer(text, 0, start))
-    return not declined or bool(_GUESS.search(text, declined[-1].end(), start))
+    """Whether what stands at a place is given as an answer, though the text may decline before it."""
+    declined = [end for _, end in _find_refusals(text) if end <= start]
+    return not declined or bool(_GUESS.search(text, declined[-1], start))
 
 
 def says_nothing(text: str) -> bool:

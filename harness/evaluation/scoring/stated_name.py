@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from harness.evaluation.scoring.clauses import (
+    comes_after,
     first_word,
     is_asked,
     is_denied,
@@ -23,15 +24,15 @@ from harness.evaluation.scoring.clauses import (
     sentence_ends,
 )
 from harness.evaluation.scoring.names import Mention, NameIndex, index_names, longest
-from harness.evaluation.scoring.refusal import declines, guesses
+from harness.evaluation.scoring.refusal import guesses
 from harness.evaluation.scoring.words import Token, coarse_tokens, fine_tokens, word_set
 from preprocess.knowledge import normal_name
 from preprocess.measure.words import STOP_WORDS
 from preprocess.read.genres import load_genres, reduce_spelling
 
 _LABEL = re.compile(
-    r"^\W*(?:(?:the |my )?(?:final |most likely )?(?:answer|artist|singer|performer|band|genre|decade|era)\W{0,3}"
-    r"(?:name\s*)?(?:\s+is\s+|:\s*))?\W*",
+    r"^[\W_]*(?:(?:the |my )?(?:final |most likely )?(?:answer|artist|singer|performer|band|genre|decade|era)\W{0,3}"
+    r"(?:name\s*)?(?:\s+is\s+|:\s*))?[\W_]*",
     re.IGNORECASE,
 )
 _BEFORE_NAME = word_set(
@@ -132,9 +133,9 @@ def _states(text: str, found: Mention, *, is_genre: bool) -> bool:
     """Whether a mention gives the name as the answer."""
     if is_denied(text, found.start, found.end) or is_asked(text, found.start):
         return False
-    if is_quoted(text, found.start, found.end) or _GUEST.search(text[: found.start]):
+    if is_quoted(text, found.start, found.end) or comes_after(_GUEST, text, found.start):
         return False
-    if declines(text) and not guesses(text, found.start):
+    if not guesses(text, found.start):
         return False
     if not is_genre and _is_part_of_name(text, found):
         return False
@@ -147,7 +148,7 @@ def _is_used_as_name(text: str, found: Mention) -> bool:
     if word != word.casefold() or word == word.upper():
         return True  # a capital, or a script without any
     before, after = last_word(text, found.start).casefold(), first_word(text, found.end).casefold()
-    starts = not text[: found.start].strip()
+    starts = not text[: found.start].strip(" \n\t_*\"'")
     return starts or before in _BEFORE_NAME or after in _AFTER_NAME
 
 

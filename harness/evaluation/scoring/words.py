@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 
 # Combining marks that Python's \w leaves out: Latin, Hebrew, Arabic, Indic, Thai.
 _MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0903\u093a-\u0dff\u0e31-\u0e4e"
@@ -73,9 +74,10 @@ def coarse_tokens(text: str) -> list[Token]:
     return tokens
 
 
-def find_quotes(text: str) -> list[tuple[int, int, str]]:
+@lru_cache(maxsize=16)
+def find_quotes(text: str) -> tuple[tuple[int, int, str], ...]:
     """The quotations of a text: where each begins and ends, its marks included, and what it says."""
-    return [
+    return tuple(
         (match.start(), match.end(), next(part for part in match.groups() if part is not None))
         for match in _QUOTED.finditer(text)
-    ]
+    )

@@ -106,7 +106,7 @@ def _by_song(values: Floats, song_ids: Sequence[str]) -> tuple[Floats, Floats]:
     ids, place = np.unique(np.asarray(song_ids, np.str_), return_inverse=True)
     # Sorted within a song, so that the sum does not depend on the order that values come in.
     order = np.lexsort((values, place))
-    sums = np.bincount(place[order], values[order], len(ids))
+    sums = np.bincount(place[order], values[order], len(ids)).astype(np.float64)
     return sums, np.bincount(place, minlength=len(ids)).astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""Parts of the held-out songs that are looked at apart: by genre, decade, language, how often training has the artist."""
+"""Parts of the songs that are looked at apart: by genre, decade, language, how often training has the artist."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from harness.evaluation.truth.figures import FIGURE_RULES
 from harness.evaluation.truth.found import Found, Rule, found
 from harness.evaluation.truth.free_names import NAME
 from harness.evaluation.truth.names import genre_of
+from harness.evaluation.truth.style_forms import STYLE_RULES
 from harness.evaluation.truth.subject import Judgement, Subject, join_judgements, judge, not_so, untold
 from harness.evaluation.truth.sung_forms import SUNG_RULES, quoted_words
 from preprocess.knowledge import KnownSong, normal_name
@@ -182,7 +183,7 @@ def read_form(subject: Subject, text: str, start: int) -> tuple[list[Found], int
     match = _match_artist(subject, text, start)
     if match is not None:
         return list(_artist(subject, match)), match.end()
-    for pattern, rule in (*FACT_RULES, *FIGURE_RULES, *SUNG_RULES):
+    for pattern, rule in (*FACT_RULES, *FIGURE_RULES, *STYLE_RULES, *SUNG_RULES):
         match = pattern.match(text, start)
         if match is not None and (
             "genre" not in match.groupdict() or rule is not _genre or _is_genre(subject, match["genre"])
@@ -198,21 +199,23 @@ def _match_artist(subject: Subject, text: str, start: int) -> re.Match[str] | No
     if match is None:
         return None
     first = match
-    known = {*subject.knowledge.artists, normal_name(subject.song.artist or "")}
-    best = match if normal_name(match["artist"]) in known else None
+    best = match if _is_artist(subject, match["artist"]) else None
     for _ in range(3):
         end = text.find(".", match.end())
-        longer = (
-            re.compile(
-                rf"The artist is (?P<artist>[^\n]{{{end - start - len('The artist is ')}}})\.(?=\s|$)"
-            ).match(text, start)
-            if end > 0
-            else None
-        )
+        if end < 0 or "\n" in text[start:end]:
+            break
+        length = end - start - len("The artist is ")
+        longer = re.compile(rf"The artist is (?P<artist>.{{{length}}})\.(?=\s|$)").match(text, start)
         if longer is None:
             break
         match = longer
-        best = match if normal_name(match["artist"]) in known else best
+        best = match if _is_artist(subject, match["artist"]) else best
     if best is None and re.fullmatch(NAME, first["artist"]) is None:
         return None
     return best or first
+
+
+def _is_artist(subject: Subject, name: str) -> bool:
+    """Whether this is the whole name of the song's artist or of a known one."""
+    own = normal_name(subject.song.artist or "")
+    return normal_name(name) == own or bool(subject.knowledge.by_artist(name))

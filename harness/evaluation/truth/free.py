@@ -21,11 +21,13 @@ from harness.evaluation.truth.free_names import (
     work_claims,
 )
 from harness.evaluation.truth.free_sung import sung_claims
-from harness.evaluation.truth.names import decade_of, genre_of, genre_pattern
-from harness.evaluation.truth.sentences import is_likened, is_stated
+from harness.evaluation.truth.free_times import ADJECTIVE, DECADE, LIKELY, YEAR, time_claims
+from harness.evaluation.truth.names import genre_of, genre_pattern
+from harness.evaluation.truth.sentences import stated
 from harness.evaluation.truth.subject import Judgement, Subject, judge, untold
 from preprocess.measure.themes import load_lexicon
 
+<<<<<<< HEAD
 _DECADE = (
     r"(?:(?:1[5-9]|20)\d0'?s|['\u2019]?\d0'?s|(?:nineteen[- ])?(?:twen|thir|for|fif|six|seven|eigh|nine)ties)"
 )
@@ -85,6 +87,8 @@ _YEAR_RULES = (
     re.compile(rf"\b{SONG} (?:from|of) (?P<year>{_YEAR})", re.IGNORECASE),
 )
 
+=======
+>>>>>>> h-score
 _ALBUM_RULES = (
     re.compile(
         rf"\balbum(?:,| is| was|:\**)?(?: called| titled| entitled| named)?,? (?P<name>{QUOTE}|{NAME})"
@@ -97,6 +101,11 @@ _TITLE_RULES = (
     re.compile(
         rf"\b(?:song|track|lyrics|piece|ballad)(?:'s title)?(?:,)?(?: is| are| was)?"
         rf"(?: called| titled| entitled| named) (?P<name>{QUOTE})",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"^\W*(?:the )?(?:lyrics (?:of|to|for) )?(?:the |this )?(?:song|track) (?P<name>{QUOTE})"
+        r"(?= (?:is|are|was|were|has|have|tells?|explores?|by|describes?|speaks?|deals?)\b)",
         re.IGNORECASE,
     ),
     re.compile(rf"\btitle(?: of (?:the|this) {SONG})?(?: is| was|:\**) (?P<name>{QUOTE})", re.IGNORECASE),
@@ -157,7 +166,7 @@ class FreeText:
             *self._names(sentence),
             *artist_claims(self.subject, sentence),
             *self._genres(sentence),
-            *self._times(sentence),
+            *time_claims(self.subject, sentence),
             *self._languages(sentence),
             *self._themes(sentence),
             *self._moods(sentence),
@@ -180,14 +189,6 @@ class FreeText:
         for match in stated(_genre_rules(own), "genre", sentence):
             told = match["genre"]
             yield found("genre", match, "genre", self.subject.genre(told), genre_of(told) or told)
-
-    def _times(self, sentence: str) -> Iterator[Found]:
-        for match in stated(_DECADE_RULES, "decade", sentence):
-            told = decade_of(re.sub(r"(?i)^nineteen[- ]", "", match["decade"]))
-            if told is not None:
-                yield found("decade", match, "decade", self.subject.decade(told), told)
-        for match in stated(_YEAR_RULES, "year", sentence):
-            yield found("year", match, "year", self.subject.year(int(match["year"])))
 
     def _languages(self, sentence: str) -> Iterator[Found]:
         for match in stated((_LANGUAGE,), "language", sentence):
@@ -223,17 +224,6 @@ _ITEM = re.compile(r"(?:(?!, and |, | and | as well as |\(| - ).)+")
 _BEFORE_ITEM = re.compile(r"^(?:[, ]+)?(?:and |as well as |the |both |\"|\u201c|\*)*")
 
 
-def stated(rules: tuple[re.Pattern[str], ...], group: str, sentence: str) -> Iterator[re.Match[str]]:
-    """What rules find in a sentence, where it is stated of the song and not of others, each place once."""
-    seen: set[int] = set()
-    for rule in rules:
-        for match in rule.finditer(sentence):
-            place = match.start(group)
-            if place not in seen and is_stated(sentence, place) and not is_likened(sentence, place):
-                seen.add(place)
-                yield match
-
-
 @lru_cache(maxsize=64)
 def _genre_names(own: frozenset[str]) -> str:
     names = "|".join(sorted(map(re.escape, own), key=len, reverse=True))
@@ -244,21 +234,21 @@ def _genre_names(own: frozenset[str]) -> str:
 @lru_cache(maxsize=64)
 def _genre_rules(own: frozenset[str]) -> tuple[re.Pattern[str], ...]:
     genre = rf"(?P<genre>{_genre_names(own)})"
-    be = rf"(?:is|are|was|were|'s|would be|seems(?: to be)?|appears to be)(?: {_LIKELY})*"
+    be = rf"(?:is|are|was|were|'s|would be|seems(?: to be)?|appears to be)(?: {LIKELY})*"
     filed = (
         r"(?:classified|categori[sz]ed|described|filed|labell?ed|identified|considered|seen|regarded|known)"
     )
     patterns = (
-        rf"\b(?:this|that|the|an?|his|her|their)(?: (?:{_ADJECTIVE}|{_DECADE}|{_YEAR})){{0,3}}?[ ]{genre} {SONG}\b",
-        rf"\b{be}(?: {_ADJECTIVE}){{0,2}} {genre}(?: music| {SONG}| lyrics)?(?=[.,;!]|\s*$)",
+        rf"\b(?:this|that|the|an?|his|her|their)(?: (?:{ADJECTIVE}|{DECADE}|{YEAR})){{0,3}}?[ ]{genre} {SONG}\b",
+        rf"\b{be}(?: {ADJECTIVE}){{0,2}} {genre}(?: music| {SONG}| lyrics)?(?=[.,;!]|\s*$)",
         (
             rf"\b(?:genre|style of music|musical style|type of music)s?(?: of [^.,;:]{{1,40}})?(?: {be}|:\**)"
             rf"(?: an?| the)? \W{{0,3}}{genre}\b"
         ),
         (
-            rf"\b(?:belongs?|falls?|fits?|{filed})(?: {_LIKELY})?(?: best| squarely| neatly)? "
+            rf"\b(?:belongs?|falls?|fits?|{filed})(?: {LIKELY})?(?: best| squarely| neatly)? "
             rf"(?:in|to|into|under|within|as)"
-            rf"(?: the| an?)?(?: (?:realm|category|genre|world|field) of)?(?: {_ADJECTIVE})? {genre}\b"
+            rf"(?: the| an?)?(?: (?:realm|category|genre|world|field) of)?(?: {ADJECTIVE})? {genre}\b"
         ),
         rf"\b(?:is|are|was|were|be|song|track|lyrics) (?:in|from|of) the {genre} (?:genre|category|tradition)\b",
         rf"\bgenre of {genre}\b",

@@ -25,7 +25,11 @@ QUOTE = r"(?:\"[^\"\n]{1,120}\"|\u201c[^\u201d\n]{1,120}\u201d|\*{1,2}[^*\n]{1,1
 _ROLE = r"(?:artist|singer|band|performer|rapper|musician|vocalist|group|duo|singer-songwriter|act|star)"
 _LIKELY = r"(?:(?:most |very |quite )?(?:likely|probably|clearly|definitely|certainly|obviously|undoubtedly|indeed) )?"
 _PEOPLE = "American|British|English|Canadian|Australian|Irish|Scottish|Welsh|Swedish|German|French"
-_TITLES = rf"(?:the |an? )?(?:(?:[a-z-]+|{_PEOPLE}) ){{0,3}}?(?:{_ROLE},? )?"
+_LITTLE = "from|of|in|at|with|for|to|on|about|who|whose|that|and"
+_TITLES = (
+    rf"(?:the |an? )?(?:(?!(?:{_LITTLE})\b)(?:[a-z-]+|{_PEOPLE}) ){{0,3}}?(?:{_ROLE},? )?"
+    r"(?:(?:formerly )?known as |named |called )?"
+)
 
 _WHO = rf"(?!(?:{_PEOPLE}) [a-z])(?P<name>{NAME})"
 
@@ -33,36 +37,38 @@ _ARTIST_RULES = tuple(
     re.compile(pattern)
     for pattern in (
         (
-            rf"\b(?i:performed|sung|recorded|released|rapped|delivered|made famous|done) by {_LIKELY}(?i:{_TITLES})"
-            rf"(?P<name>{NAME})"
+            rf"\b(?i:performed|sung|recorded|released|rapped|delivered|made famous|done) by:?\** {_LIKELY}{_TITLES}"
+            rf"{_WHO}"
         ),
         (
             rf"\b(?i:{SONG}|these|this|it)(?: "
-            rf"(?:is|are|was|were|comes|come))?,? {_LIKELY}by {_LIKELY}(?i:{_TITLES}){_WHO}"
+            rf"(?:is|are|was|were|comes|come))?,? {_LIKELY}by {_LIKELY}{_TITLES}{_WHO}"
         ),
         (
             rf"\b(?:is|are|was|were) {_LIKELY}(?:an? |the )?(?:[a-zA-Z&-]+ ){{0,3}}(?i:{SONG}) "
-            rf"(?:from|by) {_LIKELY}(?i:{_TITLES}){_WHO}"
+            rf"(?:from|by) {_LIKELY}{_TITLES}{_WHO}"
         ),
         (
             rf"\b(?i:{_ROLE})(?: (?:behind|of|for|performing|singing|on) (?i:this|these|the)(?: (?i:{SONG}))?)?"
-            rf"(?: here)?"
-            rf"(?: (?:is|was|would be)|:\**) {_LIKELY}(?i:{_TITLES}){_WHO}"
+            rf"(?: here| most likely to (?:perform|sing|have (?:sung|performed)) (?:this|the) (?i:{SONG}))?"
+            rf"(?: (?:is|was|would be)|:\**) {_LIKELY}{_TITLES}{_WHO}"
         ),
-        rf"\b(?:attributed|credited|belongs?|belong) to {_LIKELY}(?i:{_TITLES}){_WHO}",
-        rf"\b(?:identif(?:y|ied)|recogni[sz]ed?) (?:the {_ROLE} |it |this )?as {_LIKELY}(?i:{_TITLES}){_WHO}",
+        rf"\b(?:attributed|credited|belongs?|belong) to {_LIKELY}{_TITLES}{_WHO}",
+        rf"\b(?:identif(?:y|ied)|recogni[sz]ed?) (?:the {_ROLE} |it |this )?as {_LIKELY}{_TITLES}{_WHO}",
         rf"(?P<name>{NAME})(?:'s|\u2019s|'|\u2019) (?i:(?:[a-z-]+ ){{0,2}}(?:{SONG}|voice|vocals))\b",
         (
             rf"^\W*(?:(?:[Ii]n|[Oo]n|[Tt]hroughout) (?:this|the) (?i:{SONG}), )?(?P<name>{NAME}),? "
-            r"(?:sings?|sang|raps?|rapped|performs?|performed|is the "
+            rf"{_LIKELY}(?:sings?|sang|raps?|rapped|performs?|performed|is the "
             r"(?:artist|singer|performer)|recorded|released|delivers)\b"
         ),
         rf"^\W*(?i:artist|singer|performer|band)\W+(?P<name>{NAME})",
         rf"\b[Tt]his is (?!the|a|an)(?P<name>{NAME})[.,!]",
+        rf"\b(?:hit|success|single) (?:for|of) {_TITLES}{_WHO}",
+        rf"\b(?:is|was|are) {_LIKELY}an? (?P<name>{_CAPITAL}(?: {_CAPITAL})+) (?i:{SONG})\b",
     )
 )
 _WRITER = re.compile(
-    rf"\b(?i:written|composed|penned|produced|co-written)(?: and [a-z]+)? by {_LIKELY}(?i:{_TITLES}){_WHO}"
+    rf"\b(?i:written|composed|penned|produced|co-written)(?: and [a-z]+)? by {_LIKELY}{_TITLES}{_WHO}"
 )
 _NO_NAMES = frozenset(
     word
@@ -181,16 +187,16 @@ _OTHERS = re.compile(
 )
 
 
-_THIS = re.compile(rf"\b(?i:{SONG})(?: is| are| was)?(?: called| titled| named)?,? $")
+_THIS = re.compile(
+    rf"\b(?i:{SONG})(?: (?:that )?you [a-z ]{{1,30}})?(?: is| are| was)?(?: called| titled| named)?,? $"
+)
 
 
 def _work(subject: Subject, match: re.Match[str], name: str, *, is_other: bool) -> Iterator[Found]:
     song, title = subject.song, unquote(match["title"])
     is_own_title = song.title is not None and normal_name(title) == normal_name(song.title)
     if not is_other:
-        is_this = re.search(
-            rf"\b(?i:{SONG})(?: is| are| was)?(?: called| titled| named)?,? $", match.string[: match.start()]
-        )
+        is_this = _THIS.search(match.string[: match.start()])
         if is_own_title or is_this:
             yield found("title", match, "title", subject.name(title, song.title, "title"), title)
             place = match.start("name")

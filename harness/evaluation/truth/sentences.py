@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 _ABBREVIATIONS = frozenset(
     (
@@ -28,9 +29,13 @@ _ABBREVIATIONS = frozenset(
 _END = re.compile(r"[.!?\u2026]+[\"\u201d')\]]*(?=\s|$)|\n")
 
 
+MAX_SENTENCE_CHARS = 2000
+"""Text that goes on for longer without an end is read in parts, for the time that reading takes."""
+
+
 def end_of_sentence(text: str, start: int) -> int:
     """Where the sentence that begins at a place ends: at a line's end, or at a full stop that ends no abbreviation."""
-    for match in _END.finditer(text, start):
+    for match in _END.finditer(text, start, start + MAX_SENTENCE_CHARS):
         if match[0] != "\n" and match[0] == ".":
             words = text[start : match.start()].split()
             last = words[-1].lstrip("\"'(\u201c").casefold() if words else ""
@@ -38,7 +43,7 @@ def end_of_sentence(text: str, start: int) -> int:
             if last in _ABBREVIATIONS or is_initial:
                 continue
         return match.end()
-    return len(text)
+    return min(len(text), start + MAX_SENTENCE_CHARS)
 
 
 _NEGATION = re.compile(
@@ -52,7 +57,8 @@ _CONTRAST = re.compile(
     re.IGNORECASE,
 )
 _SUPPOSED = re.compile(
-    r"\b(?:could|might|may|maybe|perhaps|possibly|if|whether|would|should|unclear|unknown|unsure|uncertain|"
+    r"\b(?:would(?! (?:say|guess|classify|categori[sz]e|identify|place|describe|call|be)\b)|"
+    r"could|might|may|maybe|perhaps|possibly|if|whether|should|unclear|unknown|unsure|uncertain|"
     r"(?:hard|difficult|impossible) to (?:say|tell)|wish|imagine|suppose)\b",
     re.IGNORECASE,
 )
@@ -92,3 +98,14 @@ def is_likened(sentence: str, place: int) -> bool:
     before = scope_before(sentence, place)
     likeness = list(_LIKENESS.finditer(before))
     return bool(likeness) and not re.search(r"[,;]", before[likeness[-1].end() :])
+
+
+def stated(rules: tuple[re.Pattern[str], ...], group: str, sentence: str) -> Iterator[re.Match[str]]:
+    """What rules find in a sentence, where it is stated of the song and not of others, each place once."""
+    seen: set[int] = set()
+    for rule in rules:
+        for match in rule.finditer(sentence):
+            place = match.start(group)
+            if place not in seen and is_stated(sentence, place) and not is_likened(sentence, place):
+                seen.add(place)
+                yield match
