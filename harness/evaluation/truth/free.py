@@ -27,68 +27,6 @@ from harness.evaluation.truth.sentences import stated
 from harness.evaluation.truth.subject import Judgement, Subject, judge, untold
 from preprocess.measure.themes import load_lexicon
 
-<<<<<<< HEAD
-_DECADE = (
-    r"(?:(?:1[5-9]|20)\d0'?s|['\u2019]?\d0'?s|(?:nineteen[- ])?(?:twen|thir|for|fif|six|seven|eigh|nine)ties)"
-)
-_PART = r"(?:(?:very )?(?:early|mid|late|middle|beginning|end)(?: of the)?[- ]+(?:to late[- ]+)?)?"
-_YEAR = r"(?:1[5-9]\d\d|20\d\d)(?!'?s|\d)"
-_MADE = (
-    r"(?:released|recorded|written|composed|published|produced|made|issued|dropped|appeared|debuted|"
-    r"came out|comes|came|dat(?:es|ed|ing)(?: back)?|stems|originat\w+|hails)"
-)
-_LIKELY = r"(?:most |very )?(?:likely|probably|clearly|definitely|certainly|obviously|indeed|originally|first|generally)"
-_ADJECTIVE = r"[a-z]+(?:-[a-z]+)?"
-
-_DECADE_RULES = (
-    re.compile(
-        rf"\b{_MADE}(?: {_LIKELY})?(?: as an? [a-z ]{{2,20}})? (?:in|from|to|during|around|out of)(?: the)? "
-        rf"{_PART}(?P<decade>{_DECADE})",
-        re.IGNORECASE,
-    ),
-    re.compile(
-        rf"\b(?:is|are|was|were|'s|be)(?: {_LIKELY})*(?: (?:an? |the )?(?:{_ADJECTIVE} ){{0,3}}{SONG})?(?: {_LIKELY})? "
-        rf"(?:from|of)(?: the)? {_PART}(?P<decade>{_DECADE})",
-        re.IGNORECASE,
-    ),
-    re.compile(
-        rf"\b(?:this|an?|the)(?: {_ADJECTIVE}){{0,2}} {_PART}(?P<decade>{_DECADE})"
-        rf"(?: {_ADJECTIVE}| R&B){{0,2}} {SONG}\b",
-        re.IGNORECASE,
-    ),
-    re.compile(
-        rf"\b(?:decade|era|period)(?: of [^.,;]{{1,30}})? (?:is|was|would be)(?: {_LIKELY})?(?: the)? {_PART}"
-        rf"(?P<decade>{_DECADE})",
-        re.IGNORECASE,
-    ),
-    re.compile(rf"\b{SONG} (?:{_LIKELY} )?(?:from|of) (?:the )?{_PART}(?P<decade>{_DECADE})", re.IGNORECASE),
-    re.compile(rf"^\W*(?:the )?(?P<decade>{_DECADE})\W*$", re.IGNORECASE),
-    re.compile(rf"^\W*(?:decade|era|period)\W+(?:the )?(?P<decade>{_DECADE})", re.IGNORECASE),
-)
-_YEAR_RULES = (
-    re.compile(
-        rf"\b(?i:{_MADE})(?: {_LIKELY})?(?: as an? [a-z ]{{2,20}})? (?:in|from|to|on)(?: the year)?(?: [A-Z][a-z]+"
-        rf"(?: \d{{1,2}},?)?)? "
-        rf"(?P<year>{_YEAR})"
-    ),
-    re.compile(
-        rf"\b(?:year|release date)(?: of [^.,;]{{1,30}})?(?: is| was|:\**)(?: {_LIKELY})? (?P<year>{_YEAR})",
-        re.IGNORECASE,
-    ),
-    re.compile(
-        rf"\b(?:this|an?|the|his|her|their)(?: {_ADJECTIVE}){{0,2}} (?P<year>{_YEAR})"
-        rf"(?: {_ADJECTIVE}| R&B){{0,2}} {SONG}\b",
-        re.IGNORECASE,
-    ),
-    re.compile(
-        rf"\b(?:is|are|was|were)(?: an?| the)?(?: {_ADJECTIVE}){{0,3}}(?: {SONG})? (?:from|of) (?P<year>{_YEAR})",
-        re.IGNORECASE,
-    ),
-    re.compile(rf"\b{SONG} (?:from|of) (?P<year>{_YEAR})", re.IGNORECASE),
-)
-
-=======
->>>>>>> h-score
 _ALBUM_RULES = (
     re.compile(
         rf"\balbum(?:,| is| was|:\**)?(?: called| titled| entitled| named)?,? (?P<name>{QUOTE}|{NAME})"
