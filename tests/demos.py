@@ -11,18 +11,12 @@ from harness.config import LoraSettings, ModelSettings
 from harness.demo.items import DemoItem, Mark
 from harness.lora import adapter_state, add_lora, save_adapter, trainable_parameters
 from harness.model import load_base_model
-from preprocess.knowledge import KNOWLEDGE_FILE, CorpusFigures, Knowledge, KnownSong, write_knowledge
-from preprocess.tasks.statistics import CorpusCounts, CorpusStatistics
-from tests.toys import make_dataset, make_songs
+from tests.toys import make_dataset
 
 
 def make_asked(folder: Path, *, num_lines: int = 9) -> Path:
     """A data set of four training songs and eight held-out ones, with what is known of the former."""
     make_dataset(folder, num_songs=4, num_eval_songs=8, num_lines=num_lines)
-    songs = make_songs(4, num_lines=num_lines)
-    known = [KnownSong(song.id, song.title, song.artist, song.genre, song.year) for song in songs]
-    figures = CorpusFigures.of(CorpusStatistics(CorpusCounts()))
-    write_knowledge(folder / KNOWLEDGE_FILE, Knowledge(known, figures))
     return folder
 
 
