@@ -121,27 +121,81 @@ def demo(
     data: Data = None,
     adapter: Adapter = None,
     output: Output = None,
-    songs: Annotated[int, typer.Option(min=1, help="Held-out songs to ask about, a task each.")] = 3,
-    lyrics: Annotated[Path | None, typer.Option(help="Ask about the lyrics in this file instead.")] = None,
-    question: Annotated[str | None, typer.Option(help="The question about --lyrics.")] = None,
+    examples: Annotated[
+        int | None, typer.Option(min=1, help="So many of the shipped made-up songs; 4 by default.")
+    ] = None,
+    songs: Annotated[
+        int | None, typer.Option(min=1, help="Instead: so many held-out songs of the data set.")
+    ] = None,
+    lyrics: Annotated[
+        Path | None, typer.Option(help="Instead: the lyrics in this file, or - to paste them.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Ask this task alone, as in artist or themes.")] = None,
+    question: Annotated[str | None, typer.Option(help="Ask this instead of a task.")] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, max=5.0, help="0 takes the likeliest token each time.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Both models draw by it, above temperature 0.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 160,
+    html: Annotated[Path | None, typer.Option(help="Write a page to show, one self-contained file.")] = None,
+    web: Annotated[bool, typer.Option("--web", help="Serve a page on this machine alone.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --web; 0 for any free one.")] = 8765,
+    store: Annotated[Path | None, typer.Option(help="Keep the answers in this file.")] = None,
+    stored: Annotated[
+        Path | None, typer.Option(help="Answers kept by --store to fall back on; shipped ones by default.")
+    ] = None,
     json_: Json = False,
 ) -> None:
-    """The same question asked of the base and the tuned model, side by side."""
-    from harness.demo import demo_lyrics, demo_songs, print_demo, write_demo
-    from harness.demo_prompts import read_lyrics
+    """The same question asked of the base and the tuned model, side by side, while they answer.
 
-    subject = find_subject(run, model, data, adapter, output)
-    console = make_console(error=json_)
-    what = (subject.settings, subject.data, subject.adapter, console)
-    if (lyrics is None) != (question is None):
-        raise ConfigError("--lyrics FILE and --question TEXT go together")
-    if lyrics is not None and question is not None:
-        shown = demo_lyrics(*what, lyrics=read_lyrics(lyrics), question=question)
-    else:
-        shown = demo_songs(*what, num_songs=songs)
-        if subject.output is not None:
-            write_demo(subject.output, shown)
-    print_json(shown.to_json()) if json_ else print_demo(shown, console)
+    Without a model the stored answers about the shipped examples are shown, with their date and hashes. Where
+    generating fails they stand in, and the failure is named.
+    """
+    from harness.demo.command import DemoOptions, Subject, run_demo
+
+    found = None
+    if any(given is not None for given in (run, model, data, adapter)):
+        subject = find_subject(run, model, data, adapter, output)
+        found = Subject(subject.settings, subject.data, subject.adapter, subject.output)
+    asked_for = (songs, examples, lyrics, task, question, temperature, seed, max_new_tokens)
+    run_demo(found, DemoOptions(*asked_for, html, web, port, store, stored, json_))
+
+
+@app.command()
+@exit_on_user_error
+def generate(
+    run: RunFolder = None,
+    model: Model = None,
+    data: Data = None,
+    adapter: Adapter = None,
+    artist: Annotated[str | None, typer.Option(help="In whose style.")] = None,
+    theme: Annotated[list[str] | None, typer.Option(help="What about; may be given again.")] = None,
+    genre: Annotated[str | None, typer.Option(help="The artist's usual one by default.")] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, max=5.0, help="0 takes the likeliest token each time.")
+    ] = 0.8,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same lyrics.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens, at most.")] = 400,
+    json_: Json = False,
+) -> None:
+    """Write lyrics in a style, and say how far they repeat the training lyrics.
+
+    It takes an adapter that was trained on the task "generation", which a build makes when it is asked to.
+    """
+    from harness.demo.songwriting import Wish, run_generate
+
+    subject = find_subject(run, model, data, adapter, None)
+    wish = Wish(artist, tuple(theme or ()), genre)
+    run_generate(
+        subject.settings,
+        subject.data,
+        subject.adapter,
+        wish,
+        temperature=temperature,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        as_json=json_,
+    )
 
 
 @app.command()

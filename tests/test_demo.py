@@ -4,41 +4,40 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 from rich.console import Console
-from torch import nn
 
-from harness.config import LoraSettings, ModelSettings
-from harness.demo import DEMO_FILE, Demo, DemoItem, demo_lyrics, demo_songs, print_demo, shorten, write_demo
-from harness.demo_prompts import (
+from harness.demo.asking import Failure, Nobody, ask_all
+from harness.demo.items import DEMO_FILE, Demo, DemoItem, shorten, write_demo
+from harness.demo.lyrics import fit_lyrics, prompt_lyrics, prompt_question, read_lyrics
+from harness.demo.prompts import (
+    Prompt,
     choose_prompts,
     choose_songs,
     encode_prompt,
-    fit_lyrics,
-    read_lyrics,
+    leave_out_explicit,
     read_songs,
 )
+from harness.demo.speaker import Asking, open_data, open_speaker
+from harness.demo.terminal import print_demo
 from harness.evaluation.questions import open_held_out
 from harness.generation.plain import generate_answer
-from harness.lora import adapter_state, add_lora, save_adapter, trainable_parameters
 from harness.model import load_base_model
 from harness.report.records import read_run
 from preprocess.errors import ConfigError, DataError
 from preprocess.prompt import find_format
 from preprocess.schema import Example
+from tests.demos import make_adapter, make_asked, settings_of
 from tests.toys import Family, make_dataset, make_examples, make_model_dir, make_songs, make_tokenizer
-
-QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    make_dataset(folder, num_songs=4, num_eval_songs=8, num_lines=9)
-    return folder
+    return make_asked(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +47,20 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def adapter_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("adapter")
-    adapted = add_lora(load_base_model(settings(model_dir)), LoraSettings(r=4, alpha=64), seed=1)
-    torch.manual_seed(2)
-    for name, parameter in trainable_parameters(adapted):
-        if "lora_B" in name:
-            nn.init.normal_(parameter, std=1.0)
-    save_adapter(folder, adapted, adapter_state(adapted))
-    return folder
+    return make_adapter(model_dir, tmp_path_factory.mktemp("adapter"))
 
 
-def settings(model_dir: Path) -> ModelSettings:
-    return ModelSettings(path=str(model_dir), precision="fp32")
+def ask(
+    data: Path, model_dir: Path, adapter: Path | None, prompts: Sequence[Prompt], asking: Asking
+) -> tuple[Demo, Failure | None]:
+    opened = open_data(data)
+    return ask_all(
+        lambda: open_speaker(settings_of(model_dir), opened, adapter), prompts, asking, Nobody(), {}
+    )
+
+
+def some_prompts(data: Path, num_songs: int, task: str | None = None) -> list[Prompt]:
+    return choose_prompts(open_held_out(data), read_songs(data), num_songs, task)
 
 
 def example_of(question: str, title: str) -> Example:
@@ -69,10 +70,10 @@ def example_of(question: str, title: str) -> Example:
 
 def test_each_song_is_asked_another_task_and_the_expected_answer_is_its_own(data: Path) -> None:
     prompts = choose_prompts(open_held_out(data), read_songs(data), 5)
-    asked = [example_of(prompt.question, str(prompt.title)) for prompt in prompts]
+    asked = [example_of(prompt.question, str(prompt.song.title)) for prompt in prompts]
     assert [example.task for example in asked] == ["artist", "genre", "decade", "themes", "artist"]
     assert [prompt.expected for prompt in prompts] == [example.answer for example in asked]
-    assert len({prompt.title for prompt in prompts}) == 5
+    assert len({prompt.song.title for prompt in prompts}) == 5
     assert prompts == choose_prompts(open_held_out(data), read_songs(data), 5)
 
 
@@ -84,9 +85,11 @@ def test_a_question_typed_in_gives_the_ids_of_the_data_set(
     make_dataset(tmp_path, family=family, share_prefix=share_prefix, num_songs=2, num_eval_songs=4)
     held_out = open_held_out(tmp_path)
     for prompt in choose_prompts(held_out, read_songs(tmp_path), 4):
-        typed = encode_prompt(prompt.lyrics, prompt.question, held_out.tokenizer, held_out.prompt)
+        typed = encode_prompt(prompt.song.lyrics, prompt.question, held_out.tokenizer, held_out.prompt)
         assert typed == prompt.ids
-        other = encode_prompt(prompt.lyrics + "\nla", prompt.question, held_out.tokenizer, held_out.prompt)
+        other = encode_prompt(
+            prompt.song.lyrics + "\nla", prompt.question, held_out.tokenizer, held_out.prompt
+        )
         assert other != prompt.ids
 
 
@@ -97,17 +100,35 @@ def test_songs_by_artists_and_of_genres_not_yet_shown_come_first() -> None:
     assert choose_songs(songs, 99) == ["0", "3", "4", "1", "2"]
 
 
+def test_one_task_alone_is_asked_where_it_is_wished(data: Path) -> None:
+    assert [prompt.task for prompt in some_prompts(data, 3, "genre")] == ["genre"] * 3
+    with pytest.raises(
+        ConfigError, match="'genres' is not among those of the data set: artist, genre, decade"
+    ):
+        some_prompts(data, 3, "genres")
+
+
+def test_songs_with_words_of_the_lexicon_are_left_out() -> None:
+    songs = {"a": {"lyrics": "La la\nla"}, "b": {"lyrics": "What the fuck\nla"}}
+    assert list(leave_out_explicit(songs)) == ["a"]
+
+
 def test_both_models_answer_and_the_report_reads_it(
     data: Path, model_dir: Path, adapter_dir: Path, tmp_path: Path
 ) -> None:
-    demo = demo_songs(settings(model_dir), data, adapter_dir, QUIET, num_songs=3, max_new_tokens=6)
+    prompts = some_prompts(data, 3)
+    demo, failure = ask(data, model_dir, adapter_dir, prompts, Asking(6))
+    assert failure is None
+    assert demo.failure is None
     held_out = open_held_out(data)
-    base = load_base_model(settings(model_dir)).eval()
-    for item, prompt in zip(demo.items, choose_prompts(held_out, read_songs(data), 3), strict=True):
+    base = load_base_model(settings_of(model_dir)).eval()
+    for item, prompt in zip(demo.items, prompts, strict=True):
         ids = generate_answer(base, prompt.ids, held_out.manifest.stop_token_id, 6)
         assert item.before.startswith(held_out.tokenizer.decode(ids, skip_special_tokens=True).strip())
         assert item.after is not None
-        assert (item.title, item.artist) == (prompt.title, prompt.artist)
+        assert (item.title, item.artist) == (prompt.song.title, prompt.song.artist)
+        assert not item.is_stored
+        assert item.date
     assert any(item.before != item.after for item in demo.items)
     assert 0 < demo.num_tokens <= 3 * 2 * 6
     write_demo(tmp_path / "run", demo)
@@ -116,39 +137,78 @@ def test_both_models_answer_and_the_report_reads_it(
 
 
 def test_without_an_adapter_only_the_base_model_answers(data: Path, model_dir: Path) -> None:
-    demo = demo_songs(settings(model_dir), data, None, QUIET, num_songs=99, max_new_tokens=2)
+    demo, _ = ask(data, model_dir, None, some_prompts(data, 99), Asking(2))
     assert len(demo.items) == 8
-    assert all(item.after is None for item in demo.items)
+    assert all(item.after is None and list(item.replies) == ["before"] for item in demo.items)
 
 
 def test_an_answer_that_did_not_stop_is_marked(data: Path, model_dir: Path) -> None:
-    (item,) = demo_songs(settings(model_dir), data, None, QUIET, num_songs=1, max_new_tokens=3).items
-    assert item.before.endswith(" …")
+    demo, _ = ask(data, model_dir, None, some_prompts(data, 1), Asking(3))
+    assert demo.items[0].before.endswith(" …")
 
 
 def test_the_users_own_lyrics_are_asked_the_users_question(data: Path, model_dir: Path) -> None:
-    lyrics = "Sing of the river\nSing of the rain"
-    demo = demo_lyrics(
-        settings(model_dir),
-        data,
-        None,
-        QUIET,
-        lyrics=lyrics,
-        question=" What is it about? ",
-        max_new_tokens=4,
-    )
+    prompt, note = own_prompt(data, "Sing of the river\nSing of the rain", question=" What is it about? ")
+    demo, _ = ask(data, model_dir, None, [prompt], Asking(4))
     (item,) = demo.items
-    assert (item.question, item.lyrics_excerpt, item.expected) == ("What is it about?", lyrics, None)
-    assert demo.note is None
+    shown = (item.question, item.lyrics_excerpt, item.expected)
+    assert shown == ("What is it about?", "Sing of the river\nSing of the rain", None)
+    assert note is None
 
 
-def test_lyrics_that_are_too_long_are_cut_at_a_line_end_with_a_note(data: Path, model_dir: Path) -> None:
-    lyrics = "\n".join(f"Line {number} of the river and the road" for number in range(100))
-    demo = demo_lyrics(
-        settings(model_dir), data, None, QUIET, lyrics=lyrics, question="Which genre?", max_new_tokens=4
+def own_prompt(
+    data: Path,
+    lyrics: str,
+    *,
+    task: str | None = None,
+    question: str | None = None,
+    max_new_tokens: int = 4,
+) -> tuple[Prompt, str | None]:
+    opened = open_data(data)
+    return prompt_lyrics(
+        opened.manifest,
+        opened.tokenizer,
+        opened.prompt,
+        lyrics,
+        task=task,
+        question=question,
+        max_new_tokens=max_new_tokens,
     )
-    assert demo.note is not None
-    assert "of 100" in demo.note
+
+
+def test_the_users_own_lyrics_are_asked_a_task_and_a_task_that_was_not_trained_is_told(data: Path) -> None:
+    prompt, note = own_prompt(data, "Sing of the river", task="artist")
+    assert (prompt.task, prompt.question) == ("artist", "Which artist most likely performs this song?")
+    assert note is None
+    assert "no task structure" in str(own_prompt(data, "Sing of the river", task="structure")[1])
+    with pytest.raises(ConfigError, match="did you mean 'themes'"):
+        own_prompt(data, "Sing of the river", task="theme")
+
+
+def test_own_lyrics_lose_the_names_in_their_headings_as_training_lyrics_did(data: Path) -> None:
+    prompt, _ = own_prompt(data, "[Verse 1: Ada Vale]\nSing of the river", task="artist")
+    assert "Ada" not in prompt.song.lyrics
+    assert "Sing of the river" in prompt.song.lyrics
+
+
+def test_lyrics_that_are_too_long_are_cut_at_a_line_end_with_a_note(data: Path) -> None:
+    lyrics = "\n".join(f"Line {number} of the river and the road" for number in range(100))
+    _, note = own_prompt(data, lyrics, question="Which genre?")
+    assert note is not None
+    assert "of 100" in note
+
+
+def test_explicit_lyrics_are_told(data: Path) -> None:
+    assert "explicit" in str(own_prompt(data, "What the fuck is this\nla", question="Why?")[1])
+
+
+def test_a_question_of_the_users_is_asked_of_several_songs(data: Path) -> None:
+    opened = open_data(data)
+    songs = [prompt.song for prompt in some_prompts(data, 2)]
+    prompts = prompt_question(songs, " Why? ", opened.tokenizer, opened.prompt, 400)
+    assert [(prompt.song.id, prompt.question, prompt.task) for prompt in prompts] == [
+        (song.id, "Why?", None) for song in songs
+    ]
 
 
 def test_the_cut_keeps_as_many_whole_lines_as_fit() -> None:
@@ -171,20 +231,15 @@ def test_the_cut_keeps_as_many_whole_lines_as_fit() -> None:
     ("options", "message"),
     [
         ({"question": " "}, "question is empty"),
-        ({"question": "Why?", "max_new_tokens": 0}, "0 new tokens"),
+        ({}, "question is empty"),
+        ({"question": "Why?", "task": "artist"}, "expected one of them"),
         ({"question": "Why?", "max_new_tokens": 5000}, "not even the first line"),
+        ({"task": "generation"}, "asks for lyrics"),
     ],
 )
-def test_what_cannot_be_asked_is_a_bad_setting(
-    data: Path, model_dir: Path, options: dict[str, object], message: str
-) -> None:
+def test_what_cannot_be_asked_is_a_bad_setting(data: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        demo_lyrics(settings(model_dir), data, None, QUIET, lyrics="la", **options)  # type: ignore[arg-type]
-
-
-def test_no_songs_is_a_bad_setting(data: Path, model_dir: Path) -> None:
-    with pytest.raises(ConfigError, match="0 songs"):
-        demo_songs(settings(model_dir), data, None, QUIET, num_songs=0)
+        own_prompt(data, "la", **options)
 
 
 def test_lyrics_are_read_with_any_line_ends(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness.demo import Demo, DemoItem, print_demo, write_demo
+from harness.demo.items import Demo, DemoItem, write_demo
+from harness.demo.terminal import print_demo
 from harness.report import write_report
 from preprocess.__main__ import app
 from preprocess.terminal import make_console

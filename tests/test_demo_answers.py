@@ -1,0 +1,286 @@
+"""The demo's answers: marks, confidence, what is shown where generating fails, and what is shipped."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from harness.demo.asking import Nobody, ask_all
+from harness.demo.examples import read_examples
+from harness.demo.items import Demo, DemoItem, Mark, parse_item, split_marked, to_json
+from harness.demo.prompts import Prompt, choose_prompts, prompt_examples, read_songs
+from harness.demo.screening import choose_examples
+from harness.demo.speaker import (
+    Asking,
+    Said,
+    Speaker,
+    find_likeliest,
+    mean_probability,
+    open_data,
+    open_speaker,
+)
+from harness.demo.stored import Source, describe_source, read_stored, write_stored
+from harness.demo.terminal import LiveTable, print_demo
+from harness.evaluation.questions import open_held_out
+from harness.generation.sampling import Sampling
+from preprocess.clean.explicit import is_explicit
+from preprocess.clean.sung import split_sung
+from preprocess.errors import ConfigError, DataError
+from tests.demos import make_adapter, make_asked, make_item, settings_of
+from tests.toys import make_model_dir, make_tokenizer
+
+SOURCE = Source("2026-11-28", "package:toy", "ab" * 32, "cd" * 32, "ef" * 32)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_asked(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def speaker(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Speaker:
+    model_dir = make_model_dir(tmp_path_factory.mktemp("model"), make_tokenizer().vocab_size)
+    adapter = make_adapter(model_dir, tmp_path_factory.mktemp("adapter"))
+    return open_speaker(settings_of(model_dir), open_data(data), adapter)
+
+
+@pytest.fixture(scope="module")
+def prompts(data: Path) -> list[Prompt]:
+    return choose_prompts(open_held_out(data), read_songs(data), 4)
+
+
+def test_a_text_is_cut_at_its_claims_and_nothing_is_lost() -> None:
+    marks = [Mark(4, 9, "supported", ""), Mark(7, 12, "contradicted", ""), Mark(30, 99, "supported", "")]
+    text = "The river ran by the old mill, all day"
+    cut = [(part.text, part.mark.verdict if part.mark else None) for part in split_marked(text, marks)]
+    assert cut == [
+        ("The ", None),
+        ("river", "supported"),
+        (" ra", "contradicted"),
+        ("n by the old mill,", None),
+        (" all day", "supported"),
+    ]
+    assert "".join(part for part, _ in cut) == text
+
+
+def test_an_item_comes_back_from_json_as_it_was_and_a_damaged_one_does_not() -> None:
+    value = json.loads(json.dumps(to_json(make_item())))
+    assert parse_item(value) == make_item()
+    assert set(value["claims_after"][0]) >= {"start", "end", "verdict", "why"}
+    for damage in (
+        {"before": 7},
+        {"claims_before": [{"start": 3, "end": 1, "verdict": "supported", "why": ""}]},
+    ):
+        with pytest.raises(ValueError, match=r"text|claim"):
+            parse_item(value | damage)
+
+
+def test_confidence_is_a_softmax_over_the_names_and_else_a_mean_over_the_tokens() -> None:
+    name, probability = find_likeliest(["a", "b", "c"], [-1000.0, -999.0, -1003.0])
+    assert name == "b"
+    assert probability == pytest.approx(1 / (1 + math.exp(-1) + math.exp(-4)))
+    assert mean_probability([math.log(0.5), math.log(0.25)]) == pytest.approx(0.375)
+    assert mean_probability([]) is None
+
+
+def test_both_answers_grow_in_turns_and_end_as_the_item_has_them(
+    speaker: Speaker, prompts: list[Prompt]
+) -> None:
+    *said, item = list(speaker.ask(prompts[0], Asking(12)))
+    assert isinstance(item, DemoItem)
+    heard = [one for one in said if isinstance(one, Said)]
+    assert [one.version for one in heard[:8]] == ["before"] * 4 + ["after"] * 4
+    for version, reply in item.replies.items():
+        texts = [one.text for one in heard if one.version == version]
+        assert reply.text.startswith(texts[-1].rstrip())
+        assert reply.confidence is not None
+        assert 0 < reply.confidence <= 1
+        assert reply.likeliest in speaker.data.labels["artist"].train_counts
+        assert reply.tokens_per_s
+    assert item.before != item.after
+
+
+def test_a_question_without_known_names_has_the_probability_of_its_tokens(
+    speaker: Speaker, prompts: list[Prompt]
+) -> None:
+    themes = next(prompt for prompt in prompts if prompt.task == "themes")
+    *_, item = speaker.ask(themes, Asking(4))
+    assert isinstance(item, DemoItem)
+    assert item.likeliest_before is None
+    assert item.confidence_before is not None
+
+
+def test_drawn_answers_are_the_same_with_the_same_seed_alone(speaker: Speaker, prompts: list[Prompt]) -> None:
+    def answers(seed: int) -> tuple[str, str | None]:
+        *_, item = speaker.ask(prompts[1], Asking(10, Sampling(1.5, 1.0, seed)))
+        assert isinstance(item, DemoItem)
+        return item.before, item.after
+
+    assert answers(1) == answers(1)
+    assert answers(1) != answers(2)
+
+
+class FailingSpeaker:
+    """Answers some questions, and fails in the middle of the next."""
+
+    def __init__(self, speaker: Speaker, num_answered: int) -> None:
+        self.speaker = speaker
+        self.left = num_answered
+
+    def ask(self, prompt: Prompt, asking: Asking) -> Iterator[Said | DemoItem]:
+        for number, event in enumerate(self.speaker.ask(prompt, asking)):
+            if self.left == 0 and number == 2:
+                raise torch.OutOfMemoryError("no memory left\nfurther lines")
+            yield event
+        self.left -= 1
+
+
+def test_where_generating_fails_stored_answers_stand_in_and_the_failure_is_named(
+    speaker: Speaker, prompts: list[Prompt]
+) -> None:
+    third = prompts[2]
+    stored = {(third.song.id, third.task): replace(make_item(is_stored=True), song_id=third.song.id)}
+    failing: Any = FailingSpeaker(speaker, 1)
+    demo, failure = ask_all(lambda: failing, prompts, Asking(6), Nobody(), stored)
+    assert [item.is_stored for item in demo.items] == [False, True]
+    assert demo.num_unanswered == 2
+    assert demo.failure == "at question 2 of 4: OutOfMemoryError: no memory left"
+    assert failure is not None
+    assert isinstance(failure.error, torch.OutOfMemoryError)
+
+
+def test_a_model_that_cannot_be_loaded_is_a_failure_too(prompts: list[Prompt]) -> None:
+    def fail() -> Speaker:
+        raise ConfigError("model.path nowhere: no such folder")
+
+    demo, failure = ask_all(fail, prompts, Asking(6), Nobody(), {})
+    assert (demo.items, demo.num_unanswered) == ([], 4)
+    assert demo.failure == "model.path nowhere: no such folder"
+    assert failure is not None
+
+
+def test_a_mistake_of_the_program_itself_is_not_hidden(speaker: Speaker, prompts: list[Prompt]) -> None:
+    with pytest.raises(AttributeError):
+        ask_all(lambda: None, [*prompts, None], Asking(1), Nobody(), {})  # type: ignore[arg-type, return-value, list-item]
+
+
+def test_the_shipped_examples_are_the_screened_songs_of_their_seed() -> None:
+    examples = read_examples()
+    assert examples == choose_examples()
+    assert len({song.artist for song in examples}) == len(examples) == 8
+    assert not any(is_explicit(split_sung(song.lyrics)) for song in examples)
+    assert is_explicit(split_sung(examples[0].lyrics + "\nfuck"))
+
+
+def test_examples_are_asked_the_tasks_in_turn_but_not_for_names_that_the_data_set_lacks(data: Path) -> None:
+    opened = open_data(data)
+    rest = (opened.tokenizer, opened.prompt, 4)
+    manifest = replace(opened.manifest, tasks=("artist", "genre", "themes"))
+    prompts = prompt_examples(read_examples(), manifest, {}, *rest)
+    assert [prompt.task for prompt in prompts] == ["artist", "genre", "themes", "artist"]
+    assert prompts[0].expected is not None
+    assert prompts[0].expected.startswith("The artist is Cashmere Parade.")
+    known = prompt_examples(read_examples(), manifest, opened.labels, *rest)
+    assert "artist" not in {prompt.task for prompt in known}
+    asked = prompt_examples(read_examples(), manifest, opened.labels, *rest, "artist")
+    assert {prompt.task for prompt in asked} == {"artist"}
+    with pytest.raises(ConfigError, match="--songs 3"):
+        prompt_examples(read_examples(), replace(manifest, tasks=("decade",)), {}, *rest)
+
+
+def test_the_shipped_answers_are_stored_ones_of_the_shipped_examples_with_their_hashes() -> None:
+    stored = read_stored()
+    songs = {song.id: song for song in read_examples()}
+    assert len(stored.items) == len(songs)
+    for item in stored.items:
+        assert item.is_stored
+        assert item.date == stored.source.date
+        assert item.song_id is not None
+        assert (item.title, item.artist) == (songs[item.song_id].title, songs[item.song_id].artist)
+        assert item.after
+        assert item.claims_after
+    assert dict(stored.source.hashes).keys() == {"model", "adapter", "data"}
+    assert all(len(sha256) == 64 for _, sha256 in stored.source.hashes)
+
+
+def test_stored_answers_are_read_as_they_were_written_and_only_live_ones_are_stored(tmp_path: Path) -> None:
+    path = tmp_path / "answers.json"
+    write_stored(path, Demo([make_item()], 1.0, 2), SOURCE)
+    found = read_stored(path)
+    assert (found.source, found.items) == (SOURCE, (make_item(is_stored=True),))
+    for demo in (
+        Demo([], 1.0, 2),
+        Demo([make_item(is_stored=True)], 1.0, 2),
+        Demo([make_item()], 1.0, 2, failure="x"),
+    ):
+        with pytest.raises(ConfigError, match="only live ones"):
+            write_stored(path, demo, SOURCE)
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"format_version": 99}', '"x"'])
+def test_a_damaged_file_of_stored_answers_is_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "answers.json"
+    with pytest.raises(DataError, match="no such file"):
+        read_stored(path)
+    path.write_text(damage, encoding="utf-8")
+    with pytest.raises(DataError, match="no file of stored answers"):
+        read_stored(path)
+
+
+def test_a_source_tells_models_and_adapters_apart(data: Path, tmp_path: Path) -> None:
+    manifest = open_data(data).manifest
+    model = make_model_dir(tmp_path / "model", 384)
+    (tmp_path / "adapter").mkdir()
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(b"one")
+    first = describe_source(str(model), tmp_path / "adapter", manifest, "2026-11-28")
+    weights.write_bytes(b"two")
+    second = describe_source(str(model), tmp_path / "adapter", manifest, "2026-11-28")
+    assert first.model_sha256 == second.model_sha256 is not None
+    assert first.adapter_sha256 != second.adapter_sha256
+    assert describe_source("some/hub-id", None, manifest, "2026-11-28").hashes == [
+        ("data", first.data_sha256)
+    ]
+
+
+def show(demo: Demo) -> str:
+    file = io.StringIO()
+    print_demo(demo, Console(file=file, width=120, color_system=None))
+    return file.getvalue()
+
+
+def test_the_terminal_shows_marks_confidence_and_what_is_wrong() -> None:
+    text = " ".join(show(Demo([make_item(is_stored=True)], 2.0, 8)).split())
+    assert "Ada Vale ✗. It is a song." in text
+    assert "The artist is Jo Winter. ✓ It has 12 hits. ?" in text
+    assert "likeliest name: Ada Vale, 31% · 1 ✗ · 11.5 tokens/s" in text
+    assert "✗ before: Ada Vale: the artist is Jo Winter" in text
+    assert "stored answers of 2026-11-28" in text
+    assert "supported by the song" in text
+
+
+def test_growing_answers_are_shown_on_a_terminal_and_taken_away_at_the_end(
+    speaker: Speaker, prompts: list[Prompt]
+) -> None:
+    file = io.StringIO()
+    table = LiveTable(Console(file=file, width=100, force_terminal=True, color_system=None))
+    table.begin(prompts[0])
+    table.hear(Said("before", "growing " * 200))
+    table.hear(Said("after", "beside it"))
+    assert table._live is not None
+    table._live.refresh()
+    table.end(make_item())
+    shown = file.getvalue()
+    assert "beside it" in shown
+    assert "growing" in shown
+    assert shown.index("beside it") < shown.index("likeliest name")
+    assert shown.count(prompts[0].question) == 1
