@@ -76,7 +76,12 @@ class Cluster:
             if delay_ms:
                 _tc(namespace, *add, "netem", "limit", "10000", "delay", f"{delay_ms}ms", *limits)
             elif limits:
-                _tc(namespace, *add, "tbf", *limits, "burst", "64kb", "latency", "100ms")
+                _tc(namespace, *add, "tbf", *limits, "burst", str(_burst_bytes(mbit)), "latency", "100ms")
+
+
+def _burst_bytes(mbit: float | None) -> int:
+    """Size of the token bucket: 5 ms of the rate, for the kernel refills it once a tick (4 ms at 250 Hz)."""
+    return max(64 * 1024, round((mbit or 0.0) * 1e6 / 8 * 0.005))
 
 
 def missing_means() -> str:
