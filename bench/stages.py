@@ -1,9 +1,9 @@
 """A long job as stages, each a command of this program; the same job goes on after the last stage that is done.
 
-    runs/learn/
-        plan.json          what the job was begun with; another plan is refused, nothing is deleted
-        stages.jsonl       a line for each attempt at a stage: its seconds and its exit code
-        logs/<stage>.log   what its commands said
+runs/learn/
+    plan.json          what the job was begun with; another plan is refused, nothing is deleted
+    stages.jsonl       a line for each attempt at a stage: its seconds and its exit code
+    logs/<stage>.log   what its commands said
 """
 
 from __future__ import annotations

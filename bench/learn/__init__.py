@@ -2,8 +2,8 @@
 
     songs ── data set ── training ── checkpoints ranked ── evaluation with baselines ── demo ── report
 
-The folder runs/learn (runs/learn-quick with --quick) keeps every stage; the same command goes on after the last one that is
-done. Settings: preprocess/configs/learn.yaml and harness/configs/learn.yaml.
+The folder runs/learn (runs/learn-quick with --quick) keeps every stage; the same command goes on after the last one
+that is done. Settings: preprocess/configs/learn.yaml and harness/configs/learn.yaml.
 """
 
 from __future__ import annotations
@@ -132,6 +132,16 @@ def set_options(overrides: tuple[str, ...]) -> list[str]:
     return [word for override in overrides for word in ("--set", override)]
 
 
+def train_command(run_dir: Path, data: Path, config: str, overrides: tuple[str, ...]) -> list[str]:
+    """The command that trains, or goes on from the newest checkpoint."""
+    where = (f"output_dir={run_dir}", f"data.path={data}")
+    return [
+        *("harness", "launch", "--hostfile", str(HOSTFILE), "--config", config),
+        *set_options((*where, *overrides)),
+        *(("--resume",) if has_checkpoint(run_dir) else ()),
+    ]
+
+
 def train_and_show(
     job: Job,
     run_dir: Path,
@@ -143,10 +153,7 @@ def train_and_show(
     demo_songs: int,
 ) -> None:
     """Train, rank at the checkpoints, evaluate, ask the demo's questions, and write the report."""
-    where = (f"output_dir={run_dir}", f"data.path={data}")
-    train = ["harness", "launch", "--hostfile", str(HOSTFILE), "--config", config]
-    train += set_options((*where, *overrides)) + (["--resume"] if has_checkpoint(run_dir) else [])
-    job.run("train", train, lambda: is_trained(run_dir))
+    job.run("train", train_command(run_dir, data, config, overrides), lambda: is_trained(run_dir))
     trace_curve(job, run_dir, curve_songs)
     job.run(
         "evaluate",
