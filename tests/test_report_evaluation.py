@@ -15,7 +15,7 @@ from harness.report.evaluation.tables import find_best
 from harness.report.page import Page
 from harness.report.plots import STAND_INS
 from preprocess.errors import DataError
-from tests.evaluation_files import Fields, make_curve, make_demo, make_evaluation
+from tests.evaluation_files import Fields, make_curve, make_demo, make_evaluation, metric
 from tests.test_report import EVALUATION, PageReader, measure_width, needs_chromium
 
 
@@ -78,6 +78,23 @@ def test_all_systems_stand_in_one_table_with_intervals_and_the_best_is_marked(pa
     assert ("genre\naccuracy", "TF-IDF") in best, "a baseline that beats the model is the one that is marked"
     assert ("artist\nrefused", "after\ngenerated") in best, "fewer refusals are better"
     assert rows["analysis\nstatements supported"][5] == "-"
+
+
+def test_being_ahead_is_marked_only_where_the_whole_interval_is_above_zero(page: Page) -> None:
+    table = next(t for t in page.shown[0].tables if t.title == "After training, ahead of")
+    assert table.columns == ["task", "TF-IDF", "before"]
+    assert table.rows[0] == ["artist, ranked: accuracy", "+11.0\n+5.0 to +17.0", "+68.0\n+62.0 to +74.0"]
+    assert table.rows[1][1] == "-2.0\n-8.0 to +4.0"
+    assert table.marked == {(0, 1), (0, 2), (1, 2)}
+
+
+def test_slices_of_another_metric_than_the_headline_are_shown(tmp_path: Path) -> None:
+    content = make_evaluation()
+    content["tasks"] = {"context": content["tasks"]["artist"]}
+    content["tasks"]["context"]["metrics"].append(metric("within_decade", "rank", "after", 0.9))
+    page = evaluate_alone(tmp_path, content)
+    slices = next(section for section in page.shown if section.id == "slices")
+    assert len(slices.charts) == len(slices.tables) == 2
 
 
 def test_goals_are_told_as_reached_missed_or_not_measured(page: Page) -> None:
@@ -162,7 +179,7 @@ def test_an_evaluation_without_baselines_slices_truth_and_audit_has_fewer_parts(
     for name in ("truth", "overlap", "marks", "leakage", "hashes", "generation"):
         del content[name]
     for task in content["tasks"].values():
-        task["slices"], task["calibration"], task["confusion"] = [], {}, {}
+        task["slices"], task["calibration"], task["confusion"], task["differences"] = [], {}, {}, []
     page = evaluate_alone(tmp_path, content)
     assert [section.id for section in page.shown] == ["accuracy"]
     assert page.warnings == []

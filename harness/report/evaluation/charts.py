@@ -10,7 +10,6 @@ from matplotlib.ticker import PercentFormatter
 from harness.report.charts import spell
 from harness.report.evaluation.records import (
     GENERATE,
-    RANK,
     Mark,
     Measurement,
     Reliability,
@@ -24,7 +23,7 @@ from harness.report.evaluation.systems import (
     name_metric,
     name_system,
 )
-from harness.report.evaluation.tables import is_headline
+from harness.report.evaluation.tables import choose_slices
 from harness.report.plots import Axes, Chart, LegendEntry, color, draw, series_role
 
 MAX_LABEL = 24
@@ -151,11 +150,11 @@ def find_goal(marks: Sequence[Mark], task: str) -> float | None:
 def chart_slices(scores: Scores) -> list[Chart]:
     """Chart the headline metric of the model after training (else before) by slice, a colour a task."""
     charts = []
-    chosen = [one for one in scores.slices if is_headline(one, scores) and one.value is not None]
+    chosen = [one for one in choose_slices(scores) if one.value is not None and one.method != "baseline"]
     systems = {one.system for one in chosen}
     system = next((name for name in ("after", "before") if name in systems), None)
     for index, by in enumerate(dict.fromkeys(one.by for one in chosen)):
-        lines = keep_one_method([one for one in chosen if one.by == by and one.system == system])
+        lines = [one for one in chosen if one.by == by and one.system == system]
         tasks = list(dict.fromkeys(one.task for one in lines))
         slices = list(dict.fromkeys(one.slice for one in lines))
         dots = [
@@ -170,12 +169,6 @@ def chart_slices(scores: Scores) -> list[Chart]:
             title = f"{capitalize(name_system(system or ''))}, by {spell(by)}"
             charts.append(draw_dots(f"slices-{index}", title, dots, legend=legend if len(tasks) > 1 else []))
     return charts
-
-
-def keep_one_method(lines: Sequence[Measurement]) -> list[Measurement]:
-    """The ranked figures of a task where it has some, else the others."""
-    ranked = {one.task for one in lines if one.method == RANK}
-    return [one for one in lines if one.method == RANK or one.task not in ranked]
 
 
 def chart_truth(scores: Scores) -> list[Chart]:

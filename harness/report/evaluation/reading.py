@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from harness.json_lines import JsonObject
 from harness.report.evaluation.records import (
+    Lead,
     LeakageFindings,
     Mark,
     Measurement,
@@ -34,6 +35,7 @@ def take_scores(content: JsonObject, tasks: Mapping[str, JsonObject]) -> Scores:
     return Scores(
         measurements=[_read_measurement(t, line) for t, f in tasks.items() for line in f.get("metrics", ())],
         slices=[_read_measurement(t, line) for t, f in tasks.items() for line in f.get("slices", ())],
+        leads=[_read_lead(t, line) for t, f in tasks.items() for line in f.get("differences", ())],
         reliability=[
             _read_reliability(t, system, found)
             for t, f in tasks.items()
@@ -67,6 +69,19 @@ def _read_measurement(task: str, line: JsonObject) -> Measurement:
         n=int(line["n"]),
         by=str(line.get("by", "")),
         slice=str(line.get("slice", "")),
+    )
+
+
+def _read_lead(task: str, line: JsonObject) -> Lead:
+    return Lead(
+        task=task,
+        metric=str(line["metric"]),
+        method=str(line["method"]),
+        against=str(line["against"]),
+        value=float(line["value"]),
+        low=float(line["low"]),
+        high=float(line["high"]),
+        n=int(line["n"]),
     )
 
 

@@ -42,6 +42,31 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
+class Lead:
+    """How far the tuned model is ahead of another system on the same songs.
+
+    Attributes:
+        task: What was asked.
+        metric: As in "acc".
+        method: "rank" or "generate".
+        against: The other system.
+        value: Mean difference over songs, -1 to 1; positive where the tuned model is better.
+        low: Lower end of its 95 % interval (paired bootstrap).
+        high: Upper end.
+        n: Songs.
+    """
+
+    task: str
+    metric: str
+    method: str
+    against: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReliabilityBin:
     """Answers of about the same confidence.
 
@@ -158,6 +183,7 @@ class Scores:
     Attributes:
         measurements: Over all songs.
         slices: Over parts of the songs.
+        leads: Of the tuned model over each other system.
         reliability: Of ranked answers.
         confusion: Task, then system, then true name to predicted name to songs.
         truth: Of generated answers, for each system over all tasks and by task.
@@ -168,6 +194,7 @@ class Scores:
 
     measurements: list[Measurement] = field(default_factory=list)
     slices: list[Measurement] = field(default_factory=list)
+    leads: list[Lead] = field(default_factory=list)
     reliability: list[Reliability] = field(default_factory=list)
     confusion: dict[str, dict[str, dict[str, dict[str, int]]]] = field(default_factory=dict)
     truth: list[TruthRates] = field(default_factory=list)

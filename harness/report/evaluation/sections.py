@@ -8,6 +8,7 @@ from harness.report.evaluation.confusion import chart_confusion
 from harness.report.evaluation.learning import chart_curve, tabulate_curve
 from harness.report.evaluation.tables import (
     tabulate_calibration,
+    tabulate_leads,
     tabulate_leakage,
     tabulate_marks,
     tabulate_overlap,
@@ -28,13 +29,15 @@ def list_evaluation_sections(run: RunRecords) -> list[Section]:
     scores, unseen = run.scores, run.unseen
     if scores.measurements:
         charts = chart_systems(scores)
-        tables = [*tabulate_marks(scores), *tabulate_systems(scores), *tabulate_subject(run.evaluation)]
+        tables = [*tabulate_marks(scores), *tabulate_systems(scores), *tabulate_leads(scores)]
+        tables += tabulate_subject(run.evaluation)
     else:
         charts, tables = chart_accuracy(run.tasks), tabulate_accuracy(run)
+    of_unseen = [*tabulate_marks(unseen), *tabulate_systems(unseen)]
     return [
         Section("accuracy", "Accuracy", charts, [*tables, *tabulate_leakage(scores)]),
         Section("learning", "Learning", chart_curve(run.curve, scores.marks), tabulate_curve(run.curve)),
-        Section("unseen", UNSEEN, chart_systems(unseen, "unseen-"), tabulate_systems(unseen)),
+        Section("unseen", UNSEEN, chart_systems(unseen, "unseen-"), of_unseen),
         Section("truth", "Truth", chart_truth(scores), [*tabulate_truth(scores), *tabulate_overlap(scores)]),
         Section("slices", "Slices", chart_slices(scores), tabulate_slices(scores)),
         Section("confusion", "Confusions", chart_confusion(scores), []),

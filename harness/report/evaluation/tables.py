@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from harness.json_lines import JsonObject
 from harness.report.charts import spell
-from harness.report.evaluation.records import Measurement, Scores, TruthRates
+from harness.report.evaluation.records import GENERATE, RANK, Lead, Measurement, Scores, TruthRates
 from harness.report.evaluation.systems import (
     LOWER_IS_BETTER,
+    METHODS,
+    SHORT_NAMES,
     Contestant,
     contestant_of,
     headline_of,
@@ -16,6 +18,7 @@ from harness.report.evaluation.systems import (
     name_briefly,
     name_metric,
     name_system,
+    place_of,
 )
 from harness.report.tables import NOTHING, Table, format_percent, format_value, tabulate_nested
 
@@ -100,12 +103,47 @@ def write_measurement(one: Measurement | None) -> str:
     return f"{one.value:.1%}\n{100 * one.low:.1f} to {100 * one.high:.1f}"
 
 
+def tabulate_leads(scores: Scores) -> list[Table]:
+    """Tabulate how far the tuned model is ahead of each other system, where it surely is marked."""
+    if not scores.leads:
+        return []
+    others = sorted(dict.fromkeys(one.against for one in scores.leads), key=place_of)
+    lines = list(dict.fromkeys((one.task, one.metric, one.method) for one in scores.leads))
+    cells = {(one.task, one.metric, one.method, one.against): one for one in scores.leads}
+    found = [[cells.get((*line, other)) for other in others] for line in lines]
+    rows = [
+        [f"{task}, {METHODS.get(method, method)}: {name_metric(metric)}", *map(_write_lead, leads)]
+        for (task, metric, method), leads in zip(lines, found, strict=True)
+    ]
+    marked = frozenset(
+        (r, 1 + c)
+        for r, leads in enumerate(found)
+        for c, one in enumerate(leads)
+        if one is not None and one.low > 0
+    )
+    note = (
+        "Percentage points on the same songs, with 95 % intervals (paired bootstrap). Marked: surely ahead."
+    )
+    columns = ["task", *(SHORT_NAMES.get(other, name_system(other)) for other in others)]
+    return [Table("After training, ahead of", columns, rows, marked=marked, note=note)]
+
+
+def _write_lead(one: Lead | None) -> str:
+    if one is None:
+        return NOTHING
+    return f"{100 * one.value:+.1f}\n{100 * one.low:+.1f} to {100 * one.high:+.1f}"
+
+
+SLICED = ("before", "tfidf", "after")
+"""Systems whose slices are shown."""
+
+
 def tabulate_slices(scores: Scores) -> list[Table]:
-    """Tabulate each task's headline metric by slice, before and after: one table for each way of slicing."""
+    """Tabulate each task's metric by slice, before, after and TF-IDF's: one table for each way of slicing."""
     tables = []
     for by in dict.fromkeys(one.by for one in scores.slices):
-        lines = [one for one in scores.slices if one.by == by and is_headline(one, scores)]
-        columns = list(dict.fromkeys((one.task, contestant_of(one)) for one in lines))
+        lines = [one for one in choose_slices(scores) if one.by == by and one.system in SLICED]
+        columns = sorted({(one.task, contestant_of(one)) for one in lines})
         cells = {(one.slice, one.task, contestant_of(one)): one for one in lines}
         slices = list(dict.fromkeys(one.slice for one in lines))
         rows = [
@@ -117,9 +155,15 @@ def tabulate_slices(scores: Scores) -> list[Table]:
     return tables
 
 
-def is_headline(one: Measurement, scores: Scores) -> bool:
-    """Whether a figure is of the metric that stands for its task."""
-    return one.metric == headline_of(one.task, scores.measurements or scores.slices)
+def choose_slices(scores: Scores) -> list[Measurement]:
+    """The slices of each task's leading metric: ranked ones where there are some, else generated ones."""
+    leading = {one.task: headline_of(one.task, scores.slices) for one in scores.slices}
+    ranked = {one.task for one in scores.slices if one.method == RANK}
+    return [
+        one
+        for one in scores.slices
+        if one.metric == leading[one.task] and (one.method != GENERATE or one.task not in ranked)
+    ]
 
 
 def _write_slice(one: Measurement | None) -> str:
