@@ -60,6 +60,9 @@ class Job:
                     "Move the folder away to begin anew, or restore what has changed to go on"
                 )
             return
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            note = f"{self.folder}: not begun by this program; what is there is taken as it is"
+            print(visible(note), file=sys.stderr, flush=True)
         make_folder(self.folder)
         write_text_durably(path, text + "\n")
 

@@ -15,10 +15,10 @@ import harness.__main__ as harness_line
 import preprocess.__main__ as preprocess_line
 from bench import hymns, learn
 from bench.learn.curve import trace_curve
-from bench.learn.facts import describe_scores
+from bench.learn.facts import describe_scores, measure_training
 from bench.stages import Job, StageError, has_checkpoint, is_trained
 from harness.report.evaluation.reading import take_scores
-from harness.report.records import read_run
+from harness.report.records import RunRecords, read_run
 from preprocess.errors import ConfigError, DataError
 from tests.evaluation_files import accuracy, make_evaluation
 
@@ -85,6 +85,17 @@ def test_a_job_that_was_begun_with_another_plan_is_refused_and_nothing_is_delete
     with pytest.raises(ConfigError, match=r"songs was 100 and is 200.*Move the folder away"):
         job.begin({"songs": 200, "seed": 0})
     assert json.loads((job.folder / "plan.json").read_text("utf-8")) == {"songs": 100, "seed": 0}
+
+
+def test_a_folder_that_another_program_began_is_taken_as_it_is_and_said_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    songs = write_json(tmp_path / "job" / "songs.jsonl", {})
+    Job(tmp_path / "job").begin({})
+    assert "taken as it is" in capsys.readouterr().err
+    assert songs.is_file()
+    Job(tmp_path / "new").begin({})
+    assert capsys.readouterr().err == ""
 
 
 def test_a_run_is_trained_when_its_adapter_and_its_summary_are_there(tmp_path: Path) -> None:
@@ -160,6 +171,13 @@ def test_the_record_tells_each_task_s_headline_by_system_with_its_interval() -> 
     assert (facts["goal_artist"], facts["goal_genre"]) == ("reached", "not reached")
     assert "goal_themes" not in facts
     assert facts["questions_left_out_for_leaks"] == 1
+
+
+def test_the_time_of_training_is_the_summary_s_and_without_one_that_of_the_steps() -> None:
+    parts = {"step_time_total_s": 300.0, "warmup_s": 2.0, "eval_s": 30.0, "save_s": None, "stalls_s": 0.5}
+    steps: list[dict[str, Any]] = [{"step_time_s": 2.0}, {"step_time_s": 1.5}]
+    assert measure_training(RunRecords("r", train=steps, summary=parts)) == 332.5
+    assert measure_training(RunRecords("r", train=steps)) == 3.5
 
 
 HYMN = {"title": "A", "artist": "Wesley, Charles (1707-1788)", "year": 1739, "topics": [], "lyrics": "la"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from bench.record import Figure, summarize
@@ -38,6 +39,7 @@ def describe_run(run_dir: Path, data: Path) -> tuple[dict[str, Figure], Facts]:
         "train_examples": train.num_examples,
         "train_tokens": train.num_tokens,
         "steps": run.train[-1]["step"],
+        "training_s": measure_training(run),
         **({"peak_gib": max(one.peak_bytes for one in run.memory) / GIB} if run.memory else {}),
         "held_out_songs": run.evaluation.get("num_songs", 0),
         **describe_losses(run),
@@ -50,6 +52,15 @@ def describe_run(run_dir: Path, data: Path) -> tuple[dict[str, Figure], Facts]:
         **{f"unseen_artists: {name}": value for name, value in describe_scores(run.unseen).items()},
     }
     return describe_speed(run), facts
+
+
+TIMES = ("step_time_total_s", "warmup_s", "eval_s", "save_s", "stalls_s")
+
+
+def measure_training(run: RunRecords) -> float:
+    """Seconds from the first step to the last save, evaluations of the loss among them; loading is apart."""
+    times = run.summary or {"step_time_total_s": math.fsum(line["step_time_s"] for line in run.train)}
+    return math.fsum(times.get(name) or 0.0 for name in TIMES)
 
 
 def describe_losses(run: RunRecords) -> Facts:
