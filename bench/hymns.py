@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.hymn_topics import TOPICS
-from bench.learn import build_command, train_and_show
+from bench.learn import MODEL, build_command, train_and_show
 from bench.learn.facts import Facts, describe_run
 from bench.record import Outcome
 from bench.stages import Job
@@ -81,7 +81,7 @@ def measure(*, quick: bool, source: Path = HYMNS) -> Outcome:
     if not songs.is_file():
         lines = "".join(json.dumps(hymn, ensure_ascii=False) + "\n" for hymn in hymns)
         write_text_durably(songs, lines)
-    job.run("data", build_command(songs, data, CONFIG, ()), (data / "manifest.json").is_file)
+    job.run("data", build_command(songs, data, CONFIG, MODEL, ()), (data / "manifest.json").is_file)
     train_and_show(job, run_dir, data, CONFIG, size.train, size.curve_songs, size.evaluate, demo_songs=2)
     figures, facts = describe_run(run_dir, data)
     return Outcome(BASELINE, figures, {}, {**describe_hymns(hymns), **facts})

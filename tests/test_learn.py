@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,10 +18,15 @@ from bench import hymns, learn
 from bench.learn.curve import trace_curve
 from bench.learn.facts import describe_scores, measure_training
 from bench.stages import Job, StageError, has_checkpoint, is_trained
+from bench.training import TINY, write_model
 from harness.report.evaluation.reading import take_scores
 from harness.report.records import RunRecords, read_run
 from preprocess.errors import ConfigError, DataError
 from tests.evaluation_files import accuracy, make_evaluation
+
+needs_evaluation = pytest.mark.skipif(
+    find_spec("harness.evaluation.command") is None, reason="needs evaluate's options --methods and more"
+)
 
 TOOL = ("json.tool",)
 """A module of Python that ends with 0 given a file of JSON, and with another code given none."""
@@ -111,9 +117,7 @@ def test_a_run_is_trained_when_its_adapter_and_its_summary_are_there(tmp_path: P
     assert has_checkpoint(tmp_path)
 
 
-@pytest.mark.skipif(
-    find_spec("harness.evaluation.command") is None, reason="needs evaluate's options --methods and more"
-)
+@needs_evaluation
 @pytest.mark.parametrize("size", [learn.QUICK, learn.FULL])
 def test_every_command_of_the_job_is_one_that_the_programs_take(
     rehearsal: Rehearsal, size: learn.Size
@@ -127,6 +131,26 @@ def test_every_command_of_the_job_is_one_that_the_programs_take(
         command.make_context(name, list(words))
     with pytest.raises(Exception, match="No such option"):
         command.make_context("report", ["--no-such-option"])
+
+
+@needs_evaluation
+@pytest.mark.slow
+def test_a_toy_goes_all_the_way_and_its_record_is_the_same_when_asked_again(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", replace(TINY, seq_len=768))
+    train = ("schedule.max_steps=4", "schedule.save_every_steps=2", "schedule.eval_every_steps=2")
+    size = replace(
+        learn.QUICK, folder=str(tmp_path / "job"), model=str(model), train=train, evaluate=("--songs", "6")
+    )
+    first = learn.learn(size)
+    assert {"artist_at_step_0", "artist_at_step_2", "artist_at_step_4"} <= set(first.facts)
+    assert {"artist_eval_loss_at_step_2", "artist_acc_tfidf", "artist_acc_after_rank_low"} <= set(first.facts)
+    page = (tmp_path / "job" / "run" / "report.html").read_text(encoding="utf-8")
+    assert all(f'id="{section}"' in page for section in ("accuracy", "learning", "truth"))
+    again = learn.learn(size)
+    times = {name for name in first.facts if name.endswith("_s")}
+    assert {k: v for k, v in again.facts.items() if k not in times} == {
+        k: v for k, v in first.facts.items() if k not in times
+    }
 
 
 def test_training_that_was_stopped_goes_on_from_its_checkpoint(rehearsal: Rehearsal) -> None:

