@@ -153,6 +153,13 @@ def test_a_claim_that_overlaps_an_earlier_one_leaves_the_answer_whole(run_dir: P
     assert [piece.verdict for piece in before.pieces if piece.verdict] == ["not checkable", "contradicted"]
 
 
+def test_a_sentence_in_which_nothing_can_be_checked_is_not_marked(tmp_path: Path) -> None:
+    demo = make_demo()
+    demo[0]["claims_after"][0]["kind"] = "none"
+    answer = make_page(read_whole_run(write_files(tmp_path, demo=demo))).questions[0].answers[1]
+    assert [piece.verdict for piece in answer.pieces] == [""]
+
+
 def test_answers_without_marks_are_shown_as_before(tmp_path: Path) -> None:
     text = write_report(write_files(tmp_path, demo=[make_demo()[1]])).read_text(encoding="utf-8")
     assert "Claims checked" not in text

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from harness.json_lines import JsonObject
 
+NO_CLAIM = "none"
+"""Kind of a sentence in which the truth check found nothing to check; it is not marked."""
+
 VERDICTS = ("supported", "contradicted", "not checkable")
 
 
@@ -87,7 +90,8 @@ def _share(value: object) -> float | None:
 
 
 def _parse_claims(claims: Sequence[JsonObject], answer: str | None) -> tuple[CheckedClaim, ...]:
-    return tuple(_parse_claim(one, len(answer or "")) for one in claims)
+    found = [(one.get("kind"), _parse_claim(one, len(answer or ""))) for one in claims]
+    return tuple(claim for kind, claim in found if kind != NO_CLAIM)
 
 
 def _parse_claim(one: JsonObject, length: int) -> CheckedClaim:
