@@ -81,7 +81,7 @@ def ranked_task(names: tuple[str, ...], before: float, after: float, tfidf: floa
         "not_asked": 0,
         "confusion": {"before": confuse(names, before, 1), "after": confuse(names, after, 2)},
         "metrics": [
-            metric("acc", "baseline", "chance", chance),
+            metric("acc", "baseline", "chance", chance) | {"low": chance, "high": chance},
             metric("acc", "baseline", "majority", chance + 0.03),
             metric("acc", "baseline", "tfidf", tfidf),
             metric("acc", "rank", "before", before),

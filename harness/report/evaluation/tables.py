@@ -41,26 +41,34 @@ def tabulate_marks(scores: Scores) -> list[Table]:
     return [Table("Goals", ["goal", "wanted", "measured", ""], rows, marked=marked)]
 
 
-def tabulate_systems(scores: Scores, title: str = "All systems") -> list[Table]:
-    """Tabulate every metric of every task by system, the best system of each marked."""
-    if not scores.measurements:
-        return []
-    contestants = list_contestants(scores.measurements)
-    lines = list(dict.fromkeys((one.task, one.metric) for one in scores.measurements))
-    cells = {(one.task, one.metric, contestant_of(one)): one for one in scores.measurements}
+def tabulate_systems(scores: Scores) -> list[Table]:
+    """Tabulate every metric of every task by system, the best marked; how many answers were none in a table apart."""
+    good = [one for one in scores.measurements if one.metric not in LOWER_IS_BETTER]
+    none = [one for one in scores.measurements if one.metric in LOWER_IS_BETTER]
+    return [
+        *_tabulate_by_system("All systems", good, ABOUT_SYSTEMS),
+        *_tabulate_by_system("Refused and empty answers", none, "They count as wrong above."),
+    ]
+
+
+ABOUT_SYSTEMS = (
+    "Percent, with 95 % intervals (bootstrap over songs); the best of a line is marked. Ranked: the likeliest of all "
+    "known names. Generated: the text as it was written, matched strictly; a refusal or nothing is wrong."
+)
+
+
+def _tabulate_by_system(title: str, measurements: Sequence[Measurement], note: str) -> list[Table]:
+    contestants = list_contestants(measurements)
+    lines = list(dict.fromkeys((one.task, one.metric) for one in measurements))
+    cells = {(one.task, one.metric, contestant_of(one)): one for one in measurements}
     rows, marked = [], set()
     for i, (task, metric) in enumerate(lines):
         found = [cells.get((task, metric, one)) for one in contestants]
-        counts = {one.n for one in found if one is not None}
-        songs = format_value(max(counts)) if counts else NOTHING
+        songs = format_value(max(one.n for one in found if one is not None))
         rows.append([f"{task}\n{name_metric(metric)}", songs, *(map(write_measurement, found))])
         marked |= {(i, 2 + j) for j in find_best(metric, found)}
-    note = (
-        "Percent, with 95 % intervals (bootstrap over songs); the best of a line is marked. Ranked: the likeliest of "
-        "all known names. Generated: the text as it was written, matched strictly; a refusal or nothing is wrong."
-    )
     columns = ["task", "songs", *(_break_label(one) for one in contestants)]
-    return [Table(title, columns, rows, marked=frozenset(marked), note=note)]
+    return [Table(title, columns, rows, marked=frozenset(marked), note=note)] if rows else []
 
 
 def _break_label(one: Contestant) -> str:
@@ -98,7 +106,7 @@ def write_measurement(one: Measurement | None) -> str:
     """As in "72.9%" with "61.5 to 81.9" on a line of its own."""
     if one is None or one.value is None:
         return NOTHING
-    if one.low is None or one.high is None:
+    if one.low is None or one.high is None or one.low == one.high:  # chance is known, not estimated
         return format_percent(one.value)
     return f"{one.value:.1%}\n{100 * one.low:.1f} to {100 * one.high:.1f}"
 
