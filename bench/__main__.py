@@ -14,6 +14,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from bench.compare.command import compare
+from bench.hymns import hymns
 from bench.machine import describe_surroundings
 from bench.record import Outcome, WrongResultError, append_record, make_record, to_line
 from bench.report.command import report
@@ -56,6 +57,8 @@ PROGRAMS = {
     "profiler": "What does profiling steps operator by operator cost, and what does it cost where none is profiled?",
     "checkpoint": "How long does training stand still for a checkpoint that is written beside it, or waited for?",
     "faults": "Is every kill, full disk, flipped byte, cut cable and frozen rank noticed, named, and resumed exactly?",
+    "learn": "Does SmolLM2-135M learn made-up lyrics, task by task, against chance, majority and TF-IDF?",
+    "hymns": "Does it learn themes and authors from 280 hymns, against the most frequent ones and TF-IDF?",
     "quickstart": "What did the last `make quickstart` reach: speed, and accuracy before and after?",
 }
 """Names and questions. Program NAME is the module `bench.NAME`, which is imported only when it runs."""
@@ -85,6 +88,7 @@ app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=F
 app.command("compare")(compare)
 app.command("report")(report)
 app.command("sweep")(sweep)
+app.command("hymns")(hymns)
 app.command("all")(run_all)
 
 

@@ -23,6 +23,8 @@ from preprocess.terminal import exit_on_user_error, make_console
 APART = {
     "quickstart": "reads the run of `make quickstart`, and measures nothing itself",
     "sweep": "takes a grid of yours",
+    "learn": "trains and evaluates for more than an hour",
+    "hymns": "trains and evaluates for half an hour",
 }
 """Programs that a round leaves out, and why."""
 

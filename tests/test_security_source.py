@@ -91,6 +91,7 @@ ALLOWED = {
     "bench/rank_group.py: subprocess.Popen": "this Python with this program's arguments",
     "bench/link.py: subprocess.Popen": "this Python with this program's module, in a namespace of its own",
     "bench/round.py: subprocess.run": "this Python with the name of one of the program's own table",
+    "bench/stages.py: subprocess.run": "this Python with this program's arguments",
     "bench/compare/sides.py: subprocess.run": "git rev-parse with a word that cannot be an option",
     "bench/end.py: rich.console.Console": "a quiet console",
     "bench/sweep.py: rich.console.Console": "a quiet console",

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from harness.json_lines import replace_text
 from harness.report.answers import list_questions
-from harness.report.charts import chart_accuracy, chart_throughput, chart_training
+from harness.report.charts import chart_throughput, chart_training
+from harness.report.evaluation.sections import list_evaluation_sections
 from harness.report.headlines import list_cards
 from harness.report.incidents import list_warnings, tabulate_incidents
 from harness.report.losses import tabulate_losses
@@ -23,7 +24,6 @@ from harness.report.setup import tabulate_ceilings, tabulate_setup
 from harness.report.tables import (
     OVERVIEW,
     Table,
-    tabulate_accuracy,
     tabulate_memory,
     tabulate_nested,
     tabulate_throughput,
@@ -95,7 +95,7 @@ def list_sections(run: RunRecords) -> list[Section]:
     times = read_rank_times(run)
     speed = tabulate_throughput(run) + tabulate_ceilings(run)
     return [
-        Section("accuracy", "Accuracy", chart_accuracy(run.tasks), tabulate_accuracy(run)),
+        *list_evaluation_sections(run),
         Section("training", "Training", chart_training(run), tabulate_losses(run)),
         Section("throughput", "Throughput", chart_throughput(run), speed),
         Section("ranks", "Ranks", chart_ranks(times), tabulate_ranks(times)),

@@ -1,11 +1,71 @@
-"""Sample answers of models to the same question, side by side."""
+"""Sample answers of models to the same question, side by side, with the truth check's marks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.report.records import RunRecords, SampleAnswer
+from harness.report.records import RunRecords
+from harness.report.samples import CheckedClaim, SampleAnswer
+
+SIGNS = {"supported": "✓", "contradicted": "✗", "not checkable": "?"}
+"""Verdict to its sign, so that nothing is told by colour alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of an answer's text.
+
+    Attributes:
+        text: The part.
+        verdict: Of the claim that it is, or "" for text between claims.
+        why: What speaks for the verdict, or "".
+    """
+
+    text: str
+    verdict: str = ""
+    why: str = ""
+
+    @property
+    def sign(self) -> str:
+        """The verdict's sign, or ""."""
+        return SIGNS.get(self.verdict, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One model's answer.
+
+    Attributes:
+        label: Whose.
+        text: What it says; None where that model was not asked.
+        claims: Its claims with their verdicts.
+        confidence: 0 to 1, or None.
+    """
+
+    label: str
+    text: str | None
+    claims: tuple[CheckedClaim, ...] = ()
+    confidence: float | None = None
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """The text in order, cut at the claims. Of claims that overlap the first is marked."""
+        pieces, end, text = [], 0, self.text or ""
+        for claim in sorted(self.claims, key=lambda one: (one.start, -one.end)):
+            if claim.start < end or claim.start == claim.end:
+                continue
+            pieces += [
+                Piece(text[end : claim.start]),
+                Piece(text[claim.start : claim.end], claim.verdict, claim.why),
+            ]
+            end = claim.end
+        return [piece for piece in [*pieces, Piece(text[end:])] if piece.text]
+
+    @property
+    def contradictions(self) -> list[str]:
+        """Why its contradicted claims are, each reason once."""
+        return list(dict.fromkeys(one.why for one in self.claims if one.verdict == "contradicted"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +78,8 @@ class Question:
         lyrics_excerpt: Some of its lines.
         question: As the models got it.
         expected: The right answer, or None.
-        answers: Whose answer, and what it is; None where that model was not asked.
+        answers: What each model says.
+        note: Whether and when the answers were stored, or "".
     """
 
     title: str | None
@@ -26,12 +87,18 @@ class Question:
     lyrics_excerpt: str
     question: str
     expected: str | None
-    answers: tuple[tuple[str, str | None], ...]
+    answers: tuple[Answer, ...]
+    note: str = ""
+
+    @property
+    def has_claims(self) -> bool:
+        """Whether a claim of an answer was checked."""
+        return any(answer.claims for answer in self.answers)
 
 
 def list_questions(run: RunRecords) -> list[Question]:
     """One run's sample answers, before and after."""
-    return [_ask(one, (("Before", one.before), ("After", one.after))) for one in run.demo]
+    return [_ask(one, (answer_before(one), answer_after(one, "After"))) for one in run.demo]
 
 
 def compare_questions(runs: Sequence[tuple[str, RunRecords]]) -> list[Question]:
@@ -46,17 +113,29 @@ def compare_questions(runs: Sequence[tuple[str, RunRecords]]) -> list[Question]:
         _ask(
             one,
             (
-                ("Before", one.before),
-                *((label, answered[_key(one)].after) for label, answered in by_run),
+                answer_before(one),
+                *(answer_after(answered[_key(one)], label) for label, answered in by_run),
             ),
         )
         for one in shared
     ]
 
 
+def answer_before(one: SampleAnswer) -> Answer:
+    """The base model's answer."""
+    return Answer("Before", one.before, one.claims_before, one.confidence_before)
+
+
+def answer_after(one: SampleAnswer, label: str) -> Answer:
+    """The answer with the adapter."""
+    return Answer(label, one.after, one.claims_after, one.confidence_after)
+
+
 def _key(answer: SampleAnswer) -> tuple[str | None, str, str]:
     return (answer.title, answer.lyrics_excerpt, answer.question)
 
 
-def _ask(one: SampleAnswer, answers: tuple[tuple[str, str | None], ...]) -> Question:
-    return Question(one.title, one.artist, one.lyrics_excerpt, one.question, one.expected, answers)
+def _ask(one: SampleAnswer, answers: tuple[Answer, ...]) -> Question:
+    when = f" on {one.date}" if one.date else ""
+    note = f"Stored answers, given{when or ' earlier'}." if one.is_stored else ""
+    return Question(one.title, one.artist, one.lyrics_excerpt, one.question, one.expected, answers, note)

@@ -9,6 +9,7 @@ from harness.memory.profile import GIB
 from harness.metering.ceilings import name_ceiling
 from harness.numbers import format_float
 from harness.report.charts import spell, take
+from harness.report.evaluation.records import Scores
 from harness.report.records import RunRecords
 from harness.report.tables import format_percent, format_seconds, summarize_throughput
 
@@ -24,7 +25,13 @@ class Card:
 
 def list_cards(run: RunRecords) -> list[Card]:
     """List the headline figures that the run has."""
-    return _accuracy_cards(run) + _loss_cards(run) + _speed_cards(run) + _memory_cards(run)
+    return (
+        _accuracy_cards(run)
+        + _evaluation_cards(run.scores)
+        + _loss_cards(run)
+        + _speed_cards(run)
+        + _memory_cards(run)
+    )
 
 
 def _accuracy_cards(run: RunRecords) -> list[Card]:
@@ -35,6 +42,22 @@ def _accuracy_cards(run: RunRecords) -> list[Card]:
         shown = task.after or task.before
         if shown is not None:
             cards.append(Card(f"{task.task} right", format_percent(shown.accuracy), ", ".join(notes)))
+    return cards
+
+
+def _evaluation_cards(scores: Scores) -> list[Card]:
+    cards = []
+    measured = [one for one in scores.marks if one.is_reached is not None]
+    if measured:
+        missed = [one.mark for one in measured if not one.is_reached]
+        note = f"not {', '.join(missed)}" if missed else "all that were measured"
+        cards.append(Card("goals reached", f"{len(measured) - len(missed)} of {len(measured)}", note))
+    rates = {one.system: one.hallucination_rate for one in scores.truth if not one.task}
+    shown = rates.get("after", rates.get("before"))
+    if shown is not None:
+        before = rates.get("before") if "after" in rates else None
+        note = "" if before is None else f"before {format_percent(before)}"
+        cards.append(Card("claims contradicted", format_percent(shown), note))
     return cards
 
 

@@ -9,6 +9,7 @@ from itertools import groupby
 
 from harness.json_lines import JsonObject
 from harness.report.charts import spell
+from harness.report.evaluation.findings import find_in_scores
 from harness.report.findings import Finding
 from harness.report.ranks import read_rank_times
 from harness.report.records import RunRecords
@@ -24,7 +25,7 @@ def list_warnings(run: RunRecords) -> list[Finding]:
     slow = find_slowdowns(read_rank_times(run))
     told = {rank for finding in slow for rank in finding.ranks}
     events = [*_find_slow_events(run, told), *_find_memory_events(run)]
-    return wrong + slow + events + _find_restarts(run) + _find_end(run)
+    return wrong + slow + events + find_in_scores(run.scores) + _find_restarts(run) + _find_end(run)
 
 
 def join_steps(steps: Sequence[int], at_most: int = 10) -> str:

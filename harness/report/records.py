@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
 from harness.evaluation.accuracy import Accuracy
 from harness.json_lines import JsonObject, read_json_lines
@@ -16,11 +15,13 @@ from harness.memory.profile import MEMORY_FILE, MemoryRecord, read_memory
 from harness.memory.timeline import TIMELINE_FILE, MemoryTimeline, read_timelines
 from harness.metering.ceilings import CEILINGS_FILE
 from harness.metrics_file import METRICS_FILE
+from harness.report.evaluation.learning_file import CURVE_FILE, CurvePoint, parse_curve
+from harness.report.evaluation.reading import take_scores
+from harness.report.evaluation.records import FORMAT_VERSIONS, Scores
 from harness.report.identity import read_identity
+from harness.report.json_files import check_shape, read_json, read_object
+from harness.report.samples import SampleAnswer, parse_sample
 from preprocess.errors import DataError, UserError
-from preprocess.outside_text import parse_json
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +43,6 @@ class TaskResult:
     majority: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class SampleAnswer:
-    """One question of the demo with the answers of both models; None where a model was not asked."""
-
-    title: str | None
-    artist: str | None
-    lyrics_excerpt: str
-    question: str
-    expected: str | None
-    before: str | None
-    after: str | None
-
-
 @dataclass(slots=True)
 class RunRecords:
     """Everything that the report shows.
@@ -74,6 +62,9 @@ class RunRecords:
         memory: Memory by phase and rank.
         tasks: Accuracy by task.
         evaluation: Further figures of the evaluation (num_songs, seconds, ...).
+        scores: All systems with intervals, slices, truth and more, where the evaluation is of version 2.
+        unseen: The same of songs by artists that training never saw.
+        curve: Accuracy at several checkpoints, by step.
         demo: Sample answers.
         quality: Summary of the data, nested as its writer chose.
         versions: Versions of the software and hardware.
@@ -99,6 +90,9 @@ class RunRecords:
     memory: list[MemoryRecord] = field(default_factory=list)
     tasks: list[TaskResult] = field(default_factory=list)
     evaluation: JsonObject = field(default_factory=dict)
+    scores: Scores = field(default_factory=Scores)
+    unseen: Scores = field(default_factory=Scores)
+    curve: list[CurvePoint] = field(default_factory=list)
     demo: list[SampleAnswer] = field(default_factory=list)
     quality: JsonObject = field(default_factory=dict)
     versions: JsonObject = field(default_factory=dict)
@@ -151,13 +145,16 @@ def read_run(run_dir: Path) -> RunRecords:
     for name in present:
         READERS[name](run, run_dir / name)
     if (run_dir / PLAN_FILE).is_file():
-        run.plan = _read_object(run_dir / PLAN_FILE)
+        run.plan = read_object(run_dir / PLAN_FILE)
     if (run_dir / TIMELINE_FILE).is_file():
         run.timelines = read_timelines(run_dir / TIMELINE_FILE)
     if (run_dir / MEMORY_PLAN_FILE).is_file():
         run.memory_plans = read_plan(run_dir / MEMORY_PLAN_FILE)
     run.roofline, left_out = read_roofline(run_dir) if run.summary and run.config else ({}, [])
-    run.missing = [f"{name} is not there: {PARTS[name]} left out." for name in PARTS if name not in present]
+    for name, reader in EXTRA_READERS.items():
+        if (run_dir / name).is_file():
+            reader(run, run_dir / name)
+    run.missing += [f"{name} is not there: {PARTS[name]} left out." for name in PARTS if name not in present]
     run.ceilings = _read_versioned(run, run_dir / CEILINGS_FILE)
     run.profile = _read_versioned(run, run_dir / PROFILE)
     if (run_dir / ATTEMPTS).is_file():
@@ -201,10 +198,26 @@ def _read_memory(run: RunRecords, path: Path) -> None:
 
 
 def _read_evaluation(run: RunRecords, path: Path) -> None:
-    content = _read_object(path)
+    content = read_object(path)
+    if (version := content.pop("format_version", 1)) not in FORMAT_VERSIONS:
+        run.missing.append(f"{path.name} is of format {version}, expected {FORMAT_VERSIONS[-1]}: left out.")
+        return
     tasks = content.pop("tasks", {})
-    run.tasks = _check_shape(path, lambda: [_parse_task(task, fields) for task, fields in tasks.items()])
+    run.tasks = check_shape(path, lambda: [_parse_task(task, fields) for task, fields in tasks.items()])
+    run.scores = check_shape(path, lambda: take_scores(content, tasks))
     run.evaluation = content
+
+
+def _read_unseen(run: RunRecords, path: Path) -> None:
+    """An evaluation of songs by artists that training never saw."""
+    apart = RunRecords(run.name, missing=run.missing)
+    _read_evaluation(apart, path)
+    run.unseen = apart.scores
+
+
+def _read_curve(run: RunRecords, path: Path) -> None:
+    content = _read_versioned(run, path)
+    run.curve = check_shape(path, lambda: parse_curve(content)) if content else []
 
 
 def _parse_task(task: str, fields: JsonObject) -> TaskResult:
@@ -217,16 +230,15 @@ def _parse_accuracy(fields: JsonObject | None) -> Accuracy | None:
 
 
 def _read_demo(run: RunRecords, path: Path) -> None:
-    answers = _read_json(path)
-    keys = SampleAnswer.__dataclass_fields__
-    run.demo = _check_shape(path, lambda: [SampleAnswer(**{key: a[key] for key in keys}) for a in answers])
+    answers = read_json(path)
+    run.demo = check_shape(path, lambda: [parse_sample(answer) for answer in answers])
 
 
 ONLY_ON_THE_SONGS_PAGE = frozenset({"samples", "genres_by_tag", "genres_by_decade", "quality_scores"})
 
 
 def _read_quality(run: RunRecords, path: Path) -> None:
-    quality = _read_object(path)
+    quality = read_object(path)
     songs = quality.get("quality")
     if isinstance(songs, dict):
         # The songs' own page shows these at length; here they would drown the rest.
@@ -235,7 +247,7 @@ def _read_quality(run: RunRecords, path: Path) -> None:
 
 
 def _read_versions(run: RunRecords, path: Path) -> None:
-    run.versions = _read_object(path)
+    run.versions = read_object(path)
 
 
 def _read_config(run: RunRecords, path: Path) -> None:
@@ -252,38 +264,20 @@ READERS: dict[str, Callable[[RunRecords, Path], None]] = {
     "versions.json": _read_versions,
 }
 
-
-def _read_json(path: Path) -> Any:  # noqa: ANN401 (what JSON holds)
-    try:
-        return parse_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}). Write it again, or remove it.") from error
-
-
-def _read_object(path: Path) -> JsonObject:
-    content = _read_json(path)
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: got a {type(content).__name__}, expected an object. Write it again.")
-    return content
+EXTRA_READERS: dict[str, Callable[[RunRecords, Path], None]] = {
+    "evaluation_eval_unseen.json": _read_unseen,
+    CURVE_FILE: _read_curve,
+}
+"""Nothing is missing without these."""
 
 
 def _read_versioned(run: RunRecords, path: Path) -> JsonObject:
     """A file that carries its format; {} where it is not there or of another one, which the page tells."""
     if not path.is_file():
         return {}
-    content = _read_object(path)
+    content = read_object(path)
     version = content.get("format_version")
     if version != 1:
         run.missing.append(f"{path.name} is of format {version}, expected 1: left out.")
         return {}
     return content
-
-
-def _check_shape(path: Path, parse: Callable[[], T]) -> T:
-    """Run a parser; what is missing or of the wrong kind is the file's fault, and the message says which."""
-    try:
-        return parse()
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path} does not have the expected fields ({type(error).__name__}: {error}). Write it again."
-        ) from error

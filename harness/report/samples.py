@@ -1,0 +1,103 @@
+"""Sample answers as demo.json has them, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.json_lines import JsonObject
+
+NO_CLAIM = "none"
+"""Kind of a sentence in which the truth check found nothing to check; it is not marked."""
+
+VERDICTS = ("supported", "contradicted", "not checkable")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedClaim:
+    """A claim of an answer, as the truth check judged it.
+
+    Attributes:
+        start: Its first character in the answer.
+        end: One past its last.
+        verdict: One of `VERDICTS`.
+        why: What speaks for the verdict.
+    """
+
+    start: int
+    end: int
+    verdict: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SampleAnswer:
+    """One question of the demo with the answers of both models; None where a model was not asked.
+
+    Attributes:
+        confidence_before: Of the base model in its answer, 0 to 1; None where it was not measured.
+        confidence_after: With the adapter.
+        claims_before: Claims of the base model's answer; empty where none was checked.
+        claims_after: With the adapter.
+        is_stored: Whether the answers were kept from an earlier time, not given by a model there and then.
+        date: When they were given, or None.
+    """
+
+    title: str | None
+    artist: str | None
+    lyrics_excerpt: str
+    question: str
+    expected: str | None
+    before: str | None
+    after: str | None
+    confidence_before: float | None = None
+    confidence_after: float | None = None
+    claims_before: tuple[CheckedClaim, ...] = ()
+    claims_after: tuple[CheckedClaim, ...] = ()
+    is_stored: bool = False
+    date: str | None = None
+
+
+REQUIRED = ("title", "artist", "lyrics_excerpt", "question", "expected", "before", "after")
+"""What every version of the demo writes."""
+
+
+def parse_sample(item: JsonObject) -> SampleAnswer:
+    """One item of demo.json, with or without the marks of the truth check.
+
+    Raises:
+        KeyError: A field is missing.
+        TypeError: A value is of the wrong kind.
+        ValueError: A verdict is none, or a claim's place is not in the answer.
+    """
+    return SampleAnswer(
+        **{key: item[key] for key in REQUIRED},
+        confidence_before=_share(item.get("confidence_before")),
+        confidence_after=_share(item.get("confidence_after")),
+        claims_before=_parse_claims(item.get("claims_before") or (), item["before"]),
+        claims_after=_parse_claims(item.get("claims_after") or (), item["after"]),
+        is_stored=bool(item.get("is_stored", False)),
+        date=item.get("date"),
+    )
+
+
+def _share(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"got {value!r}, expected a number")
+    return float(value)
+
+
+def _parse_claims(claims: Sequence[JsonObject], answer: str | None) -> tuple[CheckedClaim, ...]:
+    found = [(one.get("kind"), _parse_claim(one, len(answer or ""))) for one in claims]
+    return tuple(claim for kind, claim in found if kind != NO_CLAIM)
+
+
+def _parse_claim(one: JsonObject, length: int) -> CheckedClaim:
+    claim = CheckedClaim(int(one["start"]), int(one["end"]), str(one["verdict"]), str(one["why"]))
+    if claim.verdict not in VERDICTS:
+        raise ValueError(f"got the verdict {claim.verdict!r}, expected one of {', '.join(VERDICTS)}")
+    if not 0 <= claim.start <= claim.end <= length:
+        raise ValueError(f"got a claim from {claim.start} to {claim.end} of an answer of {length} characters")
+    return claim
