@@ -80,6 +80,11 @@ def test_the_labels_of_held_out_songs_do_not_matter() -> None:
     assert tfidf_predictions(train, lied) == tfidf_predictions(train, held_out)
 
 
+def test_the_order_of_the_training_songs_does_not_matter() -> None:
+    train, held_out = write_songs(120), write_songs(5, seed=1)
+    assert tfidf_predictions(train[::-1], held_out) == tfidf_predictions(train, held_out)
+
+
 def test_a_song_that_is_not_asked_a_task_is_neither_learned_nor_predicted() -> None:
     train, held_out = write_songs(60), write_songs(4, seed=1)
     silent = replace(train[0], labels={"artist": "Never Asked"}, themes=None)

@@ -122,7 +122,8 @@ def tfidf_predictions(
     """Task → predictions for the held-out songs that are asked it, in their order.
 
     Args:
-        train: Songs to learn from. Only they decide anything: vocabulary, weights, regularisation, threshold.
+        train: Songs to learn from, in any order. Only they decide anything: vocabulary, weights, regularisation,
+            threshold.
         held_out: Songs to predict. Of their labels only which tasks they are asked is used.
         seed: Of the fifth of `train` that the settings are chosen on.
 
@@ -131,7 +132,7 @@ def tfidf_predictions(
     """
     found = {}
     for task in _tasks_of(train):
-        songs = [song for song in train if _names_of(song, task)]
+        songs = sorted((song for song in train if _names_of(song, task)), key=lambda song: song.song_id)
         asked = [song for song in held_out if _names_of(song, task)]
         if asked:
             found[task] = (
