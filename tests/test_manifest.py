@@ -65,7 +65,9 @@ def test_another_version_of_the_format_is_refused(toy_dataset: Path) -> None:
 
 def test_every_file_of_a_data_set_is_named_by_its_manifest(toy_dataset: Path) -> None:
     manifest = read_manifest(toy_dataset)
-    sides = {"labels.json": "", "eval_songs.jsonl": "", "tokenizer/tokenizer.json": ""}
+    sides = dict.fromkeys(
+        ("labels.json", "eval_songs.jsonl", "knowledge.jsonl", "tokenizer/tokenizer.json"), ""
+    )
     there = {path.relative_to(toy_dataset).as_posix() for path in toy_dataset.rglob("*") if path.is_file()}
     assert named_files(replace(manifest, extra={"files": sides})) == there
     assert named_files(manifest) == there - sides.keys()
