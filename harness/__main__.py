@@ -151,7 +151,8 @@ def demo(
     Without a model the stored answers about the shipped examples are shown, with their date and hashes. Where
     generating fails they stand in, and the failure is named.
     """
-    from harness.demo.command import DemoOptions, Subject, run_demo
+    from harness.demo.choosing import DemoOptions
+    from harness.demo.command import Subject, run_demo
 
     found = None
     if any(given is not None for given in (run, model, data, adapter)):

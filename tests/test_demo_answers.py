@@ -14,7 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from harness.demo.asking import Nobody, ask_all
+from harness.demo.asking import Nobody, StoredItems, ask_all
 from harness.demo.examples import read_examples
 from harness.demo.items import Demo, DemoItem, Mark, parse_item, split_marked, to_json
 from harness.demo.prompts import Prompt, choose_prompts, prompt_examples, read_songs
@@ -148,7 +148,8 @@ def test_where_generating_fails_stored_answers_stand_in_and_the_failure_is_named
     speaker: Speaker, prompts: list[Prompt]
 ) -> None:
     third = prompts[2]
-    stored = {(third.song.id, third.task): replace(make_item(is_stored=True), song_id=third.song.id)}
+    kept = replace(make_item(is_stored=True), song_id=third.song.id)
+    stored: StoredItems = {(third.song.id, third.task): kept}
     failing: Any = FailingSpeaker(speaker, 1)
     demo, failure = ask_all(lambda: failing, prompts, Asking(6), Nobody(), stored)
     assert [item.is_stored for item in demo.items] == [False, True]

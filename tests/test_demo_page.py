@@ -24,8 +24,9 @@ from harness.evaluation.questions import open_held_out
 from preprocess.errors import PreflightError
 from tests.browser import CHROMIUM, open_browser
 from tests.demos import make_adapter, make_asked, make_item, settings_of
+from tests.hostile import HOSTILE
 from tests.test_demo_answers import SOURCE, FailingSpeaker
-from tests.test_security_songs import HOSTILE, Dangers
+from tests.test_security_songs import Dangers
 from tests.toys import make_model_dir, make_tokenizer
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
