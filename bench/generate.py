@@ -91,7 +91,7 @@ SMALL = Size(2, "short", 1024, 64, 2, 3)
 FULL = Work(
     SIZE,
     Asked((4, 8), 4, 200, "full", 3),
-    Asked((4, 8), 3, 200, "full", 2, num_warmups=0),
+    Asked((4, 8), 6, 200, "full", 1, num_warmups=0),
     Ranking(SIZE, 4, 24),
 )
 QUICK = Work(SMALL, Asked((4,), 2, 12, "short", 2), None, Ranking(SMALL, 1, 6))
