@@ -103,7 +103,9 @@ def choose_questions(data: OpenData, options: DemoOptions) -> tuple[list[Prompt]
         fit, note = held_out_songs(data.folder)
         return choose_prompts(open_held_out(data.folder), fit, options.songs, options.task), note
     examples = read_examples()
-    number = options.examples or (len(examples) if options.web else NUM_EXAMPLES)  # a page asks when it is told to
+    number = options.examples or (
+        len(examples) if options.web else NUM_EXAMPLES
+    )  # a page asks when it is told to
     prompts = prompt_examples(
         examples, data.manifest, data.labels, data.tokenizer, data.prompt, number, options.task
     )
