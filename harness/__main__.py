@@ -122,7 +122,7 @@ def demo(
     adapter: Adapter = None,
     output: Output = None,
     examples: Annotated[
-        int | None, typer.Option(min=1, help="So many of the shipped made-up songs; 4 by default.")
+        int | None, typer.Option(min=1, help="So many of the shipped made-up songs; 3 by default.")
     ] = None,
     songs: Annotated[
         int | None, typer.Option(min=1, help="Instead: so many held-out songs of the data set.")

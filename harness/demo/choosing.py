@@ -23,8 +23,8 @@ from harness.json_lines import JsonObject
 from preprocess.errors import ConfigError
 from preprocess.schema import Song
 
-NUM_EXAMPLES = 4
-"""Examples that are asked about: one for each of the quickstart's tasks."""
+NUM_EXAMPLES = 3
+"""Examples that are asked about where no number is given: half a minute on two cores, with a model of 135 M."""
 
 TOP_P = 0.95
 """Share of the probability that sampled tokens are drawn from."""
@@ -102,8 +102,10 @@ def choose_questions(data: OpenData, options: DemoOptions) -> tuple[list[Prompt]
     if options.songs is not None:
         fit, note = held_out_songs(data.folder)
         return choose_prompts(open_held_out(data.folder), fit, options.songs, options.task), note
-    number = options.examples or NUM_EXAMPLES
     examples = read_examples()
+    number = options.examples or (
+        len(examples) if options.web else NUM_EXAMPLES
+    )  # a page asks when it is told to
     prompts = prompt_examples(
         examples, data.manifest, data.labels, data.tokenizer, data.prompt, number, options.task
     )

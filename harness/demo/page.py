@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from harness.demo.items import Demo, DemoItem, Version
@@ -16,6 +16,8 @@ from harness.demo.stored import Source
 from harness.demo.wording import SIGNS, describe_confidence
 from harness.evaluation.truth.claims import Verdict
 from preprocess.durable import write_text_durably
+
+TEMPLATE = "page.html"
 
 HEADINGS: dict[Version, str] = {"before": "Before fine-tuning", "after": "After fine-tuning"}
 
@@ -79,7 +81,7 @@ def render_page(page: DemoPage, *, web: bool = False) -> str:
         files(package).joinpath("page.css").read_text(encoding="utf-8")
         for package in ("harness.report", "harness.demo")
     )
-    return _template().render(page=page, web=web, css=Markup(css))
+    return _environment().get_template(TEMPLATE).render(page=page, web=web, css=Markup(css))
 
 
 def render_item(item: DemoItem, *, failure: str = "") -> str:
@@ -89,13 +91,17 @@ def render_item(item: DemoItem, *, failure: str = "") -> str:
         item: The question.
         failure: What kept it from being answered anew, or "".
     """
-    module = _template().make_module({"page": DemoPage((), ()), "web": True, "css": ""})
+    module = (
+        _environment().get_template(TEMPLATE).make_module({"page": DemoPage((), ()), "web": True, "css": ""})
+    )
     return str(module.show_item(item, True, failure))  # type: ignore[attr-defined]
 
 
 @cache
-def _template() -> Template:
+def _environment() -> Environment:
+    page = files("harness.demo").joinpath(TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(
+        loader=DictLoader({TEMPLATE: page}),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -108,7 +114,7 @@ def _template() -> Template:
         "headings": HEADINGS,
         "describe_confidence": describe_confidence,
     }
-    return environment.from_string(files("harness.demo").joinpath("page.html").read_text(encoding="utf-8"))
+    return environment
 
 
 def write_page(path: Path, page: DemoPage) -> None:
