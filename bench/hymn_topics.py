@@ -5,6 +5,11 @@ A topic that is not here (a person of the Bible, a doctrine, a day of the church
 
 from __future__ import annotations
 
+from pathlib import Path
+
+HYMNS = Path(__file__).parents[2] / "shared" / "data" / "hymns.jsonl"
+"""Where the hymns lie; they are no part of the project."""
+
 TOPICS: dict[str, tuple[str, ...]] = {
     "Activity": ("perseverance",),
     "Angels": ("heaven",),

@@ -19,12 +19,9 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.hymn_topics import TOPICS
-from bench.learn import MODEL, build_command, train_and_show
-from bench.learn.facts import Facts, describe_run
+from bench.hymn_topics import HYMNS, TOPICS
 from bench.record import Outcome
 from bench.stages import Job
-from bench.themes import HYMNS
 from harness.json_lines import read_json_lines
 from preprocess.durable import sha256_of, write_text_durably
 from preprocess.errors import DataError
@@ -73,6 +70,9 @@ def measure(*, quick: bool, source: Path = HYMNS) -> Outcome:
         ConfigError: The job was begun with another plan.
         StageError: A stage failed.
     """
+    from bench.learn import MODEL, build_command, train_and_show
+    from bench.learn.facts import describe_run
+
     size = QUICK if quick else FULL
     hymns = read_hymns(source)
     job = Job(Path(size.folder))
@@ -125,7 +125,7 @@ def make_plan(size: Size, source: Path) -> dict[str, Any]:
     return {"train": size.train, "evaluate": size.evaluate, "hymns": sha256_of(source), **files}
 
 
-def describe_hymns(hymns: Sequence[dict[str, Any]]) -> Facts:
+def describe_hymns(hymns: Sequence[dict[str, Any]]) -> dict[str, float | int | str]:
     """How many hymns, authors and themes there are: what the figures can show at all."""
     authors = Counter(hymn["artist"] for hymn in hymns if hymn["artist"])
     themes = Counter(theme for hymn in hymns for theme in hymn["themes"])

@@ -20,12 +20,10 @@ from pathlib import Path
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from bench.hymn_topics import TOPICS
+from bench.hymn_topics import HYMNS, TOPICS
 from bench.record import Figure, Outcome, summarize
 from preprocess.errors import DataError
 from preprocess.measure.themes import find_themes, load_lexicon
-
-HYMNS = Path(__file__).parents[2] / "shared" / "data" / "hymns.jsonl"
 
 NUM_THEMES = 3
 NUM_CHANCE_RUNS = 200

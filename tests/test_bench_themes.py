@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.hymn_topics import TOPICS
+from bench.hymn_topics import HYMNS, TOPICS
 from bench.themes import (
-    HYMNS,
     KEYWORDS,
     LEXICON,
     NUM_THEMES,
