@@ -21,7 +21,6 @@ from harness.profiling.stacks import stacks
 from harness.roofline.command import roofline
 from harness.subject import Adapter, Data, Json, Model, Output, RunFolder, find_subject
 from preprocess.durable import write_text_durably
-from preprocess.errors import ConfigError
 from preprocess.outside_text import visible
 from preprocess.settings import dump_settings
 from preprocess.terminal import exit_on_user_error, make_console, print_json
