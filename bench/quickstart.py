@@ -69,9 +69,14 @@ def measure_job() -> float:
 
 
 def describe_task(evaluation: dict[str, Any], task: str) -> dict[str, float]:
-    """A task's accuracy before and after with the interval's ends, and what guessing gives."""
+    """A task's accuracy before and after with the interval's ends, and what guessing and TF-IDF reach."""
     result = evaluation["tasks"][task]
     told = {"chance": result["chance"]}
+    told |= {
+        row["system"]: row["value"]
+        for row in result["metrics"]
+        if row["metric"] == "acc" and row["system"] == "tfidf"
+    }
     for version in ("before", "after"):
         told |= {f"{version}_{key}": result[version][key] for key in ("accuracy", "low", "high")}
     return {f"{task}_{name}": value for name, value in told.items()}

@@ -56,15 +56,16 @@ def fact(name: str, key: str, scale: float = 1.0) -> Callable[[], float]:
 
 
 def accuracy_row(task: str, shown: str) -> Claim:
-    """A row of quickstart's table: names, guessing, before and after with their intervals."""
+    """A row of quickstart's table: names, guessing, TF-IDF, before and after with their intervals."""
     ends = [
         f"{task}_{version}_{key}" for version in ("before", "after") for key in ("accuracy", "low", "high")
     ]
     return Claim(
-        f"| {shown} | {{}} | {{}} % | {{}} % [{{}}, {{}}] | {{}} % [{{}}, {{}}] |",
+        f"| {shown} | {{}} | {{}} % | {{}} % | {{}} % [{{}}, {{}}] | {{}} % [{{}}, {{}}] |",
         (
             lambda: 1 / float(newest("quickstart").facts[f"{task}_chance"]),
             fact("quickstart", f"{task}_chance", 100),
+            fact("quickstart", f"{task}_tfidf", 100),
             *(fact("quickstart", key, 100) for key in ends),
         ),
     )

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-
-import pytest
 
 from harness.report.answers import SIGNS
 from harness.report.evaluation.systems import HEADLINES
 from tests.test_readme import commands, find_command_error
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
-needs_evaluation = pytest.mark.skipif(
-    find_spec("harness.evaluation.marks") is None, reason="needs the evaluation that writes version 2"
-)
 
 
 def rows_of(heading: str) -> list[list[str]]:
@@ -26,7 +20,6 @@ def rows_of(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
 
 
-@needs_evaluation
 def test_the_commands_of_the_page_parse() -> None:
     lines = [line for line in commands(PAGE) if line.startswith("python -m")]
     assert len(lines) > 8
@@ -34,7 +27,6 @@ def test_the_commands_of_the_page_parse() -> None:
     assert find_command_error("python -m harness evaluate --no-such-option") is not None
 
 
-@needs_evaluation
 def test_the_goals_of_the_page_are_those_of_the_code() -> None:
     goals = {
         row[0]: int(found.group(1)) / 100

@@ -14,6 +14,7 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 import harness.evaluation.material
+from harness.evaluation.accuracy import wilson_interval
 from harness.evaluation.asking import Asking, rank_names
 from harness.evaluation.command import evaluate_on_hosts, make_absolute
 from harness.evaluation.command import make_settings as settings_of_options
@@ -312,6 +313,9 @@ def test_the_hallucination_rate_is_of_checkable_claims_and_its_interval_of_songs
     assert rate_interval([written("c", (0, 0, 9))], 0) == (None, None)
     alike = [written(f"{i}", (9, 1, 0)) for i in range(30)]
     assert rate_interval(alike, 0) == pytest.approx((0.1, 0.1))
+    made_up = [written(song, (0, 2, 1)) for song in "abcde"]
+    assert rate_interval(made_up, 0) == pytest.approx(wilson_interval(5, 5))
+    assert rate_interval([written("a", (3, 0, 1))], 0) == pytest.approx(wilson_interval(0, 1))
 
 
 def test_the_longest_overlap_is_told_with_its_song() -> None:
@@ -391,7 +395,7 @@ def test_results_and_samples_have_the_form_of_lm_eval(made: Path, console: Conso
 def test_lm_eval_gets_the_same_numbers_from_the_task_folder(
     made: Path, console: Console, tmp_path: Path
 ) -> None:
-    lm_eval = pytest.importorskip("lm_eval", reason="needs the extra lm-eval")
+    import lm_eval
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 

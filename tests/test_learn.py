@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,10 +22,6 @@ from harness.report.evaluation.reading import take_scores
 from harness.report.records import RunRecords, read_run
 from preprocess.errors import ConfigError, DataError
 from tests.evaluation_files import accuracy, make_evaluation
-
-needs_evaluation = pytest.mark.skipif(
-    find_spec("harness.evaluation.command") is None, reason="needs evaluate's options --methods and more"
-)
 
 TOOL = ("json.tool",)
 """A module of Python that ends with 0 given a file of JSON, and with another code given none."""
@@ -117,7 +112,6 @@ def test_a_run_is_trained_when_its_adapter_and_its_summary_are_there(tmp_path: P
     assert has_checkpoint(tmp_path)
 
 
-@needs_evaluation
 @pytest.mark.parametrize("size", [learn.QUICK, learn.FULL])
 def test_every_command_of_the_job_is_one_that_the_programs_take(
     rehearsal: Rehearsal, size: learn.Size
@@ -133,7 +127,6 @@ def test_every_command_of_the_job_is_one_that_the_programs_take(
         command.make_context("report", ["--no-such-option"])
 
 
-@needs_evaluation
 @pytest.mark.slow
 def test_a_toy_goes_all_the_way_and_its_record_is_the_same_when_asked_again(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", replace(TINY, seq_len=768))

@@ -57,12 +57,12 @@ FULL = Size(
     folder="runs/learn",
     model=MODEL,
     num_songs=2400,
-    artists_per_genre=3,
+    artists_per_genre=5,
     length="short",
     build=(),
     train=(),
-    curve_songs=60,
-    evaluate=("--split", "both", "--few-shot", "3"),
+    curve_songs=40,
+    evaluate=("--split", "both", "--few-shot", "2", "--generate-songs", "40"),
     demo_songs=6,
 )
 QUICK = Size(

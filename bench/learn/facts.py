@@ -83,7 +83,7 @@ def describe_scores(scores: Scores) -> Facts:
         name = f"{one.task}_{one.metric}_{way}"
         facts[name] = one.value
         facts |= {f"{name}_{end}": v for end, v in (("low", one.low), ("high", one.high)) if v is not None}
-        facts[f"{one.task}_songs"] = one.n
+        facts[f"{name}_songs"] = one.n
     for rates in scores.truth:
         if not rates.task:
             facts[f"claims_checked_{rates.system}"] = rates.supported + rates.contradicted

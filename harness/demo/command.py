@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -107,7 +108,7 @@ def ask_and_show(
     audience: Audience = Nobody() if options.json else table
     try:
         with redirect_stdout(sys.stderr):
-            load = lambda: open_speaker(subject.settings, data, subject.adapter)  # noqa: E731
+            load = partial(open_speaker, subject.settings, data, subject.adapter)
             demo, failure = ask_all(load, prompts, options.asking, audience, stored.by_question())
     finally:
         table.stop()

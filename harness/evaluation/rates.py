@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.evaluation.accuracy import wilson_interval
 from harness.evaluation.results import SYSTEMS, Result
 from harness.evaluation.truth import ClaimCounts
 
@@ -44,7 +45,10 @@ def count(results: Sequence[Result], seed: int) -> dict[str, Any]:
 def rate_interval(
     results: Iterable[Result], seed: int, num_samples: int = NUM_SAMPLES
 ) -> tuple[float, float] | tuple[None, None]:
-    """95 % percentile interval of the hallucination rate: a ratio of sums over songs that are drawn anew."""
+    """95 % percentile interval of the hallucination rate: a ratio of sums over songs that are drawn anew.
+
+    Where every song's claims are contradicted, or none is, every draw is the same: Wilson's interval over songs then.
+    """
     by_song: dict[str, list[int]] = {}
     for result in results:
         supported, contradicted, _ = result.claims
@@ -54,6 +58,9 @@ def rate_interval(
     sums_of_songs = np.array([sums for sums in by_song.values() if sums[1]], dtype=np.float64)
     if not len(sums_of_songs):
         return None, None
+    contradicted_songs, num_songs = int((sums_of_songs[:, 0] > 0).sum()), len(sums_of_songs)
+    if contradicted_songs == 0 or (sums_of_songs[:, 0] == sums_of_songs[:, 1]).all():
+        return wilson_interval(contradicted_songs, num_songs)
     rng = np.random.Generator(np.random.Philox(seed))
     rates = []
     for _ in range(num_samples):  # one draw at a time: all at once would hold songs x draws

@@ -210,8 +210,9 @@ def _table_of_metrics(summary: dict[str, Any], title: str) -> Table:
         )
     for (task, metric, method), cells in _lines(rows).items():
         if metric not in APART or any(row["value"] for row in cells.values()):
-            num_songs = max(row["n"] for row in cells.values())
-            spelt = [_spell(cells.get(system)) for system in systems]
+            asked = [row["n"] for row in cells.values() if row["method"] == method]
+            num_songs = max(asked or [row["n"] for row in cells.values()])
+            spelt = [_spell(cells.get(system), num_songs) for system in systems]
             table.add_row(*map(Text, (task, metric, method, f"{num_songs:,}", *spelt)))
     return table
 
@@ -233,13 +234,14 @@ def _lines(
     return lines
 
 
-def _spell(row: dict[str, Any] | None) -> str:
-    """As in "41.5" over "38-45", in percent."""
+def _spell(row: dict[str, Any] | None, num_songs: int) -> str:
+    """As in "41.5" over "38-45", in percent; with its own number of songs where the line's is another one."""
     if row is None:
         return "-"
     if row["system"] == "chance":
         return f"{100 * row['value']:.1f}"
-    return f"{100 * row['value']:.1f}\n{100 * row['low']:.0f}-{100 * row['high']:.0f}"
+    others = "" if row["n"] == num_songs else f"\nof {row['n']:,}"
+    return f"{100 * row['value']:.1f}\n{100 * row['low']:.0f}-{100 * row['high']:.0f}{others}"
 
 
 def _spell_speed(summary: dict[str, Any]) -> str:
