@@ -79,6 +79,9 @@ def test_all_systems_stand_in_one_table_with_intervals_and_the_best_is_marked(pa
     refused = next(t for t in page.shown[0].tables if t.title == "Refused and empty answers")
     assert refused.rows[0] == ["artist\nrefused", "140", "21.0%\n14.3 to 27.7", "0.0%\n0.0 to 1.7"]
     assert refused.marked == {(0, 3), (1, 3)}, "fewer refusals are better"
+    assert all(any(cell[:4] not in ("0.0%", "-") for cell in row[2:]) for row in refused.rows), (
+        "no line of zeros"
+    )
     assert rows["analysis\nstatements supported"][5] == "-"
 
 

@@ -45,15 +45,20 @@ def tabulate_systems(scores: Scores) -> list[Table]:
     """Tabulate every metric of every task by system, the best marked; how many answers were none in a table apart."""
     good = [one for one in scores.measurements if one.metric not in LOWER_IS_BETTER]
     none = [one for one in scores.measurements if one.metric in LOWER_IS_BETTER]
+    happens = {(one.task, one.metric) for one in none if one.value}
+    none = [one for one in none if (one.task, one.metric) in happens]
     return [
         *_tabulate_by_system("All systems", good, ABOUT_SYSTEMS),
-        *_tabulate_by_system("Refused and empty answers", none, "They count as wrong above."),
+        *_tabulate_by_system(
+            "Refused and empty answers", none, "They count as wrong above. A task that is not here has none."
+        ),
     ]
 
 
 ABOUT_SYSTEMS = (
     "Percent, with 95 % intervals (bootstrap over songs); the best of a line is marked. Ranked: the likeliest of all "
-    "known names. Generated: the text as it was written, matched strictly; a refusal or nothing is wrong."
+    "known names. Generated: the text as it was written, matched strictly; a refusal or nothing is wrong. Where few "
+    "songs were answered in words, ranks and baselines stand on more."
 )
 
 
@@ -64,7 +69,8 @@ def _tabulate_by_system(title: str, measurements: Sequence[Measurement], note: s
     rows, marked = [], set()
     for i, (task, metric) in enumerate(lines):
         found = [cells.get((task, metric, one)) for one in contestants]
-        songs = format_value(max(one.n for one in found if one is not None))
+        counts = sorted({one.n for one in found if one is not None and one.system != "chance"} or {0})
+        songs = " to ".join(map(format_value, dict.fromkeys((counts[0], counts[-1]))))
         rows.append([f"{task}\n{name_metric(metric)}", songs, *(map(write_measurement, found))])
         marked |= {(i, 2 + j) for j in find_best(metric, found)}
     columns = ["task", "songs", *(_break_label(one) for one in contestants)]
