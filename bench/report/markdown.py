@@ -35,7 +35,7 @@ def list_readme_lines(newest: Mapping[str, Record]) -> Iterator[str]:
     """
     if "quickstart" in newest:
         yield from write_table(
-            ["task", "names", "guessing", "before", "after"], list_accuracy(newest["quickstart"])
+            ["task", "names", "guessing", "TF-IDF", "before", "after"], list_accuracy(newest["quickstart"])
         )
         yield ""
     if {"trl", "trl_smollm2"} <= set(newest):
@@ -50,7 +50,7 @@ def list_readme_lines(newest: Mapping[str, Record]) -> Iterator[str]:
 
 
 def list_accuracy(record: Record) -> list[list[str]]:
-    """Rows of accuracy on held-out songs, before and after, with intervals."""
+    """Rows of accuracy on held-out songs: by guessing, by TF-IDF (where it was measured), before and after."""
     facts = {key: float(value) for key, value in record.facts.items() if isinstance(value, int | float)}
     rows = []
     for task, shown in SHOWN.items():
@@ -59,7 +59,9 @@ def list_accuracy(record: Record) -> list[list[str]]:
             f"[{100 * facts[f'{task}_{version}_low']:.0f}, {100 * facts[f'{task}_{version}_high']:.0f}]"
             for version in ("before", "after")
         ]
-        cells = [shown, f"{1 / facts[f'{task}_chance']:.0f}", f"{percent(facts[f'{task}_chance'])}"]
+        words = facts.get(f"{task}_tfidf")
+        cells = [shown, f"{1 / facts[f'{task}_chance']:.0f}", percent(facts[f"{task}_chance"])]
+        cells.append("-" if words is None else percent(words))
         rows.append([*cells, *(span.replace("%", " %", 1) for span in spans)])
     return rows
 
