@@ -62,8 +62,8 @@ FULL = Size(
     build=(),
     train=(),
     curve_songs=40,
-    evaluate=("--split", "both", "--few-shot", "2", "--generate-songs", "40"),
-    demo_songs=6,
+    evaluate=("--split", "both", "--generate-songs", "20"),
+    demo_songs=4,
 )
 QUICK = Size(
     folder="runs/learn-quick",
