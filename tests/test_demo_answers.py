@@ -171,7 +171,7 @@ def test_a_model_that_cannot_be_loaded_is_a_failure_too(prompts: list[Prompt]) -
 
 def test_a_mistake_of_the_program_itself_is_not_hidden(speaker: Speaker, prompts: list[Prompt]) -> None:
     with pytest.raises(AttributeError):
-        ask_all(lambda: None, [*prompts, None], Asking(1), Nobody(), {})  # type: ignore[arg-type, return-value, list-item]
+        ask_all(lambda: None, [*prompts, None], Asking(1), Nobody(), {})  # type: ignore[arg-type, return-value, list-item] # wrong on purpose
 
 
 def test_the_shipped_examples_are_the_screened_songs_of_their_seed() -> None:

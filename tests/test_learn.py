@@ -121,7 +121,7 @@ def test_every_command_of_the_job_is_one_that_the_programs_take(
     assert list(rehearsal.commands) == stages
     apps = {"preprocess": preprocess_line.app, "harness": harness_line.app}
     for program, name, *words in rehearsal.commands.values():
-        command = get_command(apps[program]).commands[name]  # type: ignore[attr-defined]
+        command = get_command(apps[program]).commands[name]  # type: ignore[attr-defined] # a group, as typer makes of several commands
         command.make_context(name, list(words))
     with pytest.raises(Exception, match="No such option"):
         command.make_context("report", ["--no-such-option"])

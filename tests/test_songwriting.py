@@ -104,7 +104,7 @@ class FixedOverlap:
     found = Overlap(3, "la la la", "song-1")
 
     def __init__(self, texts: object) -> None:
-        assert list(texts) == [("song-1", "la la la")]  # type: ignore[call-overload]
+        assert list(texts) == [("song-1", "la la la")]  # type: ignore[call-overload] # a stand-in's argument
 
     def longest(self, text: str) -> Overlap:
         assert text

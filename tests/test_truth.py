@@ -133,7 +133,7 @@ def test_a_sentence_that_returns_counts_once() -> None:
 
 def test_the_hallucination_rate_leaves_out_what_cannot_be_checked() -> None:
     def claim(verdict: str) -> Claim:
-        return Claim("artist", 0, 0, "", verdict, "")  # type: ignore[arg-type]
+        return Claim("artist", 0, 0, "", verdict, "")  # type: ignore[arg-type] # any text
 
     told = [claim("supported")] * 3 + [claim("contradicted")] + [claim("not checkable")] * 9
     assert count_claims(told).hallucination_rate == 0.25

@@ -94,7 +94,7 @@ def render_item(item: DemoItem, *, failure: str = "") -> str:
     module = (
         _environment().get_template(TEMPLATE).make_module({"page": DemoPage((), ()), "web": True, "css": ""})
     )
-    return str(module.show_item(item, True, failure))  # type: ignore[attr-defined]
+    return str(module.show_item(item, True, failure))  # type: ignore[attr-defined] # the template's macro
 
 
 @cache
