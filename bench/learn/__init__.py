@@ -62,7 +62,7 @@ FULL = Size(
     build=(),
     train=(),
     curve_songs=40,
-    evaluate=("--split", "both", "--generate-songs", "20"),
+    evaluate=("--split", "both", "--songs", "100", "--generate-songs", "20", "--few-shot", "2"),
     demo_songs=4,
 )
 QUICK = Size(
