@@ -58,6 +58,7 @@ PROGRAMS = {
     "checkpoint": "How long does training stand still for a checkpoint that is written beside it, or waited for?",
     "faults": "Is every kill, full disk, flipped byte, cut cable and frozen rank noticed, named, and resumed exactly?",
     "learn": "Does SmolLM2-135M learn made-up lyrics, task by task, against chance, majority and TF-IDF?",
+    "strangers": "From what can the genre of an unseen artist be told: words, or a small model's hidden states?",
     "hymns": "Does it learn themes and authors from 280 hymns, against the most frequent ones and TF-IDF?",
     "quickstart": "What did the last `make quickstart` reach: speed, and accuracy before and after?",
 }
