@@ -24,7 +24,6 @@ from harness.evaluation.judging import judge_answers, within_a_decade
 from harness.evaluation.leakage import Leak, LeakageAudit, Prompted
 from harness.evaluation.marks import hold_against_marks
 from harness.evaluation.material import Material, open_material
-from harness.evaluation.output import write_results
 from harness.evaluation.overlap import TrainingLyrics
 from harness.evaluation.questions import Question
 from harness.evaluation.ranking import encode_candidates
@@ -356,7 +355,6 @@ def test_results_and_samples_have_the_form_of_lm_eval(made: Path, console: Conso
         made, songs=3, few_shot=1, output=tmp_path / "out", lm_eval_tasks=tmp_path / "tasks", baselines=False
     )
     records = evaluate_model(settings, console)
-    write_results(settings, records, print)
     results = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
     name = "lyrics_artist_rank"
     assert {
@@ -406,7 +404,7 @@ def test_lm_eval_gets_the_same_numbers_from_the_task_folder(
         output=tmp_path,
         baselines=False,
     )
-    write_results(settings, evaluate_model(settings, console), print)
+    evaluate_model(settings, console)
     ours: dict[str, Any] = {}
     for file in ("results.json", "results_eval_unseen.json"):
         ours |= json.loads((tmp_path / file).read_text("utf-8"))["results"]

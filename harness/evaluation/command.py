@@ -125,12 +125,9 @@ def make_settings(**values: Any) -> EvaluationSettings:  # noqa: ANN401 - what t
 
 def evaluate_here(settings: EvaluationSettings, console: Console) -> list[dict[str, Any]]:
     """Evaluate in this process and write the results."""
-    from harness.evaluation.output import write_results
     from harness.evaluation.run import evaluate_model
 
-    records = evaluate_model(settings, console)
-    write_results(settings, records, console.print)
-    return [record.summary for record in records]
+    return [record.summary for record in evaluate_model(settings, console)]
 
 
 def evaluate_on_hosts(

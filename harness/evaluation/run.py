@@ -1,7 +1,10 @@
 """One evaluation, from the data set to the record: the order of its events, on every rank that shares it.
 
-audit ─ share the songs ─ load ─ rank names ─ write answers ─ judge ─ gather ─┬─ baselines ─ figures ─ record   (rank 0)
-         └─ each rank its own: nothing of a song is computed twice            └─ nothing                       (others)
+audit ─ load ─ check ─ share the songs ─ rank names ─ write answers ─ judge ─ gather ─┬─ baselines ─ figures ─ files
+                        └─ each rank its own: nothing of a song is computed twice     │  (rank 0)
+                                                                                      └─ nothing (others)
+
+What the user may have to mend is told of before the first answer; each split's files are written as soon as it is done.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -19,9 +23,10 @@ from harness.evaluation.baselines import LabelledLyrics, read_labelled_lyrics, r
 from harness.evaluation.few_shot import choose_shots, put_in_front
 from harness.evaluation.judging import judge_answers, judge_ranking
 from harness.evaluation.material import Asked, Material, open_material
+from harness.evaluation.output import open_folders, write_results
 from harness.evaluation.overlap import TrainingLyrics
 from harness.evaluation.questions import Question
-from harness.evaluation.ranking import encode_candidates
+from harness.evaluation.ranking import Ids, encode_candidates
 from harness.evaluation.record import Record, make_record
 from harness.evaluation.reference import guess_answers
 from harness.evaluation.results import Result, in_order, result_from_json
@@ -65,6 +70,7 @@ class Part:
         split: Its name.
         corpus: What is known of the training songs.
         material: What is asked.
+        candidates: Ids of each name that may be ranked, by task.
         shots: Task → examples to show in front; empty without a few-shot system.
         seconds: What the parts took on this rank.
     """
@@ -72,6 +78,7 @@ class Part:
     split: str
     corpus: Corpus
     material: Material
+    candidates: dict[str, list[Ids]]
     shots: dict[str, list[Question]]
     seconds: Seconds = field(default_factory=Seconds)
 
@@ -92,16 +99,26 @@ class Evaluator:
     _model: TunedModel | None = field(default=None, init=False)
 
     def go(self) -> list[Record]:
-        """Evaluate every split; on other ranks than the first nothing comes back.
+        """Evaluate every split and write its files; on other ranks than the first nothing comes back.
 
         Raises:
-            DataError: The data set is missing, incomplete, damaged, or of another tokenizer than the model.
+            DataError: The data set is missing, incomplete, damaged, or of another tokenizer than the model; or a
+                folder cannot be written to.
             ConfigError: There is no such model, or a prompt is longer than the model's positions.
             CheckpointError: There is no such adapter, or it changes nothing.
+            NoSpaceError: The disk is full.
         """
+        self.ranks.together(self.open_folders)
         corpus: Corpus = self.ranks.together(self.read_corpus)
-        records = [self.evaluate(split, corpus) for split in self.settings.splits]
+        parts = [self.ranks.together(partial(self.open, split, corpus)) for split in self.settings.splits]
+        self.ranks.together(lambda: self.check(parts))
+        records = [self.evaluate(part) for part in parts]
         return [record for record in records if record is not None]
+
+    def open_folders(self) -> None:
+        """See that there is somewhere to write to; only rank 0 writes."""
+        if self.ranks.is_main:
+            open_folders(self.settings)
 
     def read_corpus(self) -> Corpus:
         """What the audit, the baselines and the checks know of the training songs."""
@@ -111,29 +128,63 @@ class Evaluator:
         overlap = TrainingLyrics(pairs) if "generate" in self.settings.methods else None
         return Corpus(lyrics, read_knowledge(data), overlap)
 
-    def evaluate(self, split: str, corpus: Corpus) -> Record | None:
+    def check(self, parts: Sequence[Part]) -> None:
+        """Load the model and see that it takes every prompt of this rank, before anything is computed."""
+        model = self.load(parts[0].material)
+        for part in parts:
+            if "rank" in self.settings.methods:
+                longest = max((len(ids) for names in part.candidates.values() for ids in names), default=0)
+                check_lengths(model.causal, self.ask(model, part, self.to_rank(part)), longest)
+            if "generate" in self.settings.methods:
+                askings = self.ask(model, part, self.to_write(part))
+                check_lengths(model.causal, askings, self.settings.max_new_tokens)
+
+    def evaluate(self, part: Part) -> Record | None:
         """One split."""
-        part: Part = self.ranks.together(lambda: self.open(split, corpus))
         self.say_of_leaks(part.material)
         results: list[Result] = self.ranks.together(lambda: self.answer(part))
         gathered = self.ranks.gather_records([result.to_json() for result in results])
         times = self.ranks.gather_records([asdict(part.seconds)])
+        record: Record | None = self.ranks.together(lambda: self.finish(part, gathered, times))
+        return record
+
+    def finish(
+        self, part: Part, gathered: Sequence[dict[str, Any]], times: list[dict[str, Any]]
+    ) -> Record | None:
+        """The figures of a split, written down; rank 0 alone."""
         if not self.ranks.is_main:
             return None
         found = in_order(map(result_from_json, gathered), part.material.song_ids)
-        return self.record(part, found, times)
+        record = self.record(part, found, times)
+        write_results(self.settings, record, self.say)
+        return record
 
     def open(self, split: str, corpus: Corpus) -> Part:
         """The split, audited, with the examples to show."""
         pairs = ((song.song_id, song.lyrics) for song in corpus.lyrics)
         material = open_material(self.settings.data, split, pairs, max_songs=self.settings.songs)
-        return Part(split, corpus, material, self.choose_shots(material))
+        tokenizer, prompt = material.held_out.tokenizer, material.held_out.prompt
+        candidates = {
+            task: encode_candidates(tokenizer, prompt, labels.stem, labels.train_counts)
+            for task, labels in material.labels.items()
+        }
+        return Part(split, corpus, material, candidates, self.choose_shots(material))
 
     def answer(self, part: Part) -> list[Result]:
         """This rank's part of the questions, asked and judged."""
         model = self.load(part.material)
+        return [*self.rank(model, part), *self.generate(model, part)]
+
+    def to_rank(self, part: Part) -> list[Asked]:
+        """This rank's questions that ask for a name of a closed set."""
         own = self.ranks.share(part.material.song_ids)
-        return [*self.rank(model, part, own), *self.generate(model, part, own)]
+        return [one for one in part.material.of_songs(own) if one.label is not None]
+
+    def to_write(self, part: Part) -> list[Asked]:
+        """This rank's questions that are answered in words."""
+        chosen = set(part.material.song_ids[: self.settings.generate_songs])
+        own = self.ranks.share(part.material.song_ids)
+        return part.material.of_songs([song_id for song_id in own if song_id in chosen])
 
     def say_of_leaks(self, material: Material) -> None:
         """Say which questions are left out since they give their answers away."""
@@ -170,37 +221,26 @@ class Evaluator:
             askings.append(Asking("few_shot", "before", tuple(shown)))
         return askings
 
-    def rank(self, model: TunedModel, part: Part, song_ids: Sequence[str]) -> list[Result]:
+    def rank(self, model: TunedModel, part: Part) -> list[Result]:
         """The likeliest name for each of this rank's questions that ask for one."""
-        material = part.material
         if "rank" not in self.settings.methods:
             return []
-        asked = [one for one in material.of_songs(song_ids) if one.label is not None]
+        asked = self.to_rank(part)
         askings = self.ask(model, part, asked)
-        candidates = {
-            task: encode_candidates(
-                material.held_out.tokenizer, material.held_out.prompt, labels.stem, labels.train_counts
-            )
-            for task, labels in material.labels.items()
-        }
-        longest = max((len(ids) for names in candidates.values() for ids in names), default=0)
-        check_lengths(model.causal, askings, longest)
         started_s = time.perf_counter()
         with self.counting("ranking names", len(asked) * len(askings)) as advance:
-            scores = rank_names(model, askings, candidates, self.settings.rank_slots, advance)
+            scores = rank_names(model, askings, part.candidates, self.settings.rank_slots, advance)
         part.seconds.rank = time.perf_counter() - started_s
         return judge_ranking(asked, scores)
 
-    def generate(self, model: TunedModel, part: Part, song_ids: Sequence[str]) -> list[Result]:
+    def generate(self, model: TunedModel, part: Part) -> list[Result]:
         """An answer in words to each of this rank's questions, judged."""
         material, corpus = part.material, part.corpus
         if "generate" not in self.settings.methods:
             return []
-        chosen = set(material.song_ids[: self.settings.generate_songs])
-        asked = material.of_songs([song_id for song_id in song_ids if song_id in chosen])
+        asked = self.to_write(part)
         askings = self.ask(model, part, asked)
         limit = self.settings.max_new_tokens
-        check_lengths(model.causal, askings, limit)
         stop_id = material.held_out.manifest.stop_token_id
         started_s = time.perf_counter()
         with self.counting("writing answers", len(asked) * len(askings)) as advance:
@@ -240,12 +280,13 @@ def evaluate_model(settings: EvaluationSettings, console: Console, ranks: Ranks 
         ranks: Who shares the work.
 
     Returns:
-        A record for each split on rank 0; nothing on the others.
+        A record for each split on rank 0; nothing on the others. Their files are written.
 
     Raises:
         DataError: See `Evaluator.go`.
         ConfigError: Likewise.
         CheckpointError: Likewise.
+        NoSpaceError: Likewise.
     """
     read_manifest(settings.data)  # a folder that is no data set is told of before anything else
     return Evaluator(settings, console, ranks).go()

@@ -43,6 +43,19 @@ process_results = scorer_of(Path(__file__).parent)
 _PROCESS = "!function lyrics_scoring.process_results"
 
 
+def make_tasks_folder(folder: Path) -> None:
+    """Make the folder of the tasks, if it is missing.
+
+    Raises:
+        ConfigError: It is a file.
+        DataError: It cannot be made.
+        NoSpaceError: The disk is full.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--lm-eval-tasks {folder}: a file of that name is there; choose another folder")
+    make_folder(folder)
+
+
 def write_lm_eval_tasks(
     folder: Path, settings: EvaluationSettings, material: Material, split: str, say: Callable[[str], None]
 ) -> list[str]:
@@ -63,9 +76,7 @@ def write_lm_eval_tasks(
         DataError: It cannot be written to.
         NoSpaceError: The disk is full.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--lm-eval-tasks {folder}: a file of that name is there; choose another folder")
-    make_folder(folder)
+    make_tasks_folder(folder)
     names = []
     for task in dict.fromkeys(one.question.task for one in material.asked):
         for method in settings.methods:
