@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 import harness.evaluation.material
+import harness.evaluation.run
 from harness.evaluation.accuracy import wilson_interval
 from harness.evaluation.asking import Asking, rank_names
 from harness.evaluation.command import evaluate_on_hosts, make_absolute
@@ -226,6 +228,28 @@ def test_names_behind_shared_examples_have_the_scores_of_the_whole_text(
                 logprobs = causal(input_ids=ids).logits[0].log_softmax(-1)[len(question.prompt) - 1 : -1]
             alone = float(logprobs.gather(1, torch.tensor(name)[:, None]).sum())
             assert score == pytest.approx(alone, abs=1e-3)
+
+
+def test_a_task_with_too_few_examples_is_told_of_and_one_without_is_not_asked(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose_few(*args: Any) -> dict[str, list[Question]]:
+        found = choose_shots(*args)
+        return found | {"artist": found["artist"][:1], "themes": []}
+
+    monkeypatch.setattr(harness.evaluation.run, "choose_shots", choose_few)
+    said = io.StringIO()
+    settings = make_settings(made, songs=2, few_shot=2, baselines=False, output=tmp_path)
+    (record,) = evaluate_model(settings, Console(file=said, width=200))
+    assert "few-shot: artist has 1 of 2 examples" in said.getvalue()
+    assert "few-shot: themes has 0 of 2 examples" in said.getvalue()
+    assert record.summary["num_shots"] == {"artist": 1, "genre": 2, "context": 2, "similar": 2}
+    shown = {result.task for result in record.results if result.system == "few_shot"}
+    assert shown == {"artist", "genre", "context", "similar"}
+    read = json.loads((tmp_path / "few_shot" / "results.json").read_text("utf-8"))
+    assert read["n-shot"]["lyrics_artist_rank"] == read["configs"]["lyrics_artist_rank"]["num_fewshot"] == 1
+    assert read["n-shot"]["lyrics_genre_generate"] == 2
+    assert "lyrics_themes_generate" not in read["n-shot"]
 
 
 def test_a_prompt_longer_than_the_models_positions_is_refused(made: Path, console: Console) -> None:

@@ -42,7 +42,7 @@ class Record:
         summary: The content of `evaluation.json`.
         results: Every single result.
         material: What was asked.
-        shots: Task → the examples that the few-shot system was shown; empty without one.
+        shots: Task → the examples that the few-shot system was shown; without the tasks that it was not asked.
     """
 
     summary: dict[str, Any]
@@ -92,6 +92,7 @@ def make_record(
         "seconds": seconds,
         "num_ranks": len(times),
         "few_shot": settings.few_shot,
+        "num_shots": {task: len(shown) for task, shown in shots.items()},
         "seed": settings.seed,
         "hashes": find_hashes(settings, material),
         "leakage": describe_leakage(material),

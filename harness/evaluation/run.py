@@ -18,69 +18,32 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.evaluation.asking import Asking, check_lengths, counting, rank_names, write_answers
-from harness.evaluation.baselines import LabelledLyrics, read_labelled_lyrics, read_training_lyrics
-from harness.evaluation.few_shot import choose_shots, put_in_front
+from harness.evaluation.asking import (
+    Asking,
+    check_lengths,
+    count_questions,
+    counting,
+    rank_names,
+    write_answers,
+)
+from harness.evaluation.baselines import read_labelled_lyrics, read_training_lyrics
+from harness.evaluation.few_shot import MAX_SHOT_TOKENS, choose_shots, put_in_front
 from harness.evaluation.judging import judge_answers, judge_ranking
 from harness.evaluation.material import Asked, Material, open_material
 from harness.evaluation.output import open_folders, write_results
 from harness.evaluation.overlap import TrainingLyrics
+from harness.evaluation.part import Corpus, Part
 from harness.evaluation.questions import Question
-from harness.evaluation.ranking import Ids, encode_candidates
+from harness.evaluation.ranking import encode_candidates
 from harness.evaluation.record import Record, make_record
 from harness.evaluation.reference import guess_answers
 from harness.evaluation.results import Result, in_order, result_from_json
 from harness.evaluation.settings import EvaluationSettings
 from harness.evaluation.sharing import ALONE, Ranks
-from harness.evaluation.truth import Knowledge, read_knowledge
+from harness.evaluation.truth import read_knowledge
 from harness.tuned import TunedModel, load_tuned_model
 from preprocess.manifest import read_manifest
 from preprocess.shards import open_split
-
-
-@dataclass(slots=True)
-class Seconds:
-    """What the parts of an evaluation took on one rank."""
-
-    rank: float = 0.0
-    generate: float = 0.0
-    judge: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """What is known of the training songs.
-
-    Attributes:
-        lyrics: Their lyrics and labels.
-        knowledge: Their facts.
-        overlap: Their lyrics, ready to be looked for in; None where nothing is written.
-    """
-
-    lyrics: list[LabelledLyrics]
-    knowledge: Knowledge
-    overlap: TrainingLyrics | None
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A split under evaluation.
-
-    Attributes:
-        split: Its name.
-        corpus: What is known of the training songs.
-        material: What is asked.
-        candidates: Ids of each name that may be ranked, by task.
-        shots: Task → examples to show in front; empty without a few-shot system.
-        seconds: What the parts took on this rank.
-    """
-
-    split: str
-    corpus: Corpus
-    material: Material
-    candidates: dict[str, list[Ids]]
-    shots: dict[str, list[Question]]
-    seconds: Seconds = field(default_factory=Seconds)
 
 
 @dataclass(slots=True)
@@ -142,6 +105,7 @@ class Evaluator:
     def evaluate(self, part: Part) -> Record | None:
         """One split."""
         self.say_of_leaks(part.material)
+        self.say_of_shots(part)
         results: list[Result] = self.ranks.together(lambda: self.answer(part))
         gathered = self.ranks.gather_records([result.to_json() for result in results])
         times = self.ranks.gather_records([asdict(part.seconds)])
@@ -195,6 +159,17 @@ class Evaluator:
                 "of every score; evaluation.json names them"
             )
 
+    def say_of_shots(self, part: Part) -> None:
+        """Say which tasks have fewer examples than are wanted in front of them."""
+        wanted = self.settings.few_shot
+        for task in dict.fromkeys(one.question.task for one in part.material.asked):
+            num_shots = len(part.shots.get(task, ()))
+            if num_shots < wanted:
+                self.say(
+                    f"few-shot: {task} has {num_shots} of {wanted} examples, for training has no more of at most "
+                    f"{MAX_SHOT_TOKENS} tokens" + ("" if num_shots else "; it is not asked so")
+                )
+
     def load(self, material: Material) -> TunedModel:
         """The model, once for all splits."""
         if self._model is None:
@@ -204,20 +179,25 @@ class Evaluator:
         return self._model
 
     def choose_shots(self, material: Material) -> dict[str, list[Question]]:
-        """Training examples of each task, the same for every song; none where none are wanted."""
+        """Training examples of each task that has some, the same for every song; none where none are wanted."""
         if not self.settings.few_shot:
             return {}
         manifest = material.held_out.manifest
         rows = open_split(self.settings.data, "train", manifest)
         tasks = {one.question.task for one in material.asked}
-        return choose_shots(rows, manifest.tasks, tasks, self.settings.few_shot, self.settings.seed)
+        found = choose_shots(rows, manifest.tasks, tasks, self.settings.few_shot, self.settings.seed)
+        return {task: shots for task, shots in found.items() if shots}
 
     def ask(self, model: TunedModel, part: Part, asked: Sequence[Asked]) -> list[Asking]:
         """The questions as each system gets them."""
         questions = tuple(one.question for one in asked)
         askings = [Asking(version, version, questions) for version in model.versions]
         if part.shots:
-            shown = [put_in_front(one, part.shots[one.task], part.material.frame) for one in questions]
+            shown = [
+                put_in_front(one, part.shots[one.task], part.material.frame)
+                for one in questions
+                if one.task in part.shots
+            ]
             askings.append(Asking("few_shot", "before", tuple(shown)))
         return askings
 
@@ -228,7 +208,7 @@ class Evaluator:
         asked = self.to_rank(part)
         askings = self.ask(model, part, asked)
         started_s = time.perf_counter()
-        with self.counting("ranking names", len(asked) * len(askings)) as advance:
+        with self.counting("ranking names", count_questions(askings)) as advance:
             scores = rank_names(model, askings, part.candidates, self.settings.rank_slots, advance)
         part.seconds.rank = time.perf_counter() - started_s
         return judge_ranking(asked, scores)
@@ -243,7 +223,7 @@ class Evaluator:
         limit = self.settings.max_new_tokens
         stop_id = material.held_out.manifest.stop_token_id
         started_s = time.perf_counter()
-        with self.counting("writing answers", len(asked) * len(askings)) as advance:
+        with self.counting("writing answers", count_questions(askings)) as advance:
             answers = write_answers(model, askings, stop_id, limit, self.settings.batch_slots, advance)
         part.seconds.generate = time.perf_counter() - started_s
         assert corpus.overlap is not None
