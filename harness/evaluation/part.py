@@ -9,6 +9,7 @@ from harness.evaluation.material import Material
 from harness.evaluation.overlap import TrainingLyrics
 from harness.evaluation.questions import Question
 from harness.evaluation.ranking import Ids
+from harness.evaluation.results import System
 from harness.evaluation.truth import Knowledge
 
 
@@ -55,3 +56,7 @@ class Part:
     candidates: dict[str, list[Ids]]
     shots: dict[str, list[Question]]
     seconds: Seconds = field(default_factory=Seconds)
+
+    def shown(self, task: str) -> tuple[System, ...]:
+        """The few-shot system, where it has examples of a task."""
+        return ("few_shot",) if task in self.shots else ()

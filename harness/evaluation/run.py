@@ -37,8 +37,8 @@ from harness.evaluation.questions import Question
 from harness.evaluation.ranking import encode_candidates
 from harness.evaluation.record import Record, make_record
 from harness.evaluation.reference import guess_answers
-from harness.evaluation.results import Result, in_order, result_from_json
-from harness.evaluation.settings import EvaluationSettings
+from harness.evaluation.results import Key, Result, System, check_complete, in_order, result_from_json
+from harness.evaluation.settings import EvaluationSettings, Method
 from harness.evaluation.sharing import ALONE, Ranks
 from harness.evaluation.truth import read_knowledge
 from harness.tuned import TunedModel, load_tuned_model
@@ -95,12 +95,11 @@ class Evaluator:
         """Load the model and see that it takes every prompt of this rank, before anything is computed."""
         model = self.load(parts[0].material)
         for part in parts:
-            if "rank" in self.settings.methods:
-                longest = max((len(ids) for names in part.candidates.values() for ids in names), default=0)
-                check_lengths(model.causal, self.ask(model, part, self.to_rank(part)), longest)
-            if "generate" in self.settings.methods:
-                askings = self.ask(model, part, self.to_write(part))
-                check_lengths(model.causal, askings, self.settings.max_new_tokens)
+            longest = max((len(ids) for names in part.candidates.values() for ids in names), default=0)
+            rooms: dict[Method, int] = {"rank": longest, "generate": self.settings.max_new_tokens}
+            for method in self.settings.methods:
+                askings = self.ask(model, part, self.own(part, method))
+                check_lengths(model.causal, askings, rooms[method])
 
     def evaluate(self, part: Part) -> Record | None:
         """One split."""
@@ -119,6 +118,7 @@ class Evaluator:
         if not self.ranks.is_main:
             return None
         found = in_order(map(result_from_json, gathered), part.material.song_ids)
+        check_complete(found, self.list_keys(part))
         record = self.record(part, found, times)
         write_results(self.settings, record, self.say)
         return record
@@ -139,16 +139,26 @@ class Evaluator:
         model = self.load(part.material)
         return [*self.rank(model, part), *self.generate(model, part)]
 
-    def to_rank(self, part: Part) -> list[Asked]:
-        """This rank's questions that ask for a name of a closed set."""
-        own = self.ranks.share(part.material.song_ids)
-        return [one for one in part.material.of_songs(own) if one.label is not None]
-
-    def to_write(self, part: Part) -> list[Asked]:
-        """This rank's questions that are answered in words."""
+    def to_ask(self, part: Part, method: Method, song_ids: Sequence[str]) -> list[Asked]:
+        """The questions about some songs that are asked by a method."""
+        if method == "rank":
+            return [one for one in part.material.of_songs(song_ids) if one.label is not None]
         chosen = set(part.material.song_ids[: self.settings.generate_songs])
-        own = self.ranks.share(part.material.song_ids)
-        return part.material.of_songs([song_id for song_id in own if song_id in chosen])
+        return part.material.of_songs([song_id for song_id in song_ids if song_id in chosen])
+
+    def own(self, part: Part, method: Method) -> list[Asked]:
+        """This rank's questions."""
+        return self.to_ask(part, method, self.ranks.share(part.material.song_ids))
+
+    def list_keys(self, part: Part) -> set[Key]:
+        """What every question of all ranks will give, by every system."""
+        versions: tuple[System, ...] = self.load(part.material).versions
+        return {
+            (system, method, one.question.task, one.question.song_id)
+            for method in self.settings.methods
+            for one in self.to_ask(part, method, part.material.song_ids)
+            for system in (*versions, *part.shown(one.question.task))
+        }
 
     def say_of_leaks(self, material: Material) -> None:
         """Say which questions are left out since they give their answers away."""
@@ -205,7 +215,7 @@ class Evaluator:
         """The likeliest name for each of this rank's questions that ask for one."""
         if "rank" not in self.settings.methods:
             return []
-        asked = self.to_rank(part)
+        asked = self.own(part, "rank")
         askings = self.ask(model, part, asked)
         started_s = time.perf_counter()
         with self.counting("ranking names", count_questions(askings)) as advance:
@@ -218,7 +228,7 @@ class Evaluator:
         material, corpus = part.material, part.corpus
         if "generate" not in self.settings.methods:
             return []
-        asked = self.to_write(part)
+        asked = self.own(part, "generate")
         askings = self.ask(model, part, asked)
         limit = self.settings.max_new_tokens
         stop_id = material.held_out.manifest.stop_token_id
