@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import harness.evaluation.command
 import harness.evaluation.run
+from harness.evaluation.command import evaluate_on_hosts
+from harness.evaluation.lm_eval.results import remove_results
 from harness.evaluation.record import EVALUATION_FILE, SAMPLES_FILE
 from harness.evaluation.run import evaluate_model
+from preprocess.durable import write_text_durably
 from preprocess.errors import ConfigError, DataError
 from preprocess.manifest import read_manifest, write_manifest
 from tests.evaluations import make_evaluated, make_settings
@@ -111,3 +116,67 @@ def test_a_split_that_is_done_is_written_though_the_next_one_fails(
     assert (tmp_path / EVALUATION_FILE).is_file()
     assert (tmp_path / SAMPLES_FILE).is_file()
     assert not list(tmp_path.glob("*eval_unseen*"))
+
+
+def launch_that_writes(write: Callable[[], None]) -> Callable[..., int]:
+    """What stands in for ranks on other hosts."""
+
+    def launch(*args: object, **options: object) -> int:
+        write()
+        return 0
+
+    return launch
+
+
+def test_an_earlier_evaluation_on_this_host_is_not_shown_as_the_new_one(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = tmp_path / EVALUATION_FILE
+    settings = make_settings(made, output=tmp_path)
+    monkeypatch.setattr(harness.evaluation.command, "launch", launch_that_writes(lambda: None))
+    with pytest.raises(DataError, match="not on this host"):
+        evaluate_on_hosts(settings, tmp_path / "hosts", None)
+    summary.write_text('{"date": "old"}', encoding="utf-8")
+    with pytest.raises(DataError, match="an earlier evaluation's"):
+        evaluate_on_hosts(settings, tmp_path / "hosts", None)
+    assert summary.read_text("utf-8") == '{"date": "old"}'
+    write = launch_that_writes(lambda: write_text_durably(summary, '{"date": "new"}'))
+    monkeypatch.setattr(harness.evaluation.command, "launch", write)
+    assert evaluate_on_hosts(settings, tmp_path / "hosts", None) == [{"date": "new"}]
+
+
+def test_results_of_an_earlier_evaluation_of_the_split_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    old = [
+        "results.json",
+        "samples_lyrics_artist_rank.jsonl",
+        "samples_lyrics_own_task_generate.jsonl",
+        "before/samples_lyrics_artist_rank.jsonl",
+        "few_shot/results.json",
+        "few_shot/samples_lyrics_artist_generate.jsonl",
+    ]
+    kept = [
+        "config.yaml",
+        "results_eval_unseen.json",
+        "samples_lyrics_artist_rank_eval_unseen.jsonl",
+        "before/results_eval_unseen.json",
+        "evaluation_samples.jsonl",
+    ]
+    for name in (*old, *kept):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("", encoding="utf-8")
+    remove_results(tmp_path, "eval")
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == sorted(kept)
+    assert not (tmp_path / "few_shot").exists()
+    remove_results(tmp_path, "eval_unseen")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "evaluation_samples.jsonl"]
+
+
+def test_fewer_methods_leave_no_samples_of_more(made: Path, console: Console, tmp_path: Path) -> None:
+    settings = make_settings(made, songs=1, output=tmp_path, methods=("rank",), baselines=False)
+    evaluate_model(settings.model_copy(update={"few_shot": 1}), console)
+    assert (tmp_path / "few_shot" / "results.json").is_file()
+    evaluate_model(settings, console)
+    assert not (tmp_path / "few_shot").exists()
+    assert (tmp_path / "results.json").is_file()

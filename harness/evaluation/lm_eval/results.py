@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -32,6 +33,7 @@ from harness.evaluation.record import Record, name_of
 from harness.evaluation.results import SYSTEMS, Result, System
 from harness.evaluation.settings import METHODS, EvaluationSettings, Method
 from preprocess.durable import make_folder, write_text_durably
+from preprocess.errors import DataError
 
 RESULTS_FILE = "results.json"
 FILTER = "none"
@@ -55,17 +57,36 @@ class TaskSamples:
 
 
 def write_lm_eval_results(folder: Path, settings: EvaluationSettings, record: Record) -> None:
-    """Write every system's results and samples.
+    """Write every system's results and samples of a split; those of an earlier evaluation of the split are removed.
 
     Raises:
         DataError: A folder cannot be written to.
         NoSpaceError: The disk is full.
     """
     newest: System = "before" if settings.adapter is None else "after"
+    remove_results(folder, record.summary["split"])
     for system in SYSTEMS:
         own = [result for result in record.results if result.system == system]
         if own:
             _write_system(folder if system == newest else folder / system, settings, record, system, own)
+
+
+def remove_results(folder: Path, split: str) -> None:
+    """Remove a split's results and samples, which another evaluation would leave in part.
+
+    Raises:
+        DataError: A file cannot be removed.
+    """
+    patterns = (name_of(RESULTS_FILE, split), *(f"samples_{name_task('*', m, split)}.jsonl" for m in METHODS))
+    for place in (folder, *(folder / system for system in SYSTEMS)):
+        for path in (path for pattern in patterns for path in place.glob(pattern)):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise DataError(f"could not remove {path}: {error.strerror or error}") from error
+        if place != folder:
+            with suppress(OSError):  # it is missing, or something else is in it
+                place.rmdir()
 
 
 def _write_system(
