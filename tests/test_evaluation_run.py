@@ -25,11 +25,12 @@ from harness.evaluation.figures import describe_task
 from harness.evaluation.judging import judge_answers, within_a_decade
 from harness.evaluation.leakage import Leak, LeakageAudit, Prompted
 from harness.evaluation.marks import hold_against_marks
-from harness.evaluation.material import Material, open_material
+from harness.evaluation.material import Material, limit_answers, open_material
 from harness.evaluation.overlap import TrainingLyrics
 from harness.evaluation.questions import Question
 from harness.evaluation.ranking import encode_candidates
 from harness.evaluation.rates import describe_overlap, describe_truth, rate_interval
+from harness.evaluation.record import print_summary
 from harness.evaluation.reference import Guess
 from harness.evaluation.results import Result, in_order, result_from_json
 from harness.evaluation.run import evaluate_model
@@ -256,6 +257,28 @@ def test_a_task_with_too_few_examples_is_told_of_and_one_without_is_not_asked(
 def test_a_prompt_longer_than_the_models_positions_is_refused(made: Path, console: Console) -> None:
     with pytest.raises(ConfigError, match="positions; take fewer with --few-shot"):
         evaluate_model(make_settings(made, few_shot=30, songs=1), console)
+
+
+def test_the_longest_expected_answer_fits_whatever_songs_are_chosen(made: Path, material: Material) -> None:
+    settings = make_settings(made, max_new_tokens=None)
+    longest = limit_answers(settings, material)
+    assert longest == max(len(question.answer) for question in material.held_out.questions) > 8
+    assert longest == limit_answers(settings, open_material(made / "data", "eval", [], max_songs=1))
+    assert limit_answers(make_settings(made, max_new_tokens=8), material) == 8
+
+
+def test_answers_that_were_cut_are_counted_and_told_of(made: Path, console: Console) -> None:
+    (record,) = evaluate_model(make_settings(made, songs=2, methods=("generate",), baselines=False), console)
+    told = record.summary["generation"]
+    written = [result for result in record.results if (result.system, result.task) == ("before", "themes")]
+    assert told["max_new_tokens"] == 8
+    assert told["unfinished"]["before"]["themes"] == sum(not one.is_finished for one in written) / 2
+    shown = io.StringIO()
+    summary = record.summary | {
+        "generation": told | {"unfinished": {"after": {"themes": 0.5, "artist": 0.0}}}
+    }
+    print_summary(summary, Console(width=140, file=shown))
+    assert "after: answers that were cut at 8 tokens: themes 50%\n" in shown.getvalue()
 
 
 # What counts

@@ -55,7 +55,12 @@ def evaluate(
     no_baselines: Annotated[
         bool, typer.Option("--no-baselines", help="Leave out TF-IDF with logistic regression.")
     ] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a written answer, at most.")] = 160,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Tokens of a written answer, at most; by default the longest expected one fits."
+        ),
+    ] = None,
     batch_slots: Annotated[
         int | None,
         typer.Option(

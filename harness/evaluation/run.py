@@ -29,7 +29,7 @@ from harness.evaluation.asking import (
 from harness.evaluation.baselines import read_labelled_lyrics, read_training_lyrics
 from harness.evaluation.few_shot import MAX_SHOT_TOKENS, choose_shots, put_in_front
 from harness.evaluation.judging import judge_answers, judge_ranking
-from harness.evaluation.material import Asked, Material, open_material
+from harness.evaluation.material import Asked, Material, limit_answers, open_material
 from harness.evaluation.output import open_folders, write_results
 from harness.evaluation.overlap import TrainingLyrics
 from harness.evaluation.part import Corpus, Part
@@ -96,7 +96,8 @@ class Evaluator:
         model = self.load(parts[0].material)
         for part in parts:
             longest = max((len(ids) for names in part.candidates.values() for ids in names), default=0)
-            rooms: dict[Method, int] = {"rank": longest, "generate": self.settings.max_new_tokens}
+            limit = limit_answers(self.settings, part.material)
+            rooms: dict[Method, int] = {"rank": longest, "generate": limit}
             for method in self.settings.methods:
                 askings = self.ask(model, part, self.own(part, method))
                 check_lengths(model.causal, askings, rooms[method])
@@ -230,7 +231,7 @@ class Evaluator:
             return []
         asked = self.own(part, "generate")
         askings = self.ask(model, part, asked)
-        limit = self.settings.max_new_tokens
+        limit = limit_answers(self.settings, material)
         stop_id = material.held_out.manifest.stop_token_id
         started_s = time.perf_counter()
         with self.counting("writing answers", count_questions(askings)) as advance:

@@ -28,7 +28,7 @@ from harness.evaluation.lm_eval.documents import (
     name_task,
 )
 from harness.evaluation.lm_eval.scoring import LOWER_IS_BETTER
-from harness.evaluation.material import Asked
+from harness.evaluation.material import Asked, limit_answers
 from harness.evaluation.record import Record, name_of
 from harness.evaluation.results import SYSTEMS, Result, System
 from harness.evaluation.settings import METHODS, EvaluationSettings, Method
@@ -134,7 +134,7 @@ def make_samples(
             told = (
                 _tell_ranking(document, result)
                 if method == "rank"
-                else _tell_answer(document, result, settings)
+                else _tell_answer(document, result, limit_answers(settings, material))
             )
             made.append(_complete(len(made), asked, result, told))
     return made
@@ -158,8 +158,8 @@ def _tell_ranking(document: Document, result: Result) -> dict[str, Any]:
     }
 
 
-def _tell_answer(document: Document, result: Result, settings: EvaluationSettings) -> dict[str, Any]:
-    keywords = {"max_gen_toks": settings.max_new_tokens, "do_sample": False, "temperature": 0.0}
+def _tell_answer(document: Document, result: Result, limit: int) -> dict[str, Any]:
+    keywords = {"max_gen_toks": limit, "do_sample": False, "temperature": 0.0}
     return {
         "doc": document,
         "target": document["expected"],

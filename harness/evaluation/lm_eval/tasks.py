@@ -25,7 +25,7 @@ from harness.evaluation.lm_eval.documents import (
     read_backend,
 )
 from harness.evaluation.lm_eval.scoring import LOWER_IS_BETTER, METRICS
-from harness.evaluation.material import Material
+from harness.evaluation.material import Material, limit_answers
 from harness.evaluation.settings import EvaluationSettings, Method
 from preprocess.durable import make_folder, write_text_durably
 from preprocess.errors import ConfigError
@@ -85,9 +85,8 @@ def write_lm_eval_tasks(
                 name = name_task(task, method, split)
                 lines = "".join(json.dumps(document, ensure_ascii=False) + "\n" for document in documents)
                 write_text_durably(folder / f"{name}.jsonl", lines)
-                config = make_config(
-                    folder, name, task, method, settings, material.held_out.prompt.stop_token
-                )
+                limit = limit_answers(settings, material)
+                config = make_config(folder, name, task, method, limit, material.held_out.prompt.stop_token)
                 write_text_durably(folder / f"{name}.yaml", spell_config(config, method))
                 names.append(name)
     source = {"data": str(settings.data.absolute())}
@@ -115,7 +114,7 @@ def make_documents(
 
 
 def make_config(
-    folder: Path, name: str, task: str, method: Method, settings: EvaluationSettings, stop_token: str
+    folder: Path, name: str, task: str, method: Method, limit: int, stop_token: str
 ) -> dict[str, Any]:
     """A task's configuration."""
     common = {
@@ -142,7 +141,7 @@ def make_config(
         "doc_to_target": "expected",
         "generation_kwargs": {
             "until": [stop_token],
-            "max_gen_toks": settings.max_new_tokens,
+            "max_gen_toks": limit,
             "do_sample": False,
             "temperature": 0.0,
         },
