@@ -24,6 +24,8 @@ from harness.evaluation.few_shot import choose_shots, put_in_front, turn_opening
 from harness.evaluation.figures import describe_task
 from harness.evaluation.judging import judge_answers, within_a_decade
 from harness.evaluation.leakage import Leak, LeakageAudit, Prompted
+from harness.evaluation.lm_eval.results import TaskSamples, summarize
+from harness.evaluation.lm_eval.scoring import METRICS, score_text
 from harness.evaluation.marks import hold_against_marks
 from harness.evaluation.material import Material, limit_answers, open_material
 from harness.evaluation.overlap import TrainingLyrics
@@ -36,6 +38,7 @@ from harness.evaluation.results import Result, in_order, result_from_json
 from harness.evaluation.run import evaluate_model
 from harness.evaluation.settings import EvaluationSettings
 from harness.evaluation.sharing import ALONE, Ranks
+from harness.evaluation.truth import read_knowledge
 from harness.generation.batch import Generated
 from harness.tuned import load_tuned_model
 from preprocess.errors import ConfigError
@@ -44,7 +47,7 @@ from preprocess.settings import dump_settings
 from preprocess.shards import open_split
 from tests.dist_ranks import run_ranks
 from tests.evaluation_ranks import EXPECTED_BYTES, evaluate_on_rank
-from tests.evaluations import make_evaluated, make_settings
+from tests.evaluations import figures_of, make_evaluated, make_settings
 from tests.toys import make_tokenizer
 
 Change = Callable[..., EvaluationSettings]
@@ -66,21 +69,6 @@ def console() -> Console:
 
 
 # Over ranks and batches
-
-
-def figures_of(summary: dict[str, Any]) -> dict[str, Any]:
-    """What must not depend on who computed it: everything but times, and confidences to within rounding."""
-    kept = {key: summary[key] for key in ("num_songs", "leakage", "truth", "overlap", "marks")}
-    tasks = {
-        task: {k: v for k, v in found.items() if k != "calibration"}
-        for task, found in summary["tasks"].items()
-    }
-    sure = {
-        f"{task} {system}": pytest.approx(one["ece"], abs=1e-5)
-        for task, found in summary["tasks"].items()
-        for system, one in found["calibration"].items()
-    }
-    return {**kept, "tasks": tasks, "calibration": sure, "questions": summary["generation"]["questions"]}
 
 
 def test_figures_are_the_same_on_one_and_three_ranks_alone_and_in_batches(
@@ -434,6 +422,19 @@ def test_results_and_samples_have_the_form_of_lm_eval(made: Path, console: Conso
     )
     assert shown["doc"]["prompt"].count("<|im_start|>user") == 2
     assert (tmp_path / "tasks" / f"{name}.yaml").is_file()
+    own = {"lyrics_my_ranking_generate": TaskSamples("generate", 0, samples)}
+    (config,) = summarize(own, settings, records[0], "before")["configs"].values()
+    assert config["output_type"] == "generate_until"
+
+
+def test_every_metric_of_a_written_answer_is_told_to_lm_eval(made: Path, material: Material) -> None:
+    knowledge = read_knowledge(made / "data")
+    found: dict[str, set[str]] = {}
+    for one in material.asked:
+        values = score_text(one.question.task, one.truth.expected, one.truth, one.text, knowledge)
+        found.setdefault(one.question.task, set()).update(values)
+    assert "supported" in found["similar"]
+    assert not [task for task, metrics in found.items() if metrics - set(METRICS[task])]
 
 
 @pytest.mark.slow
