@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from rich.console import Console
 
@@ -77,3 +78,18 @@ def make_settings(folder: Path, **changes: Any) -> EvaluationSettings:
         "max_new_tokens": 8,
     }
     return EvaluationSettings(**{**values, **changes})
+
+
+def figures_of(summary: dict[str, Any]) -> dict[str, Any]:
+    """What must not depend on who computed it: everything but times, and confidences to within rounding."""
+    kept = {key: summary[key] for key in ("num_songs", "leakage", "truth", "overlap", "marks")}
+    tasks = {
+        task: {k: v for k, v in found.items() if k != "calibration"}
+        for task, found in summary["tasks"].items()
+    }
+    sure = {
+        f"{task} {system}": pytest.approx(one["ece"], abs=1e-5)
+        for task, found in summary["tasks"].items()
+        for system, one in found["calibration"].items()
+    }
+    return {**kept, "tasks": tasks, "calibration": sure, "questions": summary["generation"]["questions"]}

@@ -31,6 +31,7 @@ from harness.evaluation.accuracy import (
     summarize_task,
     wilson_interval,
 )
+from harness.evaluation.judging import check_answers
 from harness.evaluation.questions import Question, TaskLabels, open_held_out, read_labels, read_questions
 from harness.evaluation.ranking import (
     CandidateScorer,
@@ -44,6 +45,7 @@ from harness.evaluation.ranking import (
 )
 from harness.evaluation.record import EVALUATION_FILE, SAMPLES_FILE, Record, print_summary, write_record
 from harness.evaluation.run import evaluate_model
+from harness.generation.batch import Generated
 from harness.json_lines import read_json_lines
 from harness.lora import add_lora, trainable_parameters
 from harness.report.records import read_run
@@ -368,8 +370,10 @@ def test_songs_with_an_unseen_name_are_counted_apart() -> None:
 def run(
     made: Path, console: Console, adapter: Path | None = None, *, model: Path | None = None, **changes: Any
 ) -> Record:
-    """Rank with the toy model, before and, with an adapter, after."""
-    settings = make_settings(made, adapter=adapter, methods=("rank",), baselines=False, **changes)
+    """Rank with the toy model (or ask as `changes` say), before and, with an adapter, after."""
+    settings = make_settings(
+        made, **{"adapter": adapter, "methods": ("rank",), "baselines": False, **changes}
+    )
     if model is not None:
         settings = settings.model_copy(update={"model": ModelSettings(path=str(model), precision="fp32")})
     (record,) = evaluate_model(settings, console)
@@ -437,10 +441,26 @@ def test_a_name_in_brackets_reaches_the_terminal_as_it_is(made: Path, console: C
 # Errors
 
 
-def test_an_adapter_that_was_not_trained_is_refused(made: Path, console: Console, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["rank", "generate"])
+def test_an_adapter_that_was_not_trained_is_refused(
+    made: Path, console: Console, tmp_path: Path, method: str
+) -> None:
     untrained = make_adapter(made / "model", tmp_path / "untrained", std=0.0)
     with pytest.raises(CheckpointError, match="changes nothing"):
-        run(made, console, untrained)
+        run(made, console, untrained, methods=(method,), songs=2)
+
+
+def test_written_answers_of_a_damaged_adapter_are_refused() -> None:
+    def answer(logprob: float) -> dict[tuple[str, str], Generated]:
+        return {("song", "artist"): Generated((5,), is_finished=True, logprobs=(logprob,))}
+
+    check_answers({"before": answer(-1.0), "after": answer(-1.5), "few_shot": answer(-1.0)})
+    with pytest.raises(CheckpointError, match="after fine-tuning gives scores that are not finite"):
+        check_answers({"before": answer(-1.0), "after": answer(float("nan"))})
+    with pytest.raises(CheckpointError, match="before fine-tuning gives scores that are not finite"):
+        check_answers({"before": answer(float("-inf")), "after": answer(-1.0)})
+    with pytest.raises(CheckpointError, match="changes nothing"):
+        check_answers({"before": answer(-1.0), "after": answer(-1.0)})
 
 
 def rewrite_adapter(

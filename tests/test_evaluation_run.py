@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 import harness.evaluation.material
+import harness.evaluation.run
 from harness.evaluation.accuracy import wilson_interval
 from harness.evaluation.asking import Asking, rank_names
 from harness.evaluation.command import evaluate_on_hosts, make_absolute
@@ -22,18 +24,21 @@ from harness.evaluation.few_shot import choose_shots, put_in_front, turn_opening
 from harness.evaluation.figures import describe_task
 from harness.evaluation.judging import judge_answers, within_a_decade
 from harness.evaluation.leakage import Leak, LeakageAudit, Prompted
+from harness.evaluation.lm_eval.results import TaskSamples, summarize
+from harness.evaluation.lm_eval.scoring import METRICS, score_text
 from harness.evaluation.marks import hold_against_marks
-from harness.evaluation.material import Material, open_material
-from harness.evaluation.output import write_results
+from harness.evaluation.material import Material, limit_answers, open_material
 from harness.evaluation.overlap import TrainingLyrics
 from harness.evaluation.questions import Question
 from harness.evaluation.ranking import encode_candidates
 from harness.evaluation.rates import describe_overlap, describe_truth, rate_interval
+from harness.evaluation.record import print_summary
 from harness.evaluation.reference import Guess
 from harness.evaluation.results import Result, in_order, result_from_json
 from harness.evaluation.run import evaluate_model
 from harness.evaluation.settings import EvaluationSettings
 from harness.evaluation.sharing import ALONE, Ranks
+from harness.evaluation.truth import read_knowledge
 from harness.generation.batch import Generated
 from harness.tuned import load_tuned_model
 from preprocess.errors import ConfigError
@@ -42,7 +47,7 @@ from preprocess.settings import dump_settings
 from preprocess.shards import open_split
 from tests.dist_ranks import run_ranks
 from tests.evaluation_ranks import EXPECTED_BYTES, evaluate_on_rank
-from tests.evaluations import make_evaluated, make_settings
+from tests.evaluations import figures_of, make_evaluated, make_settings
 from tests.toys import make_tokenizer
 
 Change = Callable[..., EvaluationSettings]
@@ -64,21 +69,6 @@ def console() -> Console:
 
 
 # Over ranks and batches
-
-
-def figures_of(summary: dict[str, Any]) -> dict[str, Any]:
-    """What must not depend on who computed it: everything but times, and confidences to within rounding."""
-    kept = {key: summary[key] for key in ("num_songs", "leakage", "truth", "overlap", "marks")}
-    tasks = {
-        task: {k: v for k, v in found.items() if k != "calibration"}
-        for task, found in summary["tasks"].items()
-    }
-    sure = {
-        f"{task} {system}": pytest.approx(one["ece"], abs=1e-5)
-        for task, found in summary["tasks"].items()
-        for system, one in found["calibration"].items()
-    }
-    return {**kept, "tasks": tasks, "calibration": sure, "questions": summary["generation"]["questions"]}
 
 
 def test_figures_are_the_same_on_one_and_three_ranks_alone_and_in_batches(
@@ -107,8 +97,9 @@ def test_a_song_that_two_ranks_have_or_none_has_is_noticed(made: Path, console: 
     twice = Ranks(0, 1, lambda own: [own, own])
     with pytest.raises(ValueError, match="different questions"):
         evaluate_model(settings, console, twice)
-    half = evaluate_model(settings, console, Ranks(0, 2, lambda own: [own]))
-    assert half[0].summary["tasks"] != evaluate_model(settings, console)[0].summary["tasks"]
+    half = Ranks(0, 2, lambda own: [own])
+    with pytest.raises(ValueError, match="12 results of 18 questions; one that differs"):
+        evaluate_model(settings, console, half)
 
 
 def test_a_rank_without_a_song_has_nothing_to_add(made: Path, console: Console) -> None:
@@ -229,9 +220,53 @@ def test_names_behind_shared_examples_have_the_scores_of_the_whole_text(
             assert score == pytest.approx(alone, abs=1e-3)
 
 
+def test_a_task_with_too_few_examples_is_told_of_and_one_without_is_not_asked(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose_few(*args: Any) -> dict[str, list[Question]]:
+        found = choose_shots(*args)
+        return found | {"artist": found["artist"][:1], "themes": []}
+
+    monkeypatch.setattr(harness.evaluation.run, "choose_shots", choose_few)
+    said = io.StringIO()
+    settings = make_settings(made, songs=2, few_shot=2, baselines=False, output=tmp_path)
+    (record,) = evaluate_model(settings, Console(file=said, width=200))
+    assert "few-shot: artist has 1 of 2 examples" in said.getvalue()
+    assert "few-shot: themes has 0 of 2 examples" in said.getvalue()
+    assert record.summary["num_shots"] == {"artist": 1, "genre": 2, "context": 2, "similar": 2}
+    shown = {result.task for result in record.results if result.system == "few_shot"}
+    assert shown == {"artist", "genre", "context", "similar"}
+    read = json.loads((tmp_path / "few_shot" / "results.json").read_text("utf-8"))
+    assert read["n-shot"]["lyrics_artist_rank"] == read["configs"]["lyrics_artist_rank"]["num_fewshot"] == 1
+    assert read["n-shot"]["lyrics_genre_generate"] == 2
+    assert "lyrics_themes_generate" not in read["n-shot"]
+
+
 def test_a_prompt_longer_than_the_models_positions_is_refused(made: Path, console: Console) -> None:
     with pytest.raises(ConfigError, match="positions; take fewer with --few-shot"):
         evaluate_model(make_settings(made, few_shot=30, songs=1), console)
+
+
+def test_the_longest_expected_answer_fits_whatever_songs_are_chosen(made: Path, material: Material) -> None:
+    settings = make_settings(made, max_new_tokens=None)
+    longest = limit_answers(settings, material)
+    assert longest == max(len(question.answer) for question in material.held_out.questions) > 8
+    assert longest == limit_answers(settings, open_material(made / "data", "eval", [], max_songs=1))
+    assert limit_answers(make_settings(made, max_new_tokens=8), material) == 8
+
+
+def test_answers_that_were_cut_are_counted_and_told_of(made: Path, console: Console) -> None:
+    (record,) = evaluate_model(make_settings(made, songs=2, methods=("generate",), baselines=False), console)
+    told = record.summary["generation"]
+    written = [result for result in record.results if (result.system, result.task) == ("before", "themes")]
+    assert told["max_new_tokens"] == 8
+    assert told["unfinished"]["before"]["themes"] == sum(not one.is_finished for one in written) / 2
+    shown = io.StringIO()
+    summary = record.summary | {
+        "generation": told | {"unfinished": {"after": {"themes": 0.5, "artist": 0.0}}}
+    }
+    print_summary(summary, Console(width=140, file=shown))
+    assert "after: answers that were cut at 8 tokens: themes 50%\n" in shown.getvalue()
 
 
 # What counts
@@ -356,7 +391,6 @@ def test_results_and_samples_have_the_form_of_lm_eval(made: Path, console: Conso
         made, songs=3, few_shot=1, output=tmp_path / "out", lm_eval_tasks=tmp_path / "tasks", baselines=False
     )
     records = evaluate_model(settings, console)
-    write_results(settings, records, print)
     results = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
     name = "lyrics_artist_rank"
     assert {
@@ -388,6 +422,19 @@ def test_results_and_samples_have_the_form_of_lm_eval(made: Path, console: Conso
     )
     assert shown["doc"]["prompt"].count("<|im_start|>user") == 2
     assert (tmp_path / "tasks" / f"{name}.yaml").is_file()
+    own = {"lyrics_my_ranking_generate": TaskSamples("generate", 0, samples)}
+    (config,) = summarize(own, settings, records[0], "before")["configs"].values()
+    assert config["output_type"] == "generate_until"
+
+
+def test_every_metric_of_a_written_answer_is_told_to_lm_eval(made: Path, material: Material) -> None:
+    knowledge = read_knowledge(made / "data")
+    found: dict[str, set[str]] = {}
+    for one in material.asked:
+        values = score_text(one.question.task, one.truth.expected, one.truth, one.text, knowledge)
+        found.setdefault(one.question.task, set()).update(values)
+    assert "supported" in found["similar"]
+    assert not [task for task, metrics in found.items() if metrics - set(METRICS[task])]
 
 
 @pytest.mark.slow
@@ -406,7 +453,7 @@ def test_lm_eval_gets_the_same_numbers_from_the_task_folder(
         output=tmp_path,
         baselines=False,
     )
-    write_results(settings, evaluate_model(settings, console), print)
+    evaluate_model(settings, console)
     ours: dict[str, Any] = {}
     for file in ("results.json", "results_eval_unseen.json"):
         ours |= json.loads((tmp_path / file).read_text("utf-8"))["results"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -135,6 +135,11 @@ def write_answers(
         keys = [(question.song_id, question.task) for question in asking.questions]
         found[asking.system] = dict(zip(keys, answers, strict=True))
     return found
+
+
+def count_questions(askings: Iterable[Asking]) -> int:
+    """Questions of all systems."""
+    return sum(len(asking.questions) for asking in askings)
 
 
 def check_lengths(causal: nn.Module, askings: Sequence[Asking], room: int) -> None:

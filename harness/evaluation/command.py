@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -54,7 +55,12 @@ def evaluate(
     no_baselines: Annotated[
         bool, typer.Option("--no-baselines", help="Leave out TF-IDF with logistic regression.")
     ] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a written answer, at most.")] = 160,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Tokens of a written answer, at most; by default the longest expected one fits."
+        ),
+    ] = None,
     batch_slots: Annotated[
         int | None,
         typer.Option(
@@ -125,12 +131,9 @@ def make_settings(**values: Any) -> EvaluationSettings:  # noqa: ANN401 - what t
 
 def evaluate_here(settings: EvaluationSettings, console: Console) -> list[dict[str, Any]]:
     """Evaluate in this process and write the results."""
-    from harness.evaluation.output import write_results
     from harness.evaluation.run import evaluate_model
 
-    records = evaluate_model(settings, console)
-    write_results(settings, records, console.print)
-    return [record.summary for record in records]
+    return [record.summary for record in evaluate_model(settings, console)]
 
 
 def evaluate_on_hosts(
@@ -149,12 +152,13 @@ def evaluate_on_hosts(
     folder = cast("Path", absolute.output) / WORK_FOLDER
     launches = folder / "launch"
     make_folder(launches)
+    earlier = {path: path.read_bytes() for path in list_summaries(absolute) if path.is_file()}
     path = launches / "evaluation.yaml"
     write_text_durably(path, dump_settings(absolute))
     code = launch(path, hostfile, launches, master_port=master_port, module="harness.evaluation.rank")
     if code:
         raise RankError(f"the evaluation ended with exit code {code}; what its ranks said stands above", code)
-    return read_summaries(absolute)
+    return read_summaries(absolute, earlier)
 
 
 class RankError(PreflightError):
@@ -175,22 +179,37 @@ def make_absolute(settings: EvaluationSettings) -> EvaluationSettings:
     return settings.model_copy(update={**paths, "model": model})
 
 
-def read_summaries(settings: EvaluationSettings) -> list[dict[str, Any]]:
+def list_summaries(settings: EvaluationSettings) -> list[Path]:
+    """The files that rank 0 writes its summaries into, a split each."""
+    from harness.evaluation.record import EVALUATION_FILE, name_of
+
+    assert settings.output is not None
+    return [settings.output / name_of(EVALUATION_FILE, split) for split in settings.splits]
+
+
+def read_summaries(settings: EvaluationSettings, earlier: Mapping[Path, bytes]) -> list[dict[str, Any]]:
     """What rank 0 wrote.
+
+    Args:
+        settings: Of the evaluation.
+        earlier: The content of the files that were there before it began.
 
     Raises:
         DataError: It is not on this host.
     """
-    from harness.evaluation.record import EVALUATION_FILE, name_of
-
-    assert settings.output is not None
-    paths = [settings.output / name_of(EVALUATION_FILE, split) for split in settings.splits]
-    missing = [str(path) for path in paths if not path.is_file()]
-    if missing:
+    paths = list_summaries(settings)
+    found = {path: path.read_bytes() for path in paths if path.is_file()}
+    old = [str(path) for path in paths if path in earlier and found.get(path) == earlier[path]]
+    missing = [str(path) for path in paths if path not in found]
+    if missing or old:
+        told = [
+            *(f"{path}: not on this host" for path in missing),
+            *(f"{path}: an earlier evaluation's" for path in old),
+        ]
         raise DataError(
-            f"{', '.join(missing)}: not on this host. The results are under this path on the first host of the hostfile"
+            f"{'; '.join(told)}. The results are under this path on the first host of the hostfile"
         )
-    return [parse_json(path.read_text(encoding="utf-8")) for path in paths]
+    return [parse_json(found[path].decode("utf-8")) for path in paths]
 
 
 def show(summaries: list[dict[str, Any]], console: Console, *, as_json: bool) -> None:

@@ -144,7 +144,7 @@ def leading_metric(task: str, series: Mapping[Series, Values]) -> str:
 
 
 def describe_differences(task: str, series: Mapping[Series, Values], seed: int) -> list[dict[str, Any]]:
-    """How far the tuned model (the base, where there is none) is ahead of each other system, song by song."""
+    """How far the tuned model is ahead of each other system, song by song; nothing where there is no tuned model."""
     metric = leading_metric(task, series)
     rows = []
     for method in ("rank", "generate"):

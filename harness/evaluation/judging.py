@@ -71,22 +71,39 @@ def check_scores(scores: Mapping[System, Mapping[Key, Sequence[float]]]) -> None
         CheckpointError: A score is not a finite number, or an adapter changes not one of them.
     """
     for system, found in scores.items():
-        if not all(math.isfinite(score) for values in found.values() for score in values):
-            raise CheckpointError(
-                f"the model {'after' if system == 'after' else 'before'} fine-tuning gives scores that are not finite "
-                "numbers: "
-                + (
-                    "the adapter is damaged"
-                    if system == "after"
-                    else "its weights overflow in this precision"
-                )
-                + ". Try model.precision fp32, or another checkpoint"
-            )
-    if "after" in scores and scores["after"] and scores["after"] == scores["before"]:
+        _check_finite(system, (score for values in found.values() for score in values))
+    if scores.get("after") and scores["after"] == scores.get("before"):
+        raise _changes_nothing()
+
+
+def check_answers(answers: Mapping[System, Mapping[Key, Generated]]) -> None:
+    """Refuse written answers whose probabilities mean nothing.
+
+    Raises:
+        CheckpointError: A probability is not a finite number, or an adapter changes not one of the answers, nor how
+            likely it is.
+    """
+    for system, found in answers.items():
+        _check_finite(system, (logprob for answer in found.values() for logprob in answer.logprobs))
+    if answers.get("after") and answers["after"] == answers.get("before"):
+        raise _changes_nothing()
+
+
+def _check_finite(system: System, scores: Iterable[float]) -> None:
+    if not all(map(math.isfinite, scores)):
+        tuned = system == "after"
+        why = "the adapter is damaged" if tuned else "its weights overflow in this precision"
         raise CheckpointError(
-            "the adapter changes nothing: with and without it every score is the same to the last bit. Its weights "
-            "are zero (not trained) or do not belong to this model's layers; give the adapter folder of a trained run"
+            f"the model {'after' if tuned else 'before'} fine-tuning gives scores that are not finite numbers: {why}. "
+            "Try model.precision fp32, or another checkpoint"
         )
+
+
+def _changes_nothing() -> CheckpointError:
+    return CheckpointError(
+        "the adapter changes nothing: with and without it every score is the same to the last bit. Its weights "
+        "are zero (not trained) or do not belong to this model's layers; give the adapter folder of a trained run"
+    )
 
 
 def judge_answers(
@@ -96,7 +113,12 @@ def judge_answers(
     knowledge: Knowledge | None,
     training: TrainingLyrics,
 ) -> list[Result]:
-    """Each written answer read strictly, its claims checked, its longest overlap with training lyrics found."""
+    """Each written answer read strictly, its claims checked, its longest overlap with training lyrics found.
+
+    Raises:
+        CheckpointError: As `check_answers`.
+    """
+    check_answers(answers)
     known = {one.key: one for one in asked}
     return [
         _judge_answer(system, known[key], answer, tokenizer, knowledge, training)

@@ -12,6 +12,7 @@ import numpy as np
 from harness.evaluation.leakage import LeakageAudit, Prompted, audit_leakage
 from harness.evaluation.questions import HeldOut, Question, TaskLabels, open_held_out, read_labels
 from harness.evaluation.scoring import Truth
+from harness.evaluation.settings import EvaluationSettings
 from harness.json_lines import JsonObject, read_json_lines
 from preprocess.check.frame import Frame, make_frame, take_apart
 from preprocess.errors import DataError
@@ -76,6 +77,16 @@ class Material:
         """The questions about some songs."""
         wanted = set(song_ids)
         return [asked for asked in self.asked if asked.question.song_id in wanted]
+
+
+def limit_answers(settings: EvaluationSettings, material: Material) -> int:
+    """Tokens of a written answer, at most: as asked for, or as the longest answer takes that the split expects.
+
+    Which songs are chosen makes no difference, so that answers about few of them are those about all.
+    """
+    if settings.max_new_tokens is not None:
+        return settings.max_new_tokens
+    return max(len(one.answer) for one in material.held_out.questions if one.task not in UNSCORED)
 
 
 def open_material(

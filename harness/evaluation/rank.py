@@ -12,7 +12,6 @@ from pathlib import Path
 from harness.cluster.outcome import launch_dir_from_environment, record_exit
 from harness.cluster.tether import start_tether
 from harness.dist import World, gather_bytes, host_group, join_world, leave_world, run_together
-from harness.evaluation.output import write_results
 from harness.evaluation.run import evaluate_model
 from harness.evaluation.settings import EvaluationSettings
 from harness.evaluation.sharing import Ranks
@@ -33,9 +32,7 @@ def evaluate_on_rank(settings: EvaluationSettings) -> None:
     Raises:
         UserError: What went wrong, on this rank or on another one, with its exit code.
     """
-    ranks, console = join_ranks(join_world(None)), make_console()
-    records = evaluate_model(settings, console, ranks)
-    ranks.together(lambda: write_results(settings, records, console.print))
+    evaluate_model(settings, make_console(), join_ranks(join_world(None)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from harness.evaluation.figures import count_artists, describe_task
 from harness.evaluation.marks import hold_against_marks
-from harness.evaluation.material import Material
+from harness.evaluation.material import Material, limit_answers
 from harness.evaluation.questions import Question
 from harness.evaluation.rates import describe_overlap, describe_truth
 from harness.evaluation.reference import Guess
@@ -42,7 +42,7 @@ class Record:
         summary: The content of `evaluation.json`.
         results: Every single result.
         material: What was asked.
-        shots: Task → the examples that the few-shot system was shown; empty without one.
+        shots: Task → the examples that the few-shot system was shown; without the tasks that it was not asked.
     """
 
     summary: dict[str, Any]
@@ -92,6 +92,7 @@ def make_record(
         "seconds": seconds,
         "num_ranks": len(times),
         "few_shot": settings.few_shot,
+        "num_shots": {task: len(shown) for task, shown in shots.items()},
         "seed": settings.seed,
         "hashes": find_hashes(settings, material),
         "leakage": describe_leakage(material),
@@ -99,7 +100,11 @@ def make_record(
         "truth": describe_truth(results, settings.seed),
         "overlap": describe_overlap(results),
         "marks": hold_against_marks(tasks, "before" if settings.adapter is None else "after"),
-        "generation": describe_speed(results, times),
+        "generation": {
+            **describe_speed(results, times),
+            "max_new_tokens": limit_answers(settings, material),
+            "unfinished": describe_unfinished(results),
+        },
     }
     return Record(summary, results, material, shots)
 
@@ -132,6 +137,18 @@ def describe_speed(results: Sequence[Result], times: Sequence[dict[str, Any]]) -
         "seconds": seconds,
         "questions_per_s": len(written) / seconds if written else None,
         "tokens_per_s": tokens / seconds if written else None,
+    }
+
+
+def describe_unfinished(results: Iterable[Result]) -> dict[str, dict[str, float]]:
+    """The share of each task's written answers that did not end by themselves, by system."""
+    ends: dict[str, dict[str, list[bool]]] = {}
+    for result in results:
+        if result.method == "generate":
+            ends.setdefault(result.system, {}).setdefault(result.task, []).append(result.is_finished)
+    return {
+        system: {task: found.count(False) / len(found) for task, found in tasks.items()}
+        for system, tasks in ends.items()
     }
 
 
@@ -184,6 +201,11 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
             )
     for system, found in summary["overlap"].items():
         _say(console, f"{system}: longest run of words as in a training song: {found['longest_words']}")
+    for system, unfinished in summary["generation"]["unfinished"].items():
+        cut = [f"{task} {share:.0%}" for task, share in unfinished.items() if share]
+        if cut:
+            limit = summary["generation"]["max_new_tokens"]
+            _say(console, f"{system}: answers that were cut at {limit:,} tokens: {', '.join(cut)}")
     for mark in summary["marks"]:
         if mark["value"] is not None:
             reached = "reached" if mark["reached"] else "not reached"

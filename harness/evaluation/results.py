@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeAlias
 
@@ -10,6 +10,8 @@ from harness.evaluation.settings import Method
 
 System: TypeAlias = Literal["before", "after", "few_shot"]
 SYSTEMS: tuple[System, ...] = ("before", "after", "few_shot")
+Key: TypeAlias = tuple[System, Method, str, str]
+"""Whose answer, how asked, task and song."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,11 @@ class Result:
     overlap_text: str = ""
     overlap_song: str | None = None
 
+    @property
+    def key(self) -> Key:
+        """What it is the only result of."""
+        return self.system, self.method, self.task, self.song_id
+
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return asdict(self)
@@ -87,3 +94,15 @@ def in_order(results: Iterable[Result], song_ids: Iterable[str]) -> list[Result]
     if len(keyed) != len(found):
         raise ValueError(f"{len(found)} results, of which {len(keyed)} are different questions")
     return [keyed[key] for key in sorted(keyed)]
+
+
+def check_complete(results: Iterable[Result], expected: Collection[Key]) -> None:
+    """See that everything that was to be asked has its result, and nothing else has one.
+
+    Raises:
+        ValueError: A song was no rank's, or one was asked that was not chosen.
+    """
+    found = {result.key for result in results}
+    if found != set(expected):
+        example = min(found ^ set(expected))
+        raise ValueError(f"{len(found)} results of {len(expected)} questions; one that differs: {example}")

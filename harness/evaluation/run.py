@@ -1,7 +1,10 @@
 """One evaluation, from the data set to the record: the order of its events, on every rank that shares it.
 
-audit ─ share the songs ─ load ─ rank names ─ write answers ─ judge ─ gather ─┬─ baselines ─ figures ─ record   (rank 0)
-         └─ each rank its own: nothing of a song is computed twice            └─ nothing                       (others)
+audit ─ load ─ check ─ share the songs ─ rank names ─ write answers ─ judge ─ gather ─┬─ baselines ─ figures ─ files
+                        └─ each rank its own: nothing of a song is computed twice     │  (rank 0)
+                                                                                      └─ nothing (others)
+
+What the user may have to mend is told of before the first answer; each split's files are written as soon as it is done.
 """
 
 from __future__ import annotations
@@ -10,70 +13,37 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 
-from harness.evaluation.asking import Asking, check_lengths, counting, rank_names, write_answers
-from harness.evaluation.baselines import LabelledLyrics, read_labelled_lyrics, read_training_lyrics
-from harness.evaluation.few_shot import choose_shots, put_in_front
+from harness.evaluation.asking import (
+    Asking,
+    check_lengths,
+    count_questions,
+    counting,
+    rank_names,
+    write_answers,
+)
+from harness.evaluation.baselines import read_labelled_lyrics, read_training_lyrics
+from harness.evaluation.few_shot import MAX_SHOT_TOKENS, choose_shots, put_in_front
 from harness.evaluation.judging import judge_answers, judge_ranking
-from harness.evaluation.material import Asked, Material, open_material
+from harness.evaluation.material import Asked, Material, limit_answers, open_material
+from harness.evaluation.output import open_folders, write_results
 from harness.evaluation.overlap import TrainingLyrics
+from harness.evaluation.part import Corpus, Part
 from harness.evaluation.questions import Question
 from harness.evaluation.ranking import encode_candidates
 from harness.evaluation.record import Record, make_record
 from harness.evaluation.reference import guess_answers
-from harness.evaluation.results import Result, in_order, result_from_json
-from harness.evaluation.settings import EvaluationSettings
+from harness.evaluation.results import Key, Result, System, check_complete, in_order, result_from_json
+from harness.evaluation.settings import EvaluationSettings, Method
 from harness.evaluation.sharing import ALONE, Ranks
-from harness.evaluation.truth import Knowledge, read_knowledge
+from harness.evaluation.truth import read_knowledge
 from harness.tuned import TunedModel, load_tuned_model
 from preprocess.manifest import read_manifest
 from preprocess.shards import open_split
-
-
-@dataclass(slots=True)
-class Seconds:
-    """What the parts of an evaluation took on one rank."""
-
-    rank: float = 0.0
-    generate: float = 0.0
-    judge: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """What is known of the training songs.
-
-    Attributes:
-        lyrics: Their lyrics and labels.
-        knowledge: Their facts.
-        overlap: Their lyrics, ready to be looked for in; None where nothing is written.
-    """
-
-    lyrics: list[LabelledLyrics]
-    knowledge: Knowledge
-    overlap: TrainingLyrics | None
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A split under evaluation.
-
-    Attributes:
-        split: Its name.
-        corpus: What is known of the training songs.
-        material: What is asked.
-        shots: Task → examples to show in front; empty without a few-shot system.
-        seconds: What the parts took on this rank.
-    """
-
-    split: str
-    corpus: Corpus
-    material: Material
-    shots: dict[str, list[Question]]
-    seconds: Seconds = field(default_factory=Seconds)
 
 
 @dataclass(slots=True)
@@ -92,16 +62,26 @@ class Evaluator:
     _model: TunedModel | None = field(default=None, init=False)
 
     def go(self) -> list[Record]:
-        """Evaluate every split; on other ranks than the first nothing comes back.
+        """Evaluate every split and write its files; on other ranks than the first nothing comes back.
 
         Raises:
-            DataError: The data set is missing, incomplete, damaged, or of another tokenizer than the model.
+            DataError: The data set is missing, incomplete, damaged, or of another tokenizer than the model; or a
+                folder cannot be written to.
             ConfigError: There is no such model, or a prompt is longer than the model's positions.
             CheckpointError: There is no such adapter, or it changes nothing.
+            NoSpaceError: The disk is full.
         """
+        self.ranks.together(self.open_folders)
         corpus: Corpus = self.ranks.together(self.read_corpus)
-        records = [self.evaluate(split, corpus) for split in self.settings.splits]
+        parts = [self.ranks.together(partial(self.open, split, corpus)) for split in self.settings.splits]
+        self.ranks.together(lambda: self.check(parts))
+        records = [self.evaluate(part) for part in parts]
         return [record for record in records if record is not None]
+
+    def open_folders(self) -> None:
+        """See that there is somewhere to write to; only rank 0 writes."""
+        if self.ranks.is_main:
+            open_folders(self.settings)
 
     def read_corpus(self) -> Corpus:
         """What the audit, the baselines and the checks know of the training songs."""
@@ -111,29 +91,75 @@ class Evaluator:
         overlap = TrainingLyrics(pairs) if "generate" in self.settings.methods else None
         return Corpus(lyrics, read_knowledge(data), overlap)
 
-    def evaluate(self, split: str, corpus: Corpus) -> Record | None:
+    def check(self, parts: Sequence[Part]) -> None:
+        """Load the model and see that it takes every prompt of this rank, before anything is computed."""
+        model = self.load(parts[0].material)
+        for part in parts:
+            longest = max((len(ids) for names in part.candidates.values() for ids in names), default=0)
+            limit = limit_answers(self.settings, part.material)
+            rooms: dict[Method, int] = {"rank": longest, "generate": limit}
+            for method in self.settings.methods:
+                askings = self.ask(model, part, self.own(part, method))
+                check_lengths(model.causal, askings, rooms[method])
+
+    def evaluate(self, part: Part) -> Record | None:
         """One split."""
-        part: Part = self.ranks.together(lambda: self.open(split, corpus))
         self.say_of_leaks(part.material)
+        self.say_of_shots(part)
         results: list[Result] = self.ranks.together(lambda: self.answer(part))
         gathered = self.ranks.gather_records([result.to_json() for result in results])
         times = self.ranks.gather_records([asdict(part.seconds)])
+        record: Record | None = self.ranks.together(lambda: self.finish(part, gathered, times))
+        return record
+
+    def finish(
+        self, part: Part, gathered: Sequence[dict[str, Any]], times: list[dict[str, Any]]
+    ) -> Record | None:
+        """The figures of a split, written down; rank 0 alone."""
         if not self.ranks.is_main:
             return None
         found = in_order(map(result_from_json, gathered), part.material.song_ids)
-        return self.record(part, found, times)
+        check_complete(found, self.list_keys(part))
+        record = self.record(part, found, times)
+        write_results(self.settings, record, self.say)
+        return record
 
     def open(self, split: str, corpus: Corpus) -> Part:
         """The split, audited, with the examples to show."""
         pairs = ((song.song_id, song.lyrics) for song in corpus.lyrics)
         material = open_material(self.settings.data, split, pairs, max_songs=self.settings.songs)
-        return Part(split, corpus, material, self.choose_shots(material))
+        tokenizer, prompt = material.held_out.tokenizer, material.held_out.prompt
+        candidates = {
+            task: encode_candidates(tokenizer, prompt, labels.stem, labels.train_counts)
+            for task, labels in material.labels.items()
+        }
+        return Part(split, corpus, material, candidates, self.choose_shots(material))
 
     def answer(self, part: Part) -> list[Result]:
         """This rank's part of the questions, asked and judged."""
         model = self.load(part.material)
-        own = self.ranks.share(part.material.song_ids)
-        return [*self.rank(model, part, own), *self.generate(model, part, own)]
+        return [*self.rank(model, part), *self.generate(model, part)]
+
+    def to_ask(self, part: Part, method: Method, song_ids: Sequence[str]) -> list[Asked]:
+        """The questions about some songs that are asked by a method."""
+        if method == "rank":
+            return [one for one in part.material.of_songs(song_ids) if one.label is not None]
+        chosen = set(part.material.song_ids[: self.settings.generate_songs])
+        return part.material.of_songs([song_id for song_id in song_ids if song_id in chosen])
+
+    def own(self, part: Part, method: Method) -> list[Asked]:
+        """This rank's questions."""
+        return self.to_ask(part, method, self.ranks.share(part.material.song_ids))
+
+    def list_keys(self, part: Part) -> set[Key]:
+        """What every question of all ranks will give, by every system."""
+        versions: tuple[System, ...] = self.load(part.material).versions
+        return {
+            (system, method, one.question.task, one.question.song_id)
+            for method in self.settings.methods
+            for one in self.to_ask(part, method, part.material.song_ids)
+            for system in (*versions, *part.shown(one.question.task))
+        }
 
     def say_of_leaks(self, material: Material) -> None:
         """Say which questions are left out since they give their answers away."""
@@ -144,6 +170,17 @@ class Evaluator:
                 "of every score; evaluation.json names them"
             )
 
+    def say_of_shots(self, part: Part) -> None:
+        """Say which tasks have fewer examples than are wanted in front of them."""
+        wanted = self.settings.few_shot
+        for task in dict.fromkeys(one.question.task for one in part.material.asked):
+            num_shots = len(part.shots.get(task, ()))
+            if num_shots < wanted:
+                self.say(
+                    f"few-shot: {task} has {num_shots} of {wanted} examples, for training has no more of at most "
+                    f"{MAX_SHOT_TOKENS} tokens" + ("" if num_shots else "; it is not asked so")
+                )
+
     def load(self, material: Material) -> TunedModel:
         """The model, once for all splits."""
         if self._model is None:
@@ -153,57 +190,51 @@ class Evaluator:
         return self._model
 
     def choose_shots(self, material: Material) -> dict[str, list[Question]]:
-        """Training examples of each task, the same for every song; none where none are wanted."""
+        """Training examples of each task that has some, the same for every song; none where none are wanted."""
         if not self.settings.few_shot:
             return {}
         manifest = material.held_out.manifest
         rows = open_split(self.settings.data, "train", manifest)
         tasks = {one.question.task for one in material.asked}
-        return choose_shots(rows, manifest.tasks, tasks, self.settings.few_shot, self.settings.seed)
+        found = choose_shots(rows, manifest.tasks, tasks, self.settings.few_shot, self.settings.seed)
+        return {task: shots for task, shots in found.items() if shots}
 
     def ask(self, model: TunedModel, part: Part, asked: Sequence[Asked]) -> list[Asking]:
         """The questions as each system gets them."""
         questions = tuple(one.question for one in asked)
         askings = [Asking(version, version, questions) for version in model.versions]
         if part.shots:
-            shown = [put_in_front(one, part.shots[one.task], part.material.frame) for one in questions]
+            shown = [
+                put_in_front(one, part.shots[one.task], part.material.frame)
+                for one in questions
+                if one.task in part.shots
+            ]
             askings.append(Asking("few_shot", "before", tuple(shown)))
         return askings
 
-    def rank(self, model: TunedModel, part: Part, song_ids: Sequence[str]) -> list[Result]:
+    def rank(self, model: TunedModel, part: Part) -> list[Result]:
         """The likeliest name for each of this rank's questions that ask for one."""
-        material = part.material
         if "rank" not in self.settings.methods:
             return []
-        asked = [one for one in material.of_songs(song_ids) if one.label is not None]
+        asked = self.own(part, "rank")
         askings = self.ask(model, part, asked)
-        candidates = {
-            task: encode_candidates(
-                material.held_out.tokenizer, material.held_out.prompt, labels.stem, labels.train_counts
-            )
-            for task, labels in material.labels.items()
-        }
-        longest = max((len(ids) for names in candidates.values() for ids in names), default=0)
-        check_lengths(model.causal, askings, longest)
         started_s = time.perf_counter()
-        with self.counting("ranking names", len(asked) * len(askings)) as advance:
-            scores = rank_names(model, askings, candidates, self.settings.rank_slots, advance)
+        with self.counting("ranking names", count_questions(askings)) as advance:
+            scores = rank_names(model, askings, part.candidates, self.settings.rank_slots, advance)
         part.seconds.rank = time.perf_counter() - started_s
         return judge_ranking(asked, scores)
 
-    def generate(self, model: TunedModel, part: Part, song_ids: Sequence[str]) -> list[Result]:
+    def generate(self, model: TunedModel, part: Part) -> list[Result]:
         """An answer in words to each of this rank's questions, judged."""
         material, corpus = part.material, part.corpus
         if "generate" not in self.settings.methods:
             return []
-        chosen = set(material.song_ids[: self.settings.generate_songs])
-        asked = material.of_songs([song_id for song_id in song_ids if song_id in chosen])
+        asked = self.own(part, "generate")
         askings = self.ask(model, part, asked)
-        limit = self.settings.max_new_tokens
-        check_lengths(model.causal, askings, limit)
+        limit = limit_answers(self.settings, material)
         stop_id = material.held_out.manifest.stop_token_id
         started_s = time.perf_counter()
-        with self.counting("writing answers", len(asked) * len(askings)) as advance:
+        with self.counting("writing answers", count_questions(askings)) as advance:
             answers = write_answers(model, askings, stop_id, limit, self.settings.batch_slots, advance)
         part.seconds.generate = time.perf_counter() - started_s
         assert corpus.overlap is not None
@@ -240,12 +271,13 @@ def evaluate_model(settings: EvaluationSettings, console: Console, ranks: Ranks 
         ranks: Who shares the work.
 
     Returns:
-        A record for each split on rank 0; nothing on the others.
+        A record for each split on rank 0; nothing on the others. Their files are written.
 
     Raises:
         DataError: See `Evaluator.go`.
         ConfigError: Likewise.
         CheckpointError: Likewise.
+        NoSpaceError: Likewise.
     """
     read_manifest(settings.data)  # a folder that is no data set is told of before anything else
     return Evaluator(settings, console, ranks).go()

@@ -55,8 +55,9 @@ class EvaluationSettings(Settings):
     """Keys and values (of one token each) that are kept while answers are written: more means more answers at a time.
     Without it what the batched decoder takes by itself."""
 
-    max_new_tokens: int = Field(default=160, ge=1)
-    """Tokens of a written answer, its end included; the longest of the training answers fits."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of a written answer at most, its end included; without it so many that the longest answer that the split
+    expects fits. How many answers were cut is counted."""
 
     seed: int = Field(default=0, ge=0)
     """Of the bootstrap, of the few-shot examples and of the baseline."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -26,11 +28,12 @@ from harness.evaluation.lm_eval.documents import (
     name_task,
 )
 from harness.evaluation.lm_eval.scoring import LOWER_IS_BETTER
-from harness.evaluation.material import Asked
+from harness.evaluation.material import Asked, limit_answers
 from harness.evaluation.record import Record, name_of
 from harness.evaluation.results import SYSTEMS, Result, System
 from harness.evaluation.settings import METHODS, EvaluationSettings, Method
 from preprocess.durable import make_folder, write_text_durably
+from preprocess.errors import DataError
 
 RESULTS_FILE = "results.json"
 FILTER = "none"
@@ -38,18 +41,52 @@ MAX_CHOICES = 100
 """Candidates of a sample; of more the likeliest are written, and the true one."""
 
 
+@dataclass(frozen=True, slots=True)
+class TaskSamples:
+    """A task's samples.
+
+    Attributes:
+        method: How it was asked.
+        num_shots: Examples in front of each question.
+        samples: At least one.
+    """
+
+    method: Method
+    num_shots: int
+    samples: list[dict[str, Any]]
+
+
 def write_lm_eval_results(folder: Path, settings: EvaluationSettings, record: Record) -> None:
-    """Write every system's results and samples.
+    """Write every system's results and samples of a split; those of an earlier evaluation of the split are removed.
 
     Raises:
         DataError: A folder cannot be written to.
         NoSpaceError: The disk is full.
     """
     newest: System = "before" if settings.adapter is None else "after"
+    remove_results(folder, record.summary["split"])
     for system in SYSTEMS:
         own = [result for result in record.results if result.system == system]
         if own:
             _write_system(folder if system == newest else folder / system, settings, record, system, own)
+
+
+def remove_results(folder: Path, split: str) -> None:
+    """Remove a split's results and samples, which another evaluation would leave in part.
+
+    Raises:
+        DataError: A file cannot be removed.
+    """
+    patterns = (name_of(RESULTS_FILE, split), *(f"samples_{name_task('*', m, split)}.jsonl" for m in METHODS))
+    for place in (folder, *(folder / system for system in SYSTEMS)):
+        for path in (path for pattern in patterns for path in place.glob(pattern)):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise DataError(f"could not remove {path}: {error.strerror or error}") from error
+        if place != folder:
+            with suppress(OSError):  # it is missing, or something else is in it
+                place.rmdir()
 
 
 def _write_system(
@@ -57,18 +94,21 @@ def _write_system(
 ) -> None:
     make_folder(folder)
     split = record.summary["split"]
-    samples: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, TaskSamples] = {}
     for task in record.summary["tasks"]:
+        num_shots = len(record.shots.get(task, ())) if system == "few_shot" else 0
         for method in METHODS:
-            found = {r.song_id: r for r in results if r.task == task and r.method == method}
-            made = make_samples(record, settings, system, task, method, found)
-            if made:
-                samples[name_task(task, method, split)] = made
-    for name, made in samples.items():
-        lines = "".join(json.dumps(sample, ensure_ascii=False, allow_nan=False) + "\n" for sample in made)
+            own = {r.song_id: r for r in results if r.task == task and r.method == method}
+            samples = make_samples(record, settings, system, task, method, own)
+            if samples:
+                found[name_task(task, method, split)] = TaskSamples(method, num_shots, samples)
+    for name, made in found.items():
+        lines = "".join(
+            json.dumps(sample, ensure_ascii=False, allow_nan=False) + "\n" for sample in made.samples
+        )
         write_text_durably(folder / f"samples_{name}.jsonl", lines)
     text = json.dumps(
-        summarize(samples, settings, record, system), indent=2, ensure_ascii=False, allow_nan=False
+        summarize(found, settings, record, system), indent=2, ensure_ascii=False, allow_nan=False
     )
     write_text_durably(folder / name_of(RESULTS_FILE, split), text + "\n")
 
@@ -94,7 +134,7 @@ def make_samples(
             told = (
                 _tell_ranking(document, result)
                 if method == "rank"
-                else _tell_answer(document, result, settings)
+                else _tell_answer(document, result, limit_answers(settings, material))
             )
             made.append(_complete(len(made), asked, result, told))
     return made
@@ -118,8 +158,8 @@ def _tell_ranking(document: Document, result: Result) -> dict[str, Any]:
     }
 
 
-def _tell_answer(document: Document, result: Result, settings: EvaluationSettings) -> dict[str, Any]:
-    keywords = {"max_gen_toks": settings.max_new_tokens, "do_sample": False, "temperature": 0.0}
+def _tell_answer(document: Document, result: Result, limit: int) -> dict[str, Any]:
+    keywords = {"max_gen_toks": limit, "do_sample": False, "temperature": 0.0}
     return {
         "doc": document,
         "target": document["expected"],
@@ -156,31 +196,31 @@ def hash_text(text: str) -> str:
 
 
 def summarize(
-    samples: Mapping[str, Sequence[dict[str, Any]]],
+    found: Mapping[str, TaskSamples],
     settings: EvaluationSettings,
     record: Record,
     system: System,
 ) -> dict[str, Any]:
     """The content of results.json for one system."""
     metrics = {
-        name: sorted({metric for sample in made for metric in sample["metrics"]})
-        for name, made in samples.items()
+        name: sorted({metric for sample in made.samples for metric in sample["metrics"]})
+        for name, made in found.items()
     }
-    num_shots = settings.few_shot if system == "few_shot" else 0
     adapter = f",peft={settings.adapter}" if system == "after" else ""
     return {
         "results": {
-            name: {"name": name, **_means(name, made, metrics[name])} for name, made in samples.items()
+            name: {"name": name, **_means(name, made.samples, metrics[name])} for name, made in found.items()
         },
-        "group_subtasks": {name: [] for name in samples},
-        "configs": {name: _config(name, num_shots) for name in samples},
-        "versions": dict.fromkeys(samples, VERSION),
-        "n-shot": dict.fromkeys(samples, num_shots),
+        "group_subtasks": {name: [] for name in found},
+        "configs": {name: _config(name, made) for name, made in found.items()},
+        "versions": dict.fromkeys(found, VERSION),
+        "n-shot": {name: made.num_shots for name, made in found.items()},
         "higher_is_better": {
-            name: {metric: metric not in LOWER_IS_BETTER for metric in metrics[name]} for name in samples
+            name: {metric: metric not in LOWER_IS_BETTER for metric in metrics[name]} for name in found
         },
         "n-samples": {
-            name: {"original": len(made), "effective": len(made)} for name, made in samples.items()
+            name: {"original": len(made.samples), "effective": len(made.samples)}
+            for name, made in found.items()
         },
         "config": {
             "model": "hf",
@@ -194,8 +234,10 @@ def summarize(
         "date": datetime.fromisoformat(record.summary["date"]).timestamp(),
         "transformers_version": metadata.version("transformers"),
         "task_hashes": {
-            name: hash_text("".join(s["doc_hash"] + s["prompt_hash"] + s["target_hash"] for s in made))
-            for name, made in samples.items()
+            name: hash_text(
+                "".join(s["doc_hash"] + s["prompt_hash"] + s["target_hash"] for s in made.samples)
+            )
+            for name, made in found.items()
         },
         "model_source": "hf",
         "model_name": settings.model.path,
@@ -211,13 +253,12 @@ def _means(name: str, samples: Sequence[dict[str, Any]], metrics: Sequence[str])
     return found
 
 
-def _config(name: str, num_shots: int) -> dict[str, Any]:
-    method: Method = "rank" if "_rank" in name else "generate"
+def _config(name: str, made: TaskSamples) -> dict[str, Any]:
     return {
         "task": name,
         "tag": "lyrics",
-        "output_type": OUTPUT_TYPES[method],
+        "output_type": OUTPUT_TYPES[made.method],
         "doc_to_text": "prompt",
-        "num_fewshot": num_shots,
+        "num_fewshot": made.num_shots,
         "metadata": {"version": VERSION},
     }

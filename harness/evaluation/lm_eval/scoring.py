@@ -20,7 +20,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "genre": ("acc", "refused", "empty"),
     "context": ("acc", "within_decade", "supported", "refused", "empty"),
     "themes": ("precision", "recall", "f1", "evidence", "refused", "empty"),
-    "similar": ("real", "near", "not_same", "precision_at_k", "refused", "empty"),
+    "similar": ("real", "near", "not_same", "precision_at_k", "supported", "refused", "empty"),
     "analysis": ("complete", "supported", "refused", "empty"),
     "other": ("supported", "refused", "empty"),
 }

@@ -25,7 +25,7 @@ from harness.evaluation.lm_eval.documents import (
     read_backend,
 )
 from harness.evaluation.lm_eval.scoring import LOWER_IS_BETTER, METRICS
-from harness.evaluation.material import Material
+from harness.evaluation.material import Material, limit_answers
 from harness.evaluation.settings import EvaluationSettings, Method
 from preprocess.durable import make_folder, write_text_durably
 from preprocess.errors import ConfigError
@@ -41,6 +41,19 @@ from harness.evaluation.lm_eval.scoring import scorer_of
 process_results = scorer_of(Path(__file__).parent)
 '''
 _PROCESS = "!function lyrics_scoring.process_results"
+
+
+def make_tasks_folder(folder: Path) -> None:
+    """Make the folder of the tasks, if it is missing.
+
+    Raises:
+        ConfigError: It is a file.
+        DataError: It cannot be made.
+        NoSpaceError: The disk is full.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--lm-eval-tasks {folder}: a file of that name is there; choose another folder")
+    make_folder(folder)
 
 
 def write_lm_eval_tasks(
@@ -63,9 +76,7 @@ def write_lm_eval_tasks(
         DataError: It cannot be written to.
         NoSpaceError: The disk is full.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--lm-eval-tasks {folder}: a file of that name is there; choose another folder")
-    make_folder(folder)
+    make_tasks_folder(folder)
     names = []
     for task in dict.fromkeys(one.question.task for one in material.asked):
         for method in settings.methods:
@@ -74,9 +85,8 @@ def write_lm_eval_tasks(
                 name = name_task(task, method, split)
                 lines = "".join(json.dumps(document, ensure_ascii=False) + "\n" for document in documents)
                 write_text_durably(folder / f"{name}.jsonl", lines)
-                config = make_config(
-                    folder, name, task, method, settings, material.held_out.prompt.stop_token
-                )
+                limit = limit_answers(settings, material)
+                config = make_config(folder, name, task, method, limit, material.held_out.prompt.stop_token)
                 write_text_durably(folder / f"{name}.yaml", spell_config(config, method))
                 names.append(name)
     source = {"data": str(settings.data.absolute())}
@@ -104,7 +114,7 @@ def make_documents(
 
 
 def make_config(
-    folder: Path, name: str, task: str, method: Method, settings: EvaluationSettings, stop_token: str
+    folder: Path, name: str, task: str, method: Method, limit: int, stop_token: str
 ) -> dict[str, Any]:
     """A task's configuration."""
     common = {
@@ -131,7 +141,7 @@ def make_config(
         "doc_to_target": "expected",
         "generation_kwargs": {
             "until": [stop_token],
-            "max_gen_toks": settings.max_new_tokens,
+            "max_gen_toks": limit,
             "do_sample": False,
             "temperature": 0.0,
         },
