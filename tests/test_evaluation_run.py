@@ -28,7 +28,7 @@ from harness.evaluation.output import write_results
 from harness.evaluation.overlap import TrainingLyrics
 from harness.evaluation.questions import Question
 from harness.evaluation.ranking import encode_candidates
-from harness.evaluation.rates import describe_overlap, describe_truth, rate_interval
+from harness.evaluation.rates import describe_overlap, describe_truth, truth_interval
 from harness.evaluation.reference import Guess
 from harness.evaluation.results import Result, in_order, result_from_json
 from harness.evaluation.run import evaluate_model
@@ -310,12 +310,12 @@ def test_the_hallucination_rate_is_of_checkable_claims_and_its_interval_of_songs
     assert told["low"] == pytest.approx(0.25)
     assert told["high"] == pytest.approx(0.75)
     assert told["by_task"]["themes"]["hallucination_rate"] == 0.5
-    assert rate_interval([written("c", (0, 0, 9))], 0) == (None, None)
+    assert truth_interval([written("c", (0, 0, 9))], 0) is None
     alike = [written(f"{i}", (9, 1, 0)) for i in range(30)]
-    assert rate_interval(alike, 0) == pytest.approx((0.1, 0.1))
+    assert truth_interval(alike, 0) == pytest.approx(wilson_interval(3, 30))
     made_up = [written(song, (0, 2, 1)) for song in "abcde"]
-    assert rate_interval(made_up, 0) == pytest.approx(wilson_interval(5, 5))
-    assert rate_interval([written("a", (3, 0, 1))], 0) == pytest.approx(wilson_interval(0, 1))
+    assert truth_interval(made_up, 0) == pytest.approx(wilson_interval(5, 5))
+    assert truth_interval([written("a", (3, 0, 1))], 0) == pytest.approx(wilson_interval(0, 1))
 
 
 def test_the_longest_overlap_is_told_with_its_song() -> None:

@@ -138,11 +138,11 @@ def measure_accuracy(is_right: Sequence[bool]) -> Accuracy | None:
     return Accuracy(correct, total, correct / total, low, high)
 
 
-def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+def wilson_interval(correct: float, total: int) -> tuple[float, float]:
     """95 % score interval of a proportion (Wilson 1927), which stays inside 0 … 1 and is sound for few songs.
 
     Args:
-        correct: Right answers.
+        correct: Right answers; an answer that is right in part counts in part.
         total: Answers, at least one.
     """
     share, z2 = correct / total, Z_95**2

@@ -1,6 +1,6 @@
-"""Intervals, slices, confusion and calibration of an evaluation; numpy alone."""
+"""Intervals, slices and calibration of an evaluation; numpy alone."""
 
-from harness.evaluation.statistics.bootstrap import Interval, bootstrap, bootstrap_difference
+from harness.evaluation.statistics.bootstrap import Interval, bootstrap, bootstrap_difference, rate_interval
 from harness.evaluation.statistics.calibration import Calibration, CalibrationBin, calibrate, softmax
 from harness.evaluation.statistics.confusion import NO_ANSWER, count_answers
 from harness.evaluation.statistics.slices import Slice, make_buckets, slice_values
@@ -13,6 +13,7 @@ __all__ = [
     "Slice",
     "bootstrap",
     "bootstrap_difference",
+    "rate_interval",
     "calibrate",
     "count_answers",
     "make_buckets",

@@ -112,7 +112,7 @@ def write_measurement(one: Measurement | None) -> str:
     """As in "72.9%" with "61.5 to 81.9" on a line of its own."""
     if one is None or one.value is None:
         return NOTHING
-    if one.low is None or one.high is None or one.low == one.high:  # chance is known, not estimated
+    if one.low is None or one.high is None or one.system == "chance":  # which is known, not estimated
         return format_percent(one.value)
     return f"{one.value:.1%}\n{100 * one.low:.1f} to {100 * one.high:.1f}"
 
