@@ -148,6 +148,10 @@ def test_fewer_songs_are_written_about_than_ranked(made: Path, console: Console)
     )
     assert len(ranked) == 6
     assert written == set(record.material.song_ids[:2])
+    similar = record.summary["tasks"]["similar"]
+    told = {(row["system"], row["metric"]): row["value"] for row in similar["metrics"]}
+    assert told["expected", "near"] > told["chance", "near"] == told["chance", "precision_at_k"] > 0
+    assert not any("expected" in row.values() for row in (*similar["differences"], *similar["slices"]))
     assert {row["n"] for row in record.summary["tasks"]["artist"]["metrics"] if row["method"] == "rank"} == {
         6
     }

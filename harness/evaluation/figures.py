@@ -25,7 +25,7 @@ Values = dict[str, float]
 """Song → value of one metric."""
 
 METHOD_ORDER = ("rank", "generate", "baseline")
-SYSTEM_ORDER = (*SYSTEMS, "chance", "majority", "tfidf")
+SYSTEM_ORDER = (*SYSTEMS, "chance", "majority", "tfidf", "expected")
 
 SLICE_SAMPLES = 2_000
 """Draws of a slice's interval: there are many slices."""
@@ -41,7 +41,7 @@ class Series:
     Attributes:
         metric: As in "acc".
         method: "rank", "generate" or "baseline".
-        system: "before", "after", "few_shot", "chance", "majority" or "tfidf".
+        system: "before", "after", "few_shot", "chance", "majority", "tfidf" or "expected" (the taught answer).
     """
 
     metric: str
@@ -154,7 +154,7 @@ def describe_differences(task: str, series: Mapping[Series, Values], seed: int) 
         for key, other in series.items():
             songs = [song for song in own if song in other]
             is_other = key.metric == metric and key.method in (method, "baseline") and key.system != "after"
-            if is_other and songs:
+            if is_other and songs and key.system != "expected":
                 found = bootstrap_difference(
                     [other[song] for song in songs], [own[song] for song in songs], songs, seed=seed
                 )
@@ -185,7 +185,7 @@ def describe_slices(
     }
     rows = []
     for key in in_order(series):
-        if key.metric != metric or key.system == "chance":
+        if key.metric != metric or key.system in ("chance", "expected"):
             continue
         values, chosen = list(series[key].values()), [songs[song_id] for song_id in series[key]]
         for found in slice_values(values, chosen, frequency, seed=seed, num_samples=SLICE_SAMPLES):

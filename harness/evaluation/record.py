@@ -164,6 +164,11 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
     Args:
         summary: The content of `evaluation.json`.
         console: Where to.
+        taught = [
+            f"{row['metric']} {row['value']:.1%}" for row in found["metrics"] if row["system"] == "expected"
+        ]
+        if taught:
+            _say(console, f"{task}: the taught answers themselves reach {', '.join(taught)}")
     """
     who = "held-out songs" if summary["split"] == "eval" else "songs by artists that training never saw"
     console.print(_table_of_metrics(summary, f"{summary['num_songs']:,} {who}"))

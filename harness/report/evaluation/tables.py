@@ -58,7 +58,7 @@ def tabulate_systems(scores: Scores) -> list[Table]:
 ABOUT_SYSTEMS = (
     "Percent, with 95 % intervals (bootstrap over songs); the best of a line is marked. Ranked: the likeliest of all "
     "known names. Generated: the text as it was written, matched strictly; a refusal or nothing is wrong. Where few "
-    "songs were answered in words, ranks and baselines stand on more."
+    "songs were answered in words, ranks and baselines stand on more. Expected: what the taught answers reach."
 )
 
 
@@ -100,8 +100,12 @@ def tabulate_subject(evaluation: JsonObject) -> list[Table]:
 
 
 def find_best(metric: str, found: Sequence[Measurement | None]) -> list[int]:
-    """Where the best values of a line stand; nowhere if it has fewer than two different ones."""
-    values = {i: one.value for i, one in enumerate(found) if one is not None and one.value is not None}
+    """Where the best values of a line stand, the taught answer's aside; nowhere if there are not two different ones."""
+    values = {
+        i: one.value
+        for i, one in enumerate(found)
+        if one is not None and one.value is not None and one.system != "expected"
+    }
     if len(set(values.values())) < 2:
         return []
     best = min(values.values()) if metric in LOWER_IS_BETTER else max(values.values())
