@@ -14,7 +14,7 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 import harness.evaluation.material
-from harness.evaluation.accuracy import wilson_interval
+from harness.evaluation.accuracy import NO_ANSWER, wilson_interval
 from harness.evaluation.asking import Asking, rank_names
 from harness.evaluation.command import evaluate_on_hosts, make_absolute
 from harness.evaluation.command import make_settings as settings_of_options
@@ -289,6 +289,9 @@ def test_a_model_that_names_one_artist_for_everything_scores_as_the_majority_doe
         TrainingLyrics([]),
     )
     assert {(one.values["acc"], one.values["refused"]) for one in refused} == {(0.0, 1.0)}
+    confusion = describe_task("artist", material, refused, [], labels.train_counts, 0)["confusion"]
+    assert confusion.keys() == {"before"}
+    assert {name for row in confusion["before"].values() for name in row} == {NO_ANSWER}
 
 
 @pytest.mark.parametrize(

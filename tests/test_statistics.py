@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss
 
-from harness.evaluation.accuracy import wilson_interval
+from harness.evaluation.accuracy import NO_ANSWER, count_answers, wilson_interval
 from harness.evaluation.statistics import (
-    NO_ANSWER,
     bootstrap,
     bootstrap_difference,
     calibrate,
-    count_answers,
     make_buckets,
     slice_values,
     softmax,
@@ -71,6 +69,8 @@ def test_all_right_or_all_wrong_takes_wilsons_interval(value: float) -> None:
     found = bootstrap([value] * 40, [str(i // 2) for i in range(40)])
     assert found is not None
     assert (found.low, found.high) == wilson_interval(20 * int(value), 20)
+
+
 def test_songs_that_are_all_alike_do_not_make_an_interval_a_point() -> None:
     alike = bootstrap([0.1, 0.2, 0.3] * 7, [str(i // 3) for i in range(21)])
     assert alike is not None
@@ -94,8 +94,6 @@ def test_a_difference_that_is_the_same_for_every_song_is_sure_only_where_songs_a
     low, high = differ(0.25, 0.75, 9)
     assert differ(0.75, 0.25, 9) == pytest.approx((-high, -low))
     assert differ(1, 1, 10) == pytest.approx((-0.2775, 0.2775), abs=5e-5)
-
-
 
 
 def test_no_values_have_no_interval() -> None:

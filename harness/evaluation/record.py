@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def make_record(
         "few_shot": settings.few_shot,
         "seed": settings.seed,
         "hashes": find_hashes(settings, material),
-        "leakage": describe_leakage(material),
+        "leakage": material.audit.to_json(),
         "tasks": tasks,
         "truth": describe_truth(results, settings.seed),
         "overlap": describe_overlap(results),
@@ -109,16 +109,6 @@ def find_hashes(settings: EvaluationSettings, material: Material) -> dict[str, s
     found = {k: v for k, v in collect_hashes(material.held_out.manifest).items() if isinstance(v, str)}
     weights = None if settings.adapter is None else settings.adapter / ADAPTER_WEIGHTS
     return found | ({} if weights is None or not weights.is_file() else {"adapter": sha256_of(weights)})
-
-
-def describe_leakage(material: Material) -> dict[str, Any]:
-    """What the audit found before any score."""
-    audit = material.audit
-    return {
-        "num_checked": audit.num_checked,
-        "findings": [asdict(finding) for finding in audit.findings],
-        "num_excluded": len(audit.excluded),
-    }
 
 
 def describe_speed(results: Sequence[Result], times: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -164,11 +154,6 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
     Args:
         summary: The content of `evaluation.json`.
         console: Where to.
-        taught = [
-            f"{row['metric']} {row['value']:.1%}" for row in found["metrics"] if row["system"] == "expected"
-        ]
-        if taught:
-            _say(console, f"{task}: the taught answers themselves reach {', '.join(taught)}")
     """
     who = "held-out songs" if summary["split"] == "eval" else "songs by artists that training never saw"
     console.print(_table_of_metrics(summary, f"{summary['num_songs']:,} {who}"))
@@ -179,6 +164,11 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
         ):
             if count:
                 _say(console, f"{task}: {count:,} more songs with {what}, not counted")
+        taught = [
+            f"{row['metric']} {row['value']:.1%}" for row in found["metrics"] if row["system"] == "expected"
+        ]
+        if taught:
+            _say(console, f"{task}: the taught answers themselves reach {', '.join(taught)}")
     for system, found in summary["truth"].items():
         if found["hallucination_rate"] is not None:
             _say(
