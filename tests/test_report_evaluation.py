@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import pytest
 
 from harness.report import make_page, read_whole_run, write_report
 from harness.report.evaluation.confusion import MAX_NAMES, OTHERS, limit_names
-from harness.report.evaluation.records import Measurement
-from harness.report.evaluation.tables import find_best, write_measurement
+from harness.report.evaluation.tables import find_best
 from harness.report.page import Page
 from harness.report.plots import STAND_INS
 from preprocess.errors import DataError
@@ -85,14 +83,6 @@ def test_all_systems_stand_in_one_table_with_intervals_and_the_best_is_marked(pa
         "no line of zeros"
     )
     assert rows["analysis\nstatements supported"][5] == "-"
-
-
-def test_chance_alone_is_known_and_the_taught_answer_is_no_contestant() -> None:
-    tfidf = Measurement("similar", "near", "baseline", "tfidf", 0.5, 0.5, 0.5, 1)
-    assert write_measurement(tfidf) == "50.0%\n50.0 to 50.0"
-    assert write_measurement(replace(tfidf, system="chance")) == "50.0%"
-    expected = replace(tfidf, system="expected", value=0.6)
-    assert find_best("near", [replace(tfidf, value=0.4), tfidf, expected, None]) == [1]
 
 
 def test_being_ahead_is_marked_only_where_the_whole_interval_is_above_zero(page: Page) -> None:
