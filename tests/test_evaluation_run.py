@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 import harness.evaluation.material
 import harness.evaluation.run
-from harness.evaluation.accuracy import wilson_interval
+from harness.evaluation.accuracy import NO_ANSWER, wilson_interval
 from harness.evaluation.asking import Asking, rank_names
 from harness.evaluation.command import evaluate_on_hosts, make_absolute
 from harness.evaluation.command import make_settings as settings_of_options
@@ -31,7 +31,7 @@ from harness.evaluation.material import Material, limit_answers, open_material
 from harness.evaluation.overlap import TrainingLyrics
 from harness.evaluation.questions import Question
 from harness.evaluation.ranking import encode_candidates
-from harness.evaluation.rates import describe_overlap, describe_truth, rate_interval
+from harness.evaluation.rates import describe_overlap, describe_truth, truth_interval
 from harness.evaluation.record import print_summary
 from harness.evaluation.reference import Guess
 from harness.evaluation.results import Result, in_order, result_from_json
@@ -139,6 +139,10 @@ def test_fewer_songs_are_written_about_than_ranked(made: Path, console: Console)
     )
     assert len(ranked) == 6
     assert written == set(record.material.song_ids[:2])
+    similar = record.summary["tasks"]["similar"]
+    told = {(row["system"], row["metric"]): row["value"] for row in similar["metrics"]}
+    assert told["expected", "near"] > told["chance", "near"] == told["chance", "precision_at_k"] > 0
+    assert not any("expected" in row.values() for row in (*similar["differences"], *similar["slices"]))
     assert {row["n"] for row in record.summary["tasks"]["artist"]["metrics"] if row["method"] == "rank"} == {
         6
     }
@@ -320,6 +324,9 @@ def test_a_model_that_names_one_artist_for_everything_scores_as_the_majority_doe
         TrainingLyrics([]),
     )
     assert {(one.values["acc"], one.values["refused"]) for one in refused} == {(0.0, 1.0)}
+    confusion = describe_task("artist", material, refused, [], labels.train_counts, 0)["confusion"]
+    assert confusion.keys() == {"before"}
+    assert {name for row in confusion["before"].values() for name in row} == {NO_ANSWER}
 
 
 @pytest.mark.parametrize(
@@ -345,12 +352,12 @@ def test_the_hallucination_rate_is_of_checkable_claims_and_its_interval_of_songs
     assert told["low"] == pytest.approx(0.25)
     assert told["high"] == pytest.approx(0.75)
     assert told["by_task"]["themes"]["hallucination_rate"] == 0.5
-    assert rate_interval([written("c", (0, 0, 9))], 0) == (None, None)
+    assert truth_interval([written("c", (0, 0, 9))], 0) is None
     alike = [written(f"{i}", (9, 1, 0)) for i in range(30)]
-    assert rate_interval(alike, 0) == pytest.approx((0.1, 0.1))
+    assert truth_interval(alike, 0) == pytest.approx(wilson_interval(3, 30))
     made_up = [written(song, (0, 2, 1)) for song in "abcde"]
-    assert rate_interval(made_up, 0) == pytest.approx(wilson_interval(5, 5))
-    assert rate_interval([written("a", (3, 0, 1))], 0) == pytest.approx(wilson_interval(0, 1))
+    assert truth_interval(made_up, 0) == pytest.approx(wilson_interval(5, 5))
+    assert truth_interval([written("a", (3, 0, 1))], 0) == pytest.approx(wilson_interval(0, 1))
 
 
 def test_the_longest_overlap_is_told_with_its_song() -> None:

@@ -181,6 +181,7 @@ def test_found_themes_are_listed_and_read_back() -> None:
         "home",
         "night life",
     )
+    assert stated_themes("The main themes are love, loss, and time\nThey show.") == ("love", "loss", "time")
     assert stated_themes("Themes: home") == ()
 
 

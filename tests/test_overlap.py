@@ -66,6 +66,12 @@ def test_a_script_without_spaces_is_compared_by_characters() -> None:
     assert lyrics.longest("他說烏啼霜滿了") == Overlap(4, "烏啼霜滿", "one")
 
 
+def test_vowel_signs_are_parts_of_their_words() -> None:
+    assert [word.text for word in split_words("मेरा दिल ये पुकारे आजा।")] == ["मेरा", "दिल", "ये", "पुकारे", "आजा"]
+    assert TrainingLyrics([("one", "मेरा दिल")]).longest("मोरे दुल").num_words == 0
+    assert TrainingLyrics([("one", "รักเธอ")]).longest("ที่รัก") == Overlap(2, "รัก", "one")
+
+
 @pytest.mark.parametrize("text", ["", "...", "unheard words"])
 def test_a_text_that_shares_no_word_has_no_overlap(text: str) -> None:
     assert TrainingLyrics([("one", "la la la"), ("two", "")]).longest(text) == Overlap(0, "", None)

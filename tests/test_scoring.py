@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,7 +56,7 @@ def score(
 
 def test_a_right_artist_is_worth_one_and_a_wrong_one_nothing() -> None:
     assert score("artist", "The artist is Ada Vale.") == Score(
-        {"acc": 1.0, "refused": 0.0, "empty": 0.0}, "Ada Vale", is_refusal=False, is_empty=False
+        {"acc": 1.0, "refused": 0.0, "empty": 0.0}, "Ada Vale"
     )
     assert score("artist", "The artist is Jo Winter.").values["acc"] == 0
     assert score("artist", "Ada Vale and Jo Winter").values["acc"] == 0
@@ -76,24 +78,37 @@ def test_an_artist_outside_the_closed_set_is_recognised() -> None:
         "Unknown",
         "I\u2019m not able to determine the artist.",
         "There is not enough information to say.",
+        "\"I'm sorry, but I don't know.\"",
     ],
 )
 def test_a_refusal_is_wrong_and_counted(text: str) -> None:
-    found = score("artist", text)
-    assert found.is_refusal
-    assert found.values == {"acc": 0.0, "refused": 1.0, "empty": 0.0}
+    assert score("artist", text).values == {"acc": 0.0, "refused": 1.0, "empty": 0.0}
+
+
+def test_a_quoted_lyric_declines_nothing() -> None:
+    assert score("structure", 'The line "I\'m sorry" comes 4 times.').values["refused"] == 0
+    assert score("artist", 'The line "I don\'t know" fits Ada Vale.').values["acc"] == 1
+    assert score("style", "I'm sorry, I can't tell what \"road\" says.").values["refused"] == 1
+
+
+def test_an_answer_that_tells_something_is_no_refusal_where_no_name_is_asked() -> None:
+    text = "I'm not sure about the bridge. The chorus comes twice."
+    assert score("structure", text, claim("contradicted")).values["refused"] == 0
+    assert score("structure", text, claim("not checkable")).values["refused"] == 1
+    assert score("similar", text, claim("supported")).values["refused"] == 1
+    expected = "**Artist Style**: x.\n**Lyrical Themes**: y."
+    whole = "**Artist Style**: I am not sure.\n**Lyrical Themes**: love."
+    assert score("analysis", whole, expected=expected).values["refused"] == 0
 
 
 @pytest.mark.parametrize("text", ["", " \n", "...", "**", "\u3000"])
 def test_an_empty_answer_is_wrong_and_counted_apart(text: str) -> None:
-    found = score("artist", text)
-    assert found.is_empty
-    assert found.values == {"acc": 0.0, "refused": 0.0, "empty": 1.0}
+    assert score("artist", text).values == {"acc": 0.0, "refused": 0.0, "empty": 1.0}
 
 
 def test_a_wrong_answer_is_no_refusal() -> None:
     found = score("artist", "I know this one: Jo Winter sings that she can't say goodbye.")
-    assert (found.answer, found.is_refusal) == ("Jo Winter", False)
+    assert (found.answer, found.values["refused"]) == ("Jo Winter", 0)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +214,8 @@ def test_supported_is_the_share_of_checkable_claims_that_are_so() -> None:
         ("The main theme is love.", 1, 1 / 2),
         ("The main themes are love, war and death.", 1 / 3, 1 / 2),
         ("The main themes are love, xyzzy and travel.", 2 / 3, 1),
+        ("The main themes are love, war, and travel.", 2 / 3, 1),
+        ("The main themes are love and travel\nIt is sung at night.", 1, 1),
         ("This song is about Love, and about travel.", 1, 1),
         ("It is about love, not about war.", 1, 1 / 2),
         ('It is about love; "war" is sung.', 1 / 2, 1 / 2),
@@ -272,10 +289,15 @@ def test_a_song_by_an_artist_whom_a_cut_catalogue_lacks_is_not_called_unreal() -
     text = '"Night Road" by Jo Winter. "Elsewhere" by Someone Else.'
     assert score("similar", text, knowledge=know(is_cut=True)).values["real"] == 1
     assert score("similar", text, knowledge=know()).values["real"] == 1 / 2
+    last = '"Elsewhere" by Someone Else. "Night Road" by Jo Winter.'
+    assert score("similar", last, knowledge=know(is_cut=True)).values["precision_at_k"] == 1
+    assert score("similar", last, knowledge=know()).values["precision_at_k"] == 0
 
 
 def test_what_a_random_suggestion_reaches() -> None:
     assert near_by_chance(SONG, SONG.themes, know()) == pytest.approx(2 / 3)
+    assert near_by_chance(replace(SONG, id="new"), SONG.themes, know()) == 3 / 4
+    assert near_by_chance(replace(SONG, year=None), ("war",), know()) == 0
 
 
 def test_an_analysis_is_complete_with_every_heading_and_a_word_under_each() -> None:
@@ -319,8 +341,8 @@ def test_any_text_is_scored_between_none_and_all(text: str, task: str) -> None:
     found = score(task, text, expected='"Night Road" by Jo Winter.', knowledge=know())
     assert all(0 <= value <= 1 for value in found.values.values())
     assert {"refused", "empty"} <= found.values.keys()
-    assert not (found.is_refusal and found.is_empty)
-    if found.is_empty:
+    assert found.values["refused"] + found.values["empty"] <= 1
+    if found.values["empty"]:
         assert max(value for metric, value in found.values.items() if metric != "empty") == 0
 
 

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss
 
-from harness.evaluation.accuracy import wilson_interval
+from harness.evaluation.accuracy import NO_ANSWER, count_answers, wilson_interval
 from harness.evaluation.statistics import (
-    NO_ANSWER,
     bootstrap,
     bootstrap_difference,
     calibrate,
-    count_answers,
     make_buckets,
     slice_values,
     softmax,
@@ -73,6 +71,31 @@ def test_all_right_or_all_wrong_takes_wilsons_interval(value: float) -> None:
     assert (found.low, found.high) == wilson_interval(20 * int(value), 20)
 
 
+def test_songs_that_are_all_alike_do_not_make_an_interval_a_point() -> None:
+    alike = bootstrap([0.1, 0.2, 0.3] * 7, [str(i // 3) for i in range(21)])
+    assert alike is not None
+    assert (alike.low, alike.high) == pytest.approx(wilson_interval(1.4, 7))
+    one = bootstrap([1.0, 0.0], ["a", "a"])
+    assert one is not None
+    assert (one.low, one.high) == pytest.approx(wilson_interval(0.5, 1))
+
+
+def test_a_difference_that_is_the_same_for_every_song_is_sure_only_where_songs_are_enough() -> None:
+    def differ(before: float, after: float, num_songs: int) -> tuple[float, float]:
+        ids = [str(i) for i in range(num_songs)]
+        found = bootstrap_difference([before] * num_songs, [after] * num_songs, ids)
+        assert found is not None
+        assert found.low <= found.value <= found.high
+        return found.low, found.high
+
+    assert differ(0, 1, 1)[0] < 0
+    assert 0.5 < differ(0, 1, 20)[0] < 1
+    assert differ(0.25, 0.75, 2)[0] < 0 < differ(0.25, 0.75, 60)[0]
+    low, high = differ(0.25, 0.75, 9)
+    assert differ(0.75, 0.25, 9) == pytest.approx((-high, -low))
+    assert differ(1, 1, 10) == pytest.approx((-0.2775, 0.2775), abs=5e-5)
+
+
 def test_no_values_have_no_interval() -> None:
     assert bootstrap([], []) is None
     assert bootstrap_difference([], [], []) is None
@@ -89,7 +112,9 @@ def test_a_paired_difference_is_surer_than_two_intervals() -> None:
     assert found.value == pytest.approx(np.mean(after) - np.mean(before))
     assert 0 < found.low < found.value < found.high
     assert found.high - found.low < alone.high - alone.low
-    assert bootstrap_difference(before, before, songs) == type(found)(0, 0, 0, 200)
+    same = bootstrap_difference(before, before, songs)
+    assert same is not None
+    assert (same.value, same.high, same.low) == (0, wilson_interval(0, 200)[1], -wilson_interval(0, 200)[1])
 
 
 def test_values_without_a_song_each_are_refused() -> None:

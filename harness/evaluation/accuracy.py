@@ -15,6 +15,9 @@ if TYPE_CHECKING:  # the report reads accuracies without torch
 Z_95 = 1.959963984540054
 """Quantile of the normal distribution that leaves 2.5 % above it."""
 
+NO_ANSWER = "(no answer)"
+"""Stands for an answer in which no name could be read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
@@ -100,12 +103,14 @@ def choose(names: Sequence[str], scores: Sequence[float], truth: str) -> Choice:
 def summarize_task(songs: Sequence[SongResult], labels: TaskLabels, not_asked: int) -> TaskEvaluation:
     """A task's figures over its songs; those whose true name training never saw are counted apart."""
     seen = [song for song in songs if song.is_seen]
-    has_after = any(song.after is not None for song in songs)
     before = [song.before.predicted == song.truth for song in seen]
     after = [song.after.predicted == song.truth for song in seen if song.after is not None]
-    confusion: dict[Version, dict[str, dict[str, int]]] = {"before": count_confusion(songs, "before")}
-    if has_after:
-        confusion["after"] = count_confusion(songs, "after")
+    confusion: dict[Version, dict[str, dict[str, int]]] = {
+        "before": count_answers((song.truth, song.before.predicted) for song in songs)
+    }
+    tuned = [(song.truth, song.after.predicted) for song in songs if song.after is not None]
+    if tuned:
+        confusion["after"] = count_answers(tuned)
     return TaskEvaluation(
         before=measure_accuracy(before),
         after=measure_accuracy(after),
@@ -119,13 +124,15 @@ def summarize_task(songs: Sequence[SongResult], labels: TaskLabels, not_asked: i
     )
 
 
-def count_confusion(songs: Iterable[SongResult], version: Version) -> dict[str, dict[str, int]]:
-    """True name to predicted name to songs, both in the order of the alphabet."""
+def count_answers(pairs: Iterable[tuple[str, str | None]]) -> dict[str, dict[str, int]]:
+    """True name to given name to songs, both in the order of the alphabet.
+
+    Args:
+        pairs: The true name and the one that was given; None where no name could be read.
+    """
     counts: dict[str, Counter[str]] = {}
-    for song in songs:
-        choice = song.before if version == "before" else song.after
-        if choice is not None:
-            counts.setdefault(song.truth, Counter())[choice.predicted] += 1
+    for truth, given in pairs:
+        counts.setdefault(truth, Counter())[NO_ANSWER if given is None else given] += 1
     return {truth: dict(sorted(counts[truth].items())) for truth in sorted(counts)}
 
 
@@ -138,11 +145,11 @@ def measure_accuracy(is_right: Sequence[bool]) -> Accuracy | None:
     return Accuracy(correct, total, correct / total, low, high)
 
 
-def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+def wilson_interval(correct: float, total: int) -> tuple[float, float]:
     """95 % score interval of a proportion (Wilson 1927), which stays inside 0 … 1 and is sound for few songs.
 
     Args:
-        correct: Right answers.
+        correct: Right answers; an answer that is right in part counts in part.
         total: Answers, at least one.
     """
     share, z2 = correct / total, Z_95**2

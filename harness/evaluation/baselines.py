@@ -30,7 +30,6 @@ __all__ = [
     "LabelledLyrics",
     "Prediction",
     "chance_accuracy",
-    "majority_name",
     "majority_predictions",
     "read_labelled_lyrics",
     "read_training_lyrics",
@@ -77,12 +76,6 @@ class Prediction:
 def chance_accuracy(num_names: int) -> float:
     """The expected accuracy of a uniform guess among names."""
     return 1 / num_names
-
-
-def majority_name(names: Sequence[str]) -> str:
-    """The most frequent name; the first in the alphabet among equals."""
-    counts = Counter(names)
-    return min(counts, key=lambda name: (-counts[name], name))
 
 
 def majority_predictions(

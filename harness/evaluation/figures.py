@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.evaluation.accuracy import Choice, SongResult, summarize_task
+from harness.evaluation.accuracy import Choice, SongResult, count_answers, summarize_task
 from harness.evaluation.material import Material
 from harness.evaluation.reference import Guess
 from harness.evaluation.results import SYSTEMS, Result
@@ -25,7 +25,7 @@ Values = dict[str, float]
 """Song → value of one metric."""
 
 METHOD_ORDER = ("rank", "generate", "baseline")
-SYSTEM_ORDER = (*SYSTEMS, "chance", "majority", "tfidf")
+SYSTEM_ORDER = (*SYSTEMS, "chance", "majority", "tfidf", "expected")
 
 SLICE_SAMPLES = 2_000
 """Draws of a slice's interval: there are many slices."""
@@ -41,7 +41,7 @@ class Series:
     Attributes:
         metric: As in "acc".
         method: "rank", "generate" or "baseline".
-        system: "before", "after", "few_shot", "chance", "majority" or "tfidf".
+        system: "before", "after", "few_shot", "chance", "majority", "tfidf" or "expected" (the taught answer).
     """
 
     metric: str
@@ -104,11 +104,19 @@ def describe_task(
 
 
 def describe_ranking(task: str, material: Material, results: Iterable[Result]) -> dict[str, Any]:
-    """Accuracy by ranking before and after, with what guessing gives; None of a task that is not ranked."""
+    """Accuracy by ranking before and after, with what guessing gives; None of a task that is not ranked.
+
+    Of a closed set whose names were not ranked the written answers' confusion is told.
+    """
     labels = material.labels.get(task)
-    ranked = {(r.system, r.song_id): r for r in results if r.task == task and r.method == "rank"}
-    if labels is None or not ranked:
+    own = [result for result in results if result.task == task]
+    ranked = {(r.system, r.song_id): r for r in own if r.method == "rank"}
+    if labels is None:
         return {"before": None, "after": None}
+    if not ranked:
+        given = {name: [(r.truth or "", r.answer) for r in own if r.system == name] for name in SYSTEMS}
+        confusion = {system: count_answers(pairs) for system, pairs in given.items() if pairs}
+        return {"before": None, "after": None, "confusion": confusion}
     songs = [song_id for system, song_id in ranked if system == "before"]
     pairs = [_pair(ranked["before", song_id], ranked.get(("after", song_id))) for song_id in songs]
     asked = {question.song_id for question in material.known if question.task == task}
@@ -126,9 +134,7 @@ def _pair(before: Result, after: Result | None) -> SongResult:
 def describe_metrics(series: Mapping[Series, Values], seed: int) -> list[dict[str, Any]]:
     """A row for each metric, method and system; what is expected by chance has no interval of its own."""
     rows = []
-    for key in sorted(
-        series, key=lambda key: (METHOD_ORDER.index(key.method), SYSTEM_ORDER.index(key.system))
-    ):
+    for key in in_order(series):
         found = measure(series[key], seed)
         if found is not None and key.system == "chance":
             found = Interval(found.value, found.value, found.value, found.n)
@@ -154,7 +160,7 @@ def describe_differences(task: str, series: Mapping[Series, Values], seed: int) 
         for key, other in series.items():
             songs = [song for song in own if song in other]
             is_other = key.metric == metric and key.method in (method, "baseline") and key.system != "after"
-            if is_other and songs:
+            if is_other and songs and key.system != "expected":
                 found = bootstrap_difference(
                     [other[song] for song in songs], [own[song] for song in songs], songs, seed=seed
                 )
@@ -185,7 +191,7 @@ def describe_slices(
     }
     rows = []
     for key in in_order(series):
-        if key.metric != metric or key.system == "chance":
+        if key.metric != metric or key.system in ("chance", "expected"):
             continue
         values, chosen = list(series[key].values()), [songs[song_id] for song_id in series[key]]
         for found in slice_values(values, chosen, frequency, seed=seed, num_samples=SLICE_SAMPLES):

@@ -1,9 +1,9 @@
 """The longest run of words that a generated text has in common with the training lyrics, word for word.
 
 Words are compared without case, punctuation and accents; headings are left out on both sides; in scripts without spaces
-each character is a word. The runs of all lyrics are looked up in a suffix array (Manber & Myers 1993): every place of
-the lyrics, sorted by what follows it, so that one binary search tells whether a run occurs. It is exact for runs of any
-length; a run never goes from one song into the next.
+each character with its marks is a word. The runs of all lyrics are looked up in a suffix array (Manber & Myers 1993):
+every place of the lyrics, sorted by what follows it, so that one binary search tells whether a run occurs. It is exact
+for runs of any length; a run never goes from one song into the next.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.evaluation.scoring.words import UNSPACED, fold, normalise
+from harness.evaluation.scoring.words import MARKS, UNSPACED, fold, normalise
 from preprocess.measure.sections import find_heading
 from preprocess.schema import Int64Array
 
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+_LETTERS = rf"(?:[^\W_]|[{MARKS}])+"
+_WORD = re.compile(rf"{_LETTERS}(?:'{_LETTERS})*")
+_CHARACTER = re.compile(rf".(?:(?!\w)[{MARKS}])*")
 _SPACES = re.compile(r"\s*\n\s*")
 _BYTES = 4
 _SONG_END = 0
@@ -127,8 +129,8 @@ def split_words(text: str) -> list[_Word]:
     words = []
     for match in _WORD.finditer(_without_headings(text)):
         if UNSPACED.search(match[0]):
-            places = enumerate(match[0], match.start())
-            words += [_Word(fold(letter), place, place + 1) for place, letter in places]
+            letters = _CHARACTER.finditer(text, *match.span())
+            words += [_Word(fold(letter[0]), *letter.span()) for letter in letters]
         else:
             words.append(_Word(fold(match[0]), match.start(), match.end()))
     return words

@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.evaluation.accuracy import wilson_interval
 from harness.evaluation.results import SYSTEMS, Result
+from harness.evaluation.statistics import rate_interval
 from harness.evaluation.truth import ClaimCounts
-
-NUM_SAMPLES = 10_000
 
 
 def describe_truth(results: Sequence[Result], seed: int) -> dict[str, Any]:
@@ -31,7 +29,7 @@ def describe_truth(results: Sequence[Result], seed: int) -> dict[str, Any]:
 def count(results: Sequence[Result], seed: int) -> dict[str, Any]:
     """The claims of some answers, and their rate with its interval; None where nothing is checkable."""
     counts = ClaimCounts(*(sum(result.claims[i] for result in results) for i in range(3)))
-    low, high = rate_interval(results, seed)
+    low, high = truth_interval(results, seed) or (None, None)
     return {
         "supported": counts.supported,
         "contradicted": counts.contradicted,
@@ -42,34 +40,15 @@ def count(results: Sequence[Result], seed: int) -> dict[str, Any]:
     }
 
 
-def rate_interval(
-    results: Iterable[Result], seed: int, num_samples: int = NUM_SAMPLES
-) -> tuple[float, float] | tuple[None, None]:
-    """95 % percentile interval of the hallucination rate: a ratio of sums over songs that are drawn anew.
-
-    Where every song's claims are contradicted, or none is, every draw is the same: Wilson's interval over songs then.
-    """
-    by_song: dict[str, list[int]] = {}
+def truth_interval(results: Iterable[Result], seed: int) -> tuple[float, float] | None:
+    """95 % interval of the hallucination rate, by drawing songs anew; None where nothing is checkable."""
+    by_song: dict[str, tuple[int, int]] = {}
     for result in results:
         supported, contradicted, _ = result.claims
-        sums = by_song.setdefault(result.song_id, [0, 0])
-        sums[0] += contradicted
-        sums[1] += supported + contradicted
-    sums_of_songs = np.array([sums for sums in by_song.values() if sums[1]], dtype=np.float64)
-    if not len(sums_of_songs):
-        return None, None
-    contradicted_songs, num_songs = int((sums_of_songs[:, 0] > 0).sum()), len(sums_of_songs)
-    if contradicted_songs == 0 or (sums_of_songs[:, 0] == sums_of_songs[:, 1]).all():
-        return wilson_interval(contradicted_songs, num_songs)
-    rng = np.random.Generator(np.random.Philox(seed))
-    rates = []
-    for _ in range(num_samples):  # one draw at a time: all at once would hold songs x draws
-        contradicted, checkable = sums_of_songs[
-            rng.integers(len(sums_of_songs), size=len(sums_of_songs))
-        ].sum(0)
-        rates.append(contradicted / checkable)
-    low, high = np.quantile(rates, [0.025, 0.975]).tolist()
-    return low, high
+        sums = by_song.get(result.song_id, (0, 0))
+        by_song[result.song_id] = sums[0] + contradicted, sums[1] + supported + contradicted
+    checked = np.array([sums for sums in by_song.values() if sums[1]], np.float64)
+    return rate_interval(checked[:, 0], checked[:, 1], seed=seed) if len(checked) else None
 
 
 def describe_overlap(results: Iterable[Result]) -> dict[str, Any]:

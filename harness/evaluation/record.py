@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def make_record(
         "num_shots": {task: len(shown) for task, shown in shots.items()},
         "seed": settings.seed,
         "hashes": find_hashes(settings, material),
-        "leakage": describe_leakage(material),
+        "leakage": material.audit.to_json(),
         "tasks": tasks,
         "truth": describe_truth(results, settings.seed),
         "overlap": describe_overlap(results),
@@ -114,16 +114,6 @@ def find_hashes(settings: EvaluationSettings, material: Material) -> dict[str, s
     found = {k: v for k, v in collect_hashes(material.held_out.manifest).items() if isinstance(v, str)}
     weights = None if settings.adapter is None else settings.adapter / ADAPTER_WEIGHTS
     return found | ({} if weights is None or not weights.is_file() else {"adapter": sha256_of(weights)})
-
-
-def describe_leakage(material: Material) -> dict[str, Any]:
-    """What the audit found before any score."""
-    audit = material.audit
-    return {
-        "num_checked": audit.num_checked,
-        "findings": [asdict(finding) for finding in audit.findings],
-        "num_excluded": len(audit.excluded),
-    }
 
 
 def describe_speed(results: Sequence[Result], times: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -191,6 +181,11 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
         ):
             if count:
                 _say(console, f"{task}: {count:,} more songs with {what}, not counted")
+        taught = [
+            f"{row['metric']} {row['value']:.1%}" for row in found["metrics"] if row["system"] == "expected"
+        ]
+        if taught:
+            _say(console, f"{task}: the taught answers themselves reach {', '.join(taught)}")
     for system, found in summary["truth"].items():
         if found["hallucination_rate"] is not None:
             _say(

@@ -1,4 +1,7 @@
-"""What needs no language model, over the same songs: chance, the most frequent name, TF-IDF with a regression."""
+"""What needs no language model, over the same songs: chance, the most frequent name, TF-IDF with a regression.
+
+For similar songs, whose metrics have no natural top: what a random training song reaches, and the taught answer itself.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,13 @@ from harness.evaluation.baselines import (
 from harness.evaluation.judging import within_a_decade
 from harness.evaluation.material import Asked
 from harness.evaluation.scoring import score_answer
+from harness.evaluation.scoring.similar import near_by_chance
+from harness.evaluation.truth import Knowledge
 
-Baseline: TypeAlias = Literal["chance", "majority", "tfidf"]
+Baseline: TypeAlias = Literal["chance", "majority", "tfidf", "expected"]
 
 THEME_METRICS = ("precision", "recall", "f1")
+SIMILAR_METRICS = ("near", "precision_at_k")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ def guess_answers(
     asked: Sequence[Asked],
     training: Sequence[LabelledLyrics],
     held_out: Sequence[LabelledLyrics],
+    knowledge: Knowledge,
     seed: int,
     *,
     fits: bool,
@@ -55,6 +62,7 @@ def guess_answers(
         asked: The questions that count.
         training: The training songs with their labels.
         held_out: The held-out songs with theirs, of which only which tasks they are asked is used.
+        knowledge: Of the training songs.
         seed: Of the regression.
         fits: Whether to fit TF-IDF with logistic regression; without it chance and majority alone.
     """
@@ -62,6 +70,7 @@ def guess_answers(
     chosen = {song_id for song_id, _ in counted}
     songs = [song for song in held_out if song.song_id in chosen]
     guesses = [guess_by_chance(one) for one in counted.values() if one.label is not None]
+    guesses += [guess for one in counted.values() for guess in _suggest(one, knowledge)]
     guesses += list(_read("majority", majority_predictions(training, songs), counted))
     if fits:
         guesses += list(_read("tfidf", tfidf_predictions(training, songs, seed), counted))
@@ -76,6 +85,19 @@ def guess_by_chance(asked: Asked) -> Guess:
     if known := [value for value in near if value is not None]:
         values["within_decade"] = sum(known) / len(names)
     return Guess("chance", task, asked.question.song_id, values)
+
+
+def _suggest(asked: Asked, knowledge: Knowledge) -> Iterable[Guess]:
+    """For "similar", a random training song, and the answer that training would teach."""
+    task, song_id, truth = asked.question.task, asked.question.song_id, asked.truth
+    if task != "similar":
+        return
+    by_chance = near_by_chance(truth.song, truth.themes, knowledge)
+    if by_chance is not None:
+        yield Guess("chance", task, song_id, dict.fromkeys(SIMILAR_METRICS, by_chance))
+    score = score_answer(task, truth.expected, truth, knowledge, [])
+    values = {metric: score.values[metric] for metric in SIMILAR_METRICS if metric in score.values}
+    yield Guess("expected", task, song_id, values)
 
 
 def _read(

@@ -247,7 +247,9 @@ class Evaluator:
         settings, corpus = self.settings, part.corpus
         labelled = read_labelled_lyrics(settings.data, part.split)
         fits = settings.baselines
-        guesses = guess_answers(part.material.asked, corpus.lyrics, labelled, settings.seed, fits=fits)
+        guesses = guess_answers(
+            part.material.asked, corpus.lyrics, labelled, corpus.knowledge, settings.seed, fits=fits
+        )
         return make_record(
             settings, part.split, part.material, corpus.knowledge, results, guesses, times, part.shots
         )

@@ -7,6 +7,7 @@ question follows the lyrics in the prompt, and never contains what it asks for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from preprocess.clean.leaks import names
@@ -33,6 +34,9 @@ __all__ = [
 
 TASKS: tuple[str, ...] = DEFAULT_TASKS
 """Names of the tasks that are made when no others are asked for."""
+
+_LIST_JOIN = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
+_LIST_END = re.compile(r"[.\n]")
 
 
 def make_examples(
@@ -167,12 +171,15 @@ def states_fact(task: str | Task, answer: str, fact: str) -> bool:
 
 
 def stated_themes(answer: str) -> tuple[str, ...]:
-    """The themes that an answer to "themes" names, case-folded; empty when it has another form."""
+    """The themes that an answer to "themes" names up to a full stop or a line's end, case-folded.
+
+    Empty when it has another form.
+    """
     text = answer.strip().casefold()
     for stem in ("the main themes are ", "the main theme is "):
         if text.startswith(stem):
-            listed = text.removeprefix(stem).partition(".")[0]
-            return tuple(name.strip() for part in listed.split(", ") for name in part.split(" and "))
+            listed = _LIST_END.split(text.removeprefix(stem), maxsplit=1)[0]
+            return tuple(name for part in _LIST_JOIN.split(listed) if (name := part.strip()))
     return ()
 
 

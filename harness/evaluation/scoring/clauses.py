@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from harness.evaluation.scoring.words import find_quotes, word_set
 
 _CLAUSE_END = re.compile(r"[.!?;:,()\n\u2014\u3002\uff01\uff1f]|\s-\s|\bbut\b|\bhowever\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[!?\n\u3002\uff01\uff1f]+|\.(?=\s|$)")
+_WORD_MARK = re.compile(r"[\w']")
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _NO_DENIAL = re.compile(
     r"\bno doubt\b|\bwithout (?:a |any )?doubt\b|\bno question\b|\bnot (?:only|just|merely)\b"
@@ -38,13 +40,23 @@ _WINDOW = 7
 
 def is_denied(text: str, start: int, end: int) -> bool:
     """Whether what stands from `start` to `end` is denied or set apart: "not by X", "unlike X", "X isn't the …"."""
-    before = text[max(0, start - _REACH) : start]
+    before = _without_quoted_words(text)[max(0, start - _REACH) : start]
     clause_start = max((match.end() for match in _CLAUSE_END.finditer(before)), default=0)
     clause = _NO_DENIAL.sub(" ", before[clause_start:].casefold())
     words = _WORD.findall(clause)[-_WINDOW:]
     if _DENIALS & set(words) or _DENYING_PHRASES.search(" ".join(words)):
         return True
     return bool(_DENIED_AFTER.match(text, end))
+
+
+@lru_cache(maxsize=16)
+def _without_quoted_words(text: str) -> str:
+    """The text with spaces in the place of the words that it quotes, which deny nothing; punctuation stays."""
+    parts, place = [], 0
+    for start, end, _ in find_quotes(text):
+        parts += [text[place:start], _WORD_MARK.sub(" ", text[start:end])]
+        place = end
+    return "".join((*parts, text[place:]))
 
 
 def is_asked(text: str, start: int) -> bool:

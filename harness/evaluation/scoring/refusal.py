@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from harness.evaluation.scoring.words import find_quotes
+
 _UNABLE = "cannot|can't|can not|could not|couldn't|unable to|not able to|impossible to|not possible to"
 _ABLE = (
     "answer|determine|identify|tell|say|know|name|provide|recogni[sz]e|guess|assist|help|confirm|classify|find|give"
@@ -42,7 +44,16 @@ _GUESS = re.compile(
 
 @lru_cache(maxsize=16)
 def _find_refusals(text: str) -> tuple[tuple[int, int], ...]:
-    return tuple(match.span() for match in _REFUSAL.finditer(text))
+    """Where a normalised text declines; what it quotes is lyrics, unless the whole text is one quotation."""
+    quoted = [
+        (start, end) for start, end, _ in find_quotes(text) if text[:start].strip() or text[end:].strip()
+    ]
+    spans = (match.span() for match in _REFUSAL.finditer(text))
+    return tuple(
+        (start, end)
+        for start, end in spans
+        if not any(begin < start and end < stop for begin, stop in quoted)
+    )
 
 
 def declines(text: str) -> bool:

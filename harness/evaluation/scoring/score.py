@@ -8,9 +8,10 @@
 | similar | real, near, not_same: shares of the suggestions; precision_at_k; supported |
 | analysis | complete: all headings are there; supported |
 | structure, style, any other | supported |
-| every task | refused, empty |
+| every task | refused: it declines and answers nothing; empty: neither a letter nor a digit |
 
-"supported" is the share of the checkable claims that are so.
+"supported" is the share of the checkable claims that are so. A task without an answer that can be read (analysis,
+structure, style, any other) is answered by a checkable claim or by all of its headings.
 """
 
 from __future__ import annotations
@@ -57,14 +58,10 @@ class Score:
             not count: "supported" without a checkable claim, "evidence" without a quotation.
         answer: What was read as the answer: a name as the closed set spells it, decades, themes or songs in a list;
             None where none could be read.
-        is_refusal: Whether the answer declines and gives none.
-        is_empty: Whether it holds neither a letter nor a digit.
     """
 
     values: dict[str, float]
     answer: str | None
-    is_refusal: bool
-    is_empty: bool
 
 
 def score_answer(
@@ -84,10 +81,12 @@ def score_answer(
     values, answer = score_task(normalised, truth, knowledge) if score_task else ({}, None)
     if task not in ("artist", "genre", "themes"):
         values |= _supported(claims)
-    is_empty = says_nothing(normalised)
-    is_refusal = not is_empty and answer is None and declines(normalised)
-    values |= {"refused": float(is_refusal), "empty": float(is_empty)}
-    return Score(values, answer, is_refusal, is_empty)
+    is_answered = answer is not None or (
+        task not in _READ and ("supported" in values or values.get("complete") == 1)
+    )
+    is_refusal = not is_answered and declines(normalised)
+    values |= {"refused": float(is_refusal), "empty": float(says_nothing(normalised))}
+    return Score(values, answer)
 
 
 _Scored = tuple[dict[str, float], str | None]
@@ -158,3 +157,5 @@ _BY_TASK: dict[str, Callable[[str, Truth, Knowledge | None], _Scored]] = {
     "similar": _score_similar,
     "analysis": _score_analysis,
 }
+_READ = _BY_TASK.keys() - {"analysis"}
+"""Tasks whose answers are read."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import compress
 
 from harness.evaluation.scoring.clauses import share
 from harness.evaluation.scoring.words import normalise
@@ -112,12 +115,12 @@ def score_suggestions(
     if any(told) or not suggestions:
         values["real"] = _share_of([bool(match) for match in matches], told)
         values["near"] = _share_of(is_near, told)
-        values["precision_at_k"] = sum(is_near[:num_wanted]) / num_wanted
+        values["precision_at_k"] = sum(list(compress(is_near, told))[:num_wanted]) / num_wanted
     return values
 
 
 def _share_of(flags: Sequence[bool], told: Sequence[bool]) -> float:
-    counted = [flag for flag, is_told in zip(flags, told, strict=True) if is_told]
+    counted = list(compress(flags, told))
     return share(counted) if counted else 0.0
 
 
@@ -143,19 +146,42 @@ def find_known(suggestion: Suggestion, knowledge: Knowledge) -> tuple[KnownSong,
 
 def shares_traits(known: KnownSong, song: Song, themes: Collection[str]) -> bool:
     """Whether two songs share two of: a main theme, the genre, a decade at most one apart."""
-    return sum(_traits(known, song, {normal_name(theme_name(theme)) for theme in themes})) > 1
+    return _are_near(_traits_of_known(known), _traits_of(song, themes))
 
 
-def _traits(known: KnownSong, song: Song, themes: Collection[str]) -> Iterator[bool]:
-    yield any(normal_name(theme) in themes for theme in known.themes)
-    yield known.genre is not None and song.genre is not None and known.genre == song.genre
-    if known.year is None or song.year is None:
-        yield False
-    else:
-        yield abs(known.year // 10 - song.year // 10) <= 1
+_Traits = tuple[frozenset[str], str | None, int | None]
+"""Main themes as names are compared, genre, the decade's number; None for what is not known."""
+
+
+def _traits_of(song: Song, themes: Collection[str]) -> _Traits:
+    names = frozenset(normal_name(theme_name(theme)) for theme in themes)
+    return names, song.genre, None if song.year is None else song.year // 10
+
+
+def _traits_of_known(song: KnownSong) -> _Traits:
+    names = frozenset(map(normal_name, song.themes))
+    return names, song.genre, None if song.year is None else song.year // 10
+
+
+def _are_near(first: _Traits, second: _Traits) -> bool:
+    shares_theme = not first[0].isdisjoint(second[0])
+    shares_genre = first[1] is not None and first[1] == second[1]
+    shares_era = first[2] is not None and second[2] is not None and abs(first[2] - second[2]) <= 1
+    return shares_theme + shares_genre + shares_era > 1
 
 
 def near_by_chance(song: Song, themes: Collection[str], knowledge: Knowledge) -> float | None:
     """The share of the other training songs that are near to a song: what a random real suggestion reaches."""
-    others = [known for known in knowledge.songs.values() if known.id != song.id]
-    return share([shares_traits(known, song, themes) for known in others]) if others else None
+    traits = _traits_of(song, themes)
+    counts = _count_traits(knowledge)
+    own = knowledge.songs.get(song.id)
+    num_others = len(knowledge.songs) - (own is not None)
+    num_near = sum(count for other, count in counts.items() if _are_near(other, traits))
+    num_near -= own is not None and _are_near(_traits_of_known(own), traits)
+    return num_near / num_others if num_others else None
+
+
+@lru_cache(maxsize=1)
+def _count_traits(knowledge: Knowledge) -> Counter[_Traits]:
+    """How many training songs are alike in their traits: far fewer kinds than songs."""
+    return Counter(map(_traits_of_known, knowledge.songs.values()))

@@ -4,8 +4,9 @@
     "The artist is Taylor Swift. Of the artist's …"          the form that training teaches, at a sentence's start
     "This sounds like a song by Taylor Swift."               the only name that the whole text states
 
-Anything else is no answer: two different names ("Drake or Eminem"), a name that is denied, asked or quoted, a part of a
-longer name, a name of nobody in the closed set where the form wants one.
+Anything else is no answer: two different names ("Drake or Eminem"), also where the closed set lacks one of them, a name
+that is denied, asked or quoted, a part of a longer name, a relative ("Drake's sister"), a name of nobody in the closed
+set where the form wants one.
 """
 
 from __future__ import annotations
@@ -44,8 +45,28 @@ _ROLES = word_set(
     "artist singer performer band rapper group duo song songs lyrics maybe perhaps probably definitely likely clearly"
     " certainly possibly answer american british english country pop rock legend"
 )
-_JOINS = re.compile(r"\s*(?:/|&|\bor\b|\band\b|\bvs\.?)\s*([^\W\d_]\w*)", re.IGNORECASE)
+_WORD = r"[^\W\d_]\w*"
+_JOIN = r"\s*(?:/|&|,?\s*\b(?:or|and|vs)\b\.?)\s*"
+_LISTED = rf",\s*(?!(?:or|and)\b)({_WORD})(?:[ '.-]+\w+){{0,3}}"
+_JOINED_AFTER = re.compile(rf"(?P<listed>(?:{_LISTED}){{0,5}}){_JOIN}(?P<last>{_WORD})", re.IGNORECASE)
+_SINGULAR = word_set("is was has sings performs writes")
+_JOINED_BEFORE = re.compile(rf"({_WORD}){_JOIN}$", re.IGNORECASE)
+_LABELLED = re.compile(
+    rf"^[^\w\n]*(?:artist|singer|performer|band)(?: name)?[*_ ]*:[^\w\n]*({_WORD})",
+    re.IGNORECASE | re.MULTILINE,
+)
+_RELATIVE = re.compile(
+    r"'s?\s+(?:\w+\s+)?(?:sister|brother|wife|husband|daughter|son|mother|father|cousin|niece|nephew|friend|rival)s?\b",
+    re.IGNORECASE,
+)
+# "He is like X" tells of somebody else; "it sounds like X" is an answer.
+_LIKENED = re.compile(
+    r"\b(?:he|she|they)(?:'s|'re|\s+(?:is|are|was|were))\s+(?:\w+\s+)?(?:like|similar to)\s+$", re.IGNORECASE
+)
 _GUEST = re.compile(r"(?:feat|ft|featuring)\b\.?\s*$", re.IGNORECASE)
+_REACH = 200
+"""Characters before a name in which a name that is joined to it is looked for."""
+
 _MAX_GENRE_WORDS = 5
 _MAX_WHOLE_WORDS = 15
 
@@ -72,7 +93,7 @@ def read_name(text: str, stem: str, names: frozenset[str], *, is_genre: bool = F
         keys = formal
     else:
         keys = {found.key for found in mentions if _states(text, found, is_genre=is_genre)}
-        if not is_genre and any(_is_joined(text, found, mentions) for found in mentions):
+        if not is_genre and _names_a_stranger(text, mentions):
             return None
     return index.spelling[keys.pop()] if len(keys) == 1 else None
 
@@ -135,6 +156,8 @@ def _states(text: str, found: Mention, *, is_genre: bool) -> bool:
         return False
     if is_quoted(text, found.start, found.end) or comes_after(_GUEST, text, found.start):
         return False
+    if comes_after(_LIKENED, text, found.start) or _RELATIVE.match(text, found.end):
+        return False
     if not guesses(text, found.start):
         return False
     if not is_genre and _is_part_of_name(text, found):
@@ -152,21 +175,37 @@ def _is_used_as_name(text: str, found: Mention) -> bool:
     return starts or before in _BEFORE_NAME or after in _AFTER_NAME
 
 
+def _may_name(word: str) -> bool:
+    """Whether a word may be of a name: a capital, and neither a common word nor a role."""
+    return word[:1].isupper() and word.casefold() not in STOP_WORDS | _ROLES
+
+
 def _is_part_of_name(text: str, found: Mention) -> bool:
     """Whether a capitalised word beside a name makes it a longer one: "Prince Royce", "Kid Drake"."""
-    after = first_word(text, found.end)
-    if after[:1].isupper() and after.casefold() not in STOP_WORDS | _ROLES:
+    if _may_name(first_word(text, found.end)):
         return True
-    if " " in text[found.start : found.end]:
-        return False
-    before = last_word(text, found.start)
-    return before[:1].isupper() and before.casefold() not in STOP_WORDS | _ROLES
+    return " " not in text[found.start : found.end] and _may_name(last_word(text, found.start))
+
+
+def _names_a_stranger(text: str, mentions: list[Mention]) -> bool:
+    """Whether a text gives a name that the closed set lacks beside, or on a line of its own after "Artist:"."""
+    starts = {found.start for found in mentions}
+    labelled = (match for match in _LABELLED.finditer(text) if match.start(1) not in starts)
+    return any(_may_name(match[1]) for match in labelled) or any(
+        _is_joined(text, found, mentions) and _states(text, found, is_genre=False) for found in mentions
+    )
 
 
 def _is_joined(text: str, found: Mention, mentions: list[Mention]) -> bool:
-    """Whether a stated name is one of two, of which the closed set lacks the other: "Drake or Ada Unknown"."""
-    match = _JOINS.match(text, found.end)
-    if match is None or not match[1][:1].isupper() or match[1].casefold() in STOP_WORDS | _ROLES:
+    """Whether a name is one of several, of which the closed set lacks another: "Drake or Ada Unknown"."""
+    before = _JOINED_BEFORE.search(text, max(0, found.start - _REACH), found.start)
+    # "… of Texas, and Drake sings it" begins another clause.
+    if before and _may_name(before[1]) and first_word(text, found.end).casefold() not in _SINGULAR:
+        return all(other.end != before.end(1) for other in mentions)
+    after = _JOINED_AFTER.match(text, found.end)
+    if after is None:
         return False
-    is_known = any(other.start == match.start(1) for other in mentions)
-    return not is_known and _states(text, found, is_genre=False)
+    listed = [(match[1], found.end + match.start(1)) for match in re.finditer(_LISTED, after["listed"])]
+    others = [*listed, (after["last"], after.start("last"))]
+    is_known = {place for _, place in others} <= {other.start for other in mentions}
+    return not is_known and all(_may_name(word) for word, _ in others)

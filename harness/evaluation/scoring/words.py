@@ -7,9 +7,13 @@ import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
-# Combining marks that Python's \w leaves out: Latin, Hebrew, Arabic, Indic, Thai.
-_MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0903\u093a-\u0dff\u0e31-\u0e4e"
-_TOKEN = re.compile(rf"(?:[^\W_]|[{_MARKS}])+|[&+]")
+MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0903\u093a-\u0963\u0966-\u0dff\u0e31-\u0e4e"
+"""Combining marks that Python's \\w leaves out, as a class of a pattern: Latin, Hebrew, Arabic, Indic, Thai.
+
+Without the danda, which ends an Indic sentence.
+"""
+
+_TOKEN = re.compile(rf"(?:[^\W_]|[{MARKS}])+|[&+]")
 # Those that only show how a letter is said. Vowel signs of Indic scripts and Thai are letters of their own.
 _ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670]")
 _RUN = re.compile(r"\S+")

@@ -58,7 +58,7 @@ def tabulate_systems(scores: Scores) -> list[Table]:
 ABOUT_SYSTEMS = (
     "Percent, with 95 % intervals (bootstrap over songs); the best of a line is marked. Ranked: the likeliest of all "
     "known names. Generated: the text as it was written, matched strictly; a refusal or nothing is wrong. Where few "
-    "songs were answered in words, ranks and baselines stand on more."
+    "songs were answered in words, ranks and baselines stand on more. Expected: what the taught answers reach."
 )
 
 
@@ -100,8 +100,12 @@ def tabulate_subject(evaluation: JsonObject) -> list[Table]:
 
 
 def find_best(metric: str, found: Sequence[Measurement | None]) -> list[int]:
-    """Where the best values of a line stand; nowhere if it has fewer than two different ones."""
-    values = {i: one.value for i, one in enumerate(found) if one is not None and one.value is not None}
+    """Where the best values of a line stand, the taught answer's aside; nowhere if there are not two different ones."""
+    values = {
+        i: one.value
+        for i, one in enumerate(found)
+        if one is not None and one.value is not None and one.system != "expected"
+    }
     if len(set(values.values())) < 2:
         return []
     best = min(values.values()) if metric in LOWER_IS_BETTER else max(values.values())
@@ -112,7 +116,7 @@ def write_measurement(one: Measurement | None) -> str:
     """As in "72.9%" with "61.5 to 81.9" on a line of its own."""
     if one is None or one.value is None:
         return NOTHING
-    if one.low is None or one.high is None or one.low == one.high:  # chance is known, not estimated
+    if one.low is None or one.high is None or one.system == "chance":  # which is known, not estimated
         return format_percent(one.value)
     return f"{one.value:.1%}\n{100 * one.low:.1f} to {100 * one.high:.1f}"
 
