@@ -31,9 +31,10 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: str | Path, code: int = 0) -> str:
+    """What the command says: on standard output where it ends well, else on standard error."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
-    return result.output
+    return result.stderr if code else result.stdout
 
 
 def test_without_a_model_the_stored_answers_are_shown_and_said_to_be_stored(tmp_path: Path) -> None:
