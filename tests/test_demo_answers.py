@@ -285,3 +285,17 @@ def test_growing_answers_are_shown_on_a_terminal_and_taken_away_at_the_end(
     assert "growing" in shown
     assert shown.index("beside it") < shown.index("likeliest name")
     assert shown.count(prompts[0].question) == 1
+
+
+def test_a_stored_answer_stands_under_its_own_question_where_another_one_failed(
+    speaker: Speaker, prompts: list[Prompt]
+) -> None:
+    file = io.StringIO()
+    table = LiveTable(Console(file=file, width=100, force_terminal=True, color_system=None))
+    second = prompts[1]
+    kept = replace(make_item(is_stored=True), question="And the second?", song_id=second.song.id)
+    failing: Any = FailingSpeaker(speaker, 0)
+    ask_all(lambda: failing, prompts[:2], Asking(6), table, {(second.song.id, second.task): kept})
+    shown = file.getvalue()
+    failed, own, answer = (shown.rindex(text) for text in (prompts[0].question, "second?", "stored answers"))
+    assert failed < own < answer

@@ -58,8 +58,9 @@ class LiveTable:
             self._live.update(self._table())
 
     def end(self, item: DemoItem) -> None:
-        """Show the whole answers."""
-        if self._live is None:
+        """Show the whole answers; a stored item's question too, for it need not be the one that was begun."""
+        if self._live is None or item.is_stored:
+            self.stop()
             print_item(item, self.console)
             return
         self.stop()
