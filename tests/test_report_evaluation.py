@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 
 from harness.report import make_page, read_whole_run, write_report
+from harness.report.evaluation import charts
+from harness.report.evaluation.charts import Dot
 from harness.report.evaluation.confusion import MAX_NAMES, OTHERS, limit_names
+from harness.report.evaluation.records import Measurement, Scores
 from harness.report.evaluation.tables import find_best
 from harness.report.page import Page
-from harness.report.plots import STAND_INS
+from harness.report.plots import STAND_INS, Chart
 from preprocess.errors import DataError
 from tests.evaluation_files import Fields, make_curve, make_demo, make_evaluation, metric
 from tests.test_report import EVALUATION, PageReader, measure_width, needs_chromium
@@ -100,6 +105,24 @@ def test_slices_of_another_metric_than_the_headline_are_shown(tmp_path: Path) ->
     page = evaluate_alone(tmp_path, content)
     slices = next(section for section in page.shown if section.id == "slices")
     assert len(slices.charts) == len(slices.tables) == 2
+
+
+def test_a_slice_that_a_later_task_alone_has_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Sequence[Dot]] = []
+
+    def keep(name: str, title: str, dots: Sequence[Dot], **_: object) -> Chart:
+        drawn.append(dots)
+        return Chart(title, Markup())
+
+    monkeypatch.setattr(charts, "draw_dots", keep)
+    slices = [
+        Measurement(task, "acc", "rank", "after", value, None, None, 20, "genre", name)
+        for task, name, value in (("artist", "Folk", 0.1), ("genre", "Folk", 0.2), ("genre", "Rock", 0.3))
+    ]
+    charts.chart_slices(Scores(slices=slices))
+    assert [[(dot.label, dot.value) for dot in dots] for dots in drawn] == [
+        [("Folk", 0.1), ("", 0.2), ("Rock", 0.3)]
+    ]
 
 
 def test_goals_are_told_as_reached_missed_or_not_measured(page: Page) -> None:
