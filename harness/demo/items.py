@@ -17,6 +17,9 @@ EXCERPT_LINES = 6
 
 ELLIPSIS = "…"
 
+MAX_TOKENS_PER_S = 1e9
+"""No model is faster."""
+
 Version = Literal["before", "after"]
 """As `harness.tuned` names them; this module starts without torch."""
 
@@ -197,20 +200,43 @@ def parse_item(value: dict[str, Any]) -> DemoItem:
     """
     known = {one.name for one in fields(DemoItem)}
     claims = {
-        name: tuple(Mark(**mark) for mark in value.get(name, ()))
+        name: tuple(_parse_mark(mark) for mark in value.get(name, ()))
         for name in ("claims_before", "claims_after")
     }
     item = DemoItem(**{key: found for key, found in value.items() if key in known} | claims)
-    texts = (item.lyrics_excerpt, item.question, item.before, item.date)
+    _check_texts(item.lyrics_excerpt, item.question, item.before, item.date)
     optional = (item.title, item.artist, item.expected, item.after, item.song_id, item.task)
-    if not all(isinstance(text, str) for text in texts) or not all(
-        text is None or isinstance(text, str) for text in optional
-    ):
-        raise ValueError("a field that is to be a text is none")
-    for mark in (*item.claims_before, *item.claims_after):
-        if mark.verdict not in get_args(Verdict) or not 0 <= int(mark.start) <= int(mark.end):
-            raise ValueError(f"a claim with the verdict {mark.verdict!r} at {mark.start}..{mark.end}")
+    likeliest = (item.likeliest_before, item.likeliest_after)
+    _check_texts(*(text for text in (*optional, *likeliest) if text is not None))
+    _check_figures(1.0, item.confidence_before, item.confidence_after)
+    _check_figures(MAX_TOKENS_PER_S, item.tokens_per_s_before, item.tokens_per_s_after)
     return item
+
+
+def _parse_mark(value: dict[str, Any]) -> Mark:
+    mark = Mark(**value)
+    _check_texts(mark.why, mark.kind)
+    places = (mark.start, mark.end)
+    is_placed = all(type(place) is int for place in places) and 0 <= mark.start <= mark.end
+    if mark.verdict not in get_args(Verdict) or not is_placed:
+        raise ValueError(f"a claim with the verdict {mark.verdict!r} at {mark.start!r}..{mark.end!r}")
+    return mark
+
+
+def _check_texts(*texts: object) -> None:
+    """Refuse what is no text, or none that UTF-8 can hold (half of a surrogate pair)."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"{text!r} where a text is expected")
+        text.encode()
+
+
+def _check_figures(most: float, *figures: object) -> None:
+    """Refuse what is neither None nor a number from 0 to `most`."""
+    for figure in figures:
+        is_number = isinstance(figure, int | float) and not isinstance(figure, bool)
+        if figure is not None and not (is_number and 0 <= figure <= most):
+            raise ValueError(f"{figure!r} where a number from 0 to {most:,.0f} or null is expected")
 
 
 @dataclass(frozen=True, slots=True)
