@@ -170,7 +170,8 @@ def test_claims_are_marked_in_the_answers_by_sign_and_not_by_colour_alone(html: 
     )
     assert "the &lt;harbour&gt;." in html
     texts = PageReader(html).texts
-    assert "93% sure" in texts
+    assert "likeliest name: Nine Roads, 93%" in texts, "the name that is sure need not be the answer's"
+    assert "mean token probability 21%" in texts
     assert "Stored answers, given on 2031-05-06." in texts
     assert '✗ the song is by "Ada Vale"' in texts
 
@@ -191,7 +192,7 @@ def test_a_sentence_in_which_nothing_can_be_checked_is_not_marked(tmp_path: Path
 def test_answers_without_marks_are_shown_as_before(tmp_path: Path) -> None:
     text = write_report(write_files(tmp_path, demo=[make_demo()[1]])).read_text(encoding="utf-8")
     assert "Claims checked" not in text
-    assert "sure</span>" not in text
+    assert '<span class="confidence"' not in text
 
 
 def test_names_of_the_evaluation_are_escaped_and_take_the_page_s_colours(html: str) -> None:

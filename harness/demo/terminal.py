@@ -143,7 +143,7 @@ def style_of(mark: Mark) -> str:
 
 def describe_reply(reply: Reply) -> str:
     """Confidence, checked claims and speed, in words."""
-    told = [describe_confidence(reply)] if reply.confidence is not None else []
+    told = [describe_confidence(reply.confidence, reply.likeliest)] if reply.confidence is not None else []
     counts = [f"{reply.count(verdict)} {SIGNS[verdict]}" for verdict in SIGNS if reply.count(verdict)]
     told += [" ".join(counts)] if counts else []
     told += [f"{reply.tokens_per_s:,.1f} tokens/s"] if reply.tokens_per_s else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.demo.wording import describe_confidence
 from harness.report.records import RunRecords
 from harness.report.samples import CheckedClaim, SampleAnswer
 
@@ -40,13 +41,13 @@ class Answer:
         label: Whose.
         text: What it says; None where that model was not asked.
         claims: Its claims with their verdicts.
-        confidence: 0 to 1, or None.
+        confidence: As `describe_confidence` puts it, or "".
     """
 
     label: str
     text: str | None
     claims: tuple[CheckedClaim, ...] = ()
-    confidence: float | None = None
+    confidence: str = ""
 
     @property
     def pieces(self) -> list[Piece]:
@@ -123,12 +124,14 @@ def compare_questions(runs: Sequence[tuple[str, RunRecords]]) -> list[Question]:
 
 def answer_before(one: SampleAnswer) -> Answer:
     """The base model's answer."""
-    return Answer("Before", one.before, one.claims_before, one.confidence_before)
+    confidence = describe_confidence(one.confidence_before, one.likeliest_before)
+    return Answer("Before", one.before, one.claims_before, confidence)
 
 
 def answer_after(one: SampleAnswer, label: str) -> Answer:
     """The answer with the adapter."""
-    return Answer(label, one.after, one.claims_after, one.confidence_after)
+    confidence = describe_confidence(one.confidence_after, one.likeliest_after)
+    return Answer(label, one.after, one.claims_after, confidence)
 
 
 def _key(answer: SampleAnswer) -> tuple[str | None, str, str]:

@@ -35,8 +35,10 @@ class SampleAnswer:
     """One question of the demo with the answers of both models; None where a model was not asked.
 
     Attributes:
-        confidence_before: Of the base model in its answer, 0 to 1; None where it was not measured.
+        confidence_before: Of the base model, 0 to 1; None where it was not measured. See `harness.demo.items.Reply`.
         confidence_after: With the adapter.
+        likeliest_before: The name that the base model's confidence is of; None where it is that of the answer's tokens.
+        likeliest_after: With the adapter.
         claims_before: Claims of the base model's answer; empty where none was checked.
         claims_after: With the adapter.
         is_stored: Whether the answers were kept from an earlier time, not given by a model there and then.
@@ -52,6 +54,8 @@ class SampleAnswer:
     after: str | None
     confidence_before: float | None = None
     confidence_after: float | None = None
+    likeliest_before: str | None = None
+    likeliest_after: str | None = None
     claims_before: tuple[CheckedClaim, ...] = ()
     claims_after: tuple[CheckedClaim, ...] = ()
     is_stored: bool = False
@@ -74,6 +78,8 @@ def parse_sample(item: JsonObject) -> SampleAnswer:
         **{key: item[key] for key in REQUIRED},
         confidence_before=_share(item.get("confidence_before")),
         confidence_after=_share(item.get("confidence_after")),
+        likeliest_before=_name(item.get("likeliest_before")),
+        likeliest_after=_name(item.get("likeliest_after")),
         claims_before=_parse_claims(item.get("claims_before") or (), item["before"]),
         claims_after=_parse_claims(item.get("claims_after") or (), item["after"]),
         is_stored=bool(item.get("is_stored", False)),
@@ -87,6 +93,12 @@ def _share(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"got {value!r}, expected a number")
     return float(value)
+
+
+def _name(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"got {value!r}, expected a name")
+    return value
 
 
 def _parse_claims(claims: Sequence[JsonObject], answer: str | None) -> tuple[CheckedClaim, ...]:
