@@ -20,7 +20,7 @@ from harness.report.evaluation.tables import find_best
 from harness.report.page import Page
 from harness.report.plots import STAND_INS, Chart
 from preprocess.errors import DataError
-from tests.evaluation_files import Fields, make_curve, make_demo, make_evaluation, metric
+from tests.evaluation_files import Fields, make_curve, make_demo, make_evaluation, metric, rates
 from tests.test_report import EVALUATION, PageReader, measure_width, needs_chromium
 
 
@@ -151,14 +151,38 @@ def test_claims_and_repeated_words_are_counted_before_and_after(page: Page) -> N
 def test_leaks_are_named_and_told_as_a_note(page: Page) -> None:
     tables = tables_of(page, "accuracy")
     assert tables["leaks"] == [["s-17", "artist", "artist named in the lyrics", "<i>Ada</i>"]]
-    assert [(one.text.split(":")[0], one.is_note) for one in page.warnings] == [("Leakage", True)]
+    assert [(one.text.split(":")[0], one.is_note) for one in page.warnings] == [
+        ("Leakage", True),
+        ("Leakage, artists that training never saw", True),
+    ]
+
+
+def test_of_artists_never_seen_leads_claims_repeated_words_and_leaks_are_shown_too(page: Page) -> None:
+    assert {
+        "Goals",
+        "All systems",
+        "After training, ahead of",
+        "Claims in generated answers",
+        "Claims by task",
+        "Words repeated from training",
+        "Leakage audit",
+    } <= set(tables_of(page, "unseen"))
+
+
+def test_a_rate_that_chance_may_have_raised_is_a_note(tmp_path: Path) -> None:
+    content = make_evaluation()
+    content["truth"] = {"before": rates(50, 10, 0), "after": rates(48, 12, 0)}
+    (warning,) = (one for one in evaluate_alone(tmp_path, content).warnings if one.text.startswith("Truth"))
+    assert (warning.is_note, warning.cost) == (True, 0.0)
+    assert "may be chance" in warning.text
 
 
 def test_training_that_makes_answers_less_true_is_told_at_the_top(tmp_path: Path) -> None:
     content = make_evaluation()
     content["truth"] = {"before": content["truth"]["after"], "after": content["truth"]["before"]}
-    warnings = evaluate_alone(tmp_path, content).warnings
-    assert any(one.text.startswith("Truth: of the checkable claims 75.0%") for one in warnings)
+    first = evaluate_alone(tmp_path, content).warnings[0]
+    assert first.text.startswith("Truth: of the checkable claims 75.0%")
+    assert not first.is_note
 
 
 def test_claims_are_marked_in_the_answers_by_sign_and_not_by_colour_alone(html: str) -> None:
