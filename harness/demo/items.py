@@ -227,7 +227,7 @@ def _check_texts(*texts: object) -> None:
     """Refuse what is no text, or none that UTF-8 can hold (half of a surrogate pair)."""
     for text in texts:
         if not isinstance(text, str):
-            raise ValueError(f"{text!r} where a text is expected")
+            raise TypeError(f"{text!r} where a text is expected")
         text.encode()
 
 
