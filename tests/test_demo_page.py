@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
+from harness.demo.command import list_cards
 from harness.demo.items import Demo, DemoItem
 from harness.demo.page import DemoPage, make_page, render_item, render_page, write_page
 from harness.demo.prompts import choose_prompts, read_songs
 from harness.demo.serving import listen, make_server
 from harness.demo.speaker import Asking, open_data, open_speaker
+from harness.demo.stored import Stored
 from harness.demo.web import HOST, Questions
 from harness.evaluation.questions import open_held_out
 from preprocess.errors import PreflightError
@@ -92,7 +94,7 @@ def test_the_file_holds_no_attack_no_script_and_no_address(tmp_path: Path) -> No
 
 def test_a_card_of_the_server_is_escaped_too() -> None:
     for item in hostile_items():
-        assert set(Dangers(render_item(item, failure=item.question)).found) <= {"button"}
+        assert set(Dangers(render_item(item, can_ask=True, failure=item.question)).found) <= {"button"}
 
 
 @needs_chromium
@@ -252,6 +254,22 @@ def test_without_a_model_only_the_page_is_there(questions: Questions) -> None:
     assert "Stored 0" in page
     assert "<form" not in page
     assert "Ask the model" not in page
+
+
+def test_each_question_has_a_card_and_a_button_stands_where_it_can_be_asked(questions: Questions) -> None:
+    first, second = questions.prompts.values()
+    kept = questions.stored[first.song.id, first.task]
+    stored = Stored(SOURCE, (kept, make_item(is_stored=True)))
+    cards = list_cards([first, second], stored, is_live=True)
+    assert cards[0] is kept
+    assert (cards[1].song_id, cards[1].question) == (second.song.id, second.question)
+    assert list_cards([first, second], stored, is_live=False) == [kept]
+    assert list_cards([second], stored, is_live=False) == list(stored.items)
+    page = DemoPage([*cards, make_item(is_stored=True)], [])
+    articles = render_page(page, web=True, askable=questions.askable).split("<article")[1:]
+    assert ["Ask the model now" in article for article in articles] == [True, True, False]
+    assert ["not asked yet" in article for article in articles] == [False, True, False]
+    assert ['class="answer"' in article for article in articles] == [True, False, True]
 
 
 def test_one_question_at_a_time(port: int, questions: Questions) -> None:

@@ -55,6 +55,8 @@ def test_without_a_model_the_stored_answers_are_shown_and_said_to_be_stored(tmp_
         (("--songs", "2", "--examples", "2"), "expected one of them"),
         (("--task", "artist", "--question", "Why?"), "expected one of them"),
         (("--web", "--json"), "leave out"),
+        (("--web", "--question", "Why?"), "leave out --lyrics and --question"),
+        (("--web", "--lyrics", "x.txt", "--task", "themes"), "leave out --lyrics and --question"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: tuple[str, ...], told: str) -> None:

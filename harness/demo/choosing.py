@@ -74,6 +74,8 @@ class DemoOptions:
                 raise ConfigError(f"{count} {name.replace('_', ' ')}: expected 1 or more")
         if self.web and (self.html or self.store or self.json):
             raise ConfigError("--web serves a page; leave out --html, --store and --json")
+        if self.web and (self.lyrics is not None or self.question is not None):
+            raise ConfigError("--web serves a page with a form for both; leave out --lyrics and --question")
 
     @property
     def needs_model(self) -> bool:

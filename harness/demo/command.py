@@ -17,10 +17,10 @@ from rich.console import Console
 from harness.config import ModelSettings
 from harness.demo.asking import FAILURES, Audience, Failure, Nobody, ask_all, tell_error
 from harness.demo.choosing import DemoOptions, choose_questions
-from harness.demo.items import Demo, join_notes, write_demo
+from harness.demo.items import Demo, DemoItem, join_notes, write_demo
 from harness.demo.page import DemoPage, make_page, write_page
 from harness.demo.prompts import Prompt
-from harness.demo.speaker import OpenData, Speaker, open_data, open_speaker
+from harness.demo.speaker import OpenData, Speaker, open_data, open_speaker, unasked_item
 from harness.demo.stored import Stored, describe_source, read_stored, write_stored
 from harness.demo.terminal import LiveTable, print_demo, print_source, print_summary
 from preprocess.errors import ConfigError, OutOfMemoryError, UserError
@@ -178,15 +178,24 @@ def serve_live(
     except FAILURES as error:
         failure = tell_error(error)
         console.print(f"the model cannot be loaded: {failure}", markup=False, highlight=False)
-    known = stored.by_question()
-    items = [known[key] for prompt in prompts if (key := (prompt.song.id, prompt.task)) in known]
+    items = list_cards(prompts, stored, is_live=speaker is not None)
     page = DemoPage(
-        items or stored.items,
-        [("Stored answers", stored.source)],
+        items,
+        [("Stored answers", stored.source)] if any(item.is_stored for item in items) else [],
         failure=failure,
         tasks=[] if speaker is None else data.manifest.tasks,
     )
     serve_page(page, speaker, prompts, stored, options, console)
+
+
+def list_cards(prompts: Sequence[Prompt], stored: Stored, *, is_live: bool) -> list[DemoItem]:
+    """The questions that a served page shows: with their stored answers, else, where a model can be asked, without.
+
+    Without a model, and where none of them has a stored answer, all that is stored.
+    """
+    known = stored.by_question()
+    cards = [known.get((prompt.song.id, prompt.task)) or unasked_item(prompt) for prompt in prompts]
+    return cards if is_live else [card for card in cards if card.is_stored] or list(stored.items)
 
 
 def serve_page(

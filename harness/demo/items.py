@@ -183,6 +183,11 @@ class DemoItem:
         )
 
     @property
+    def is_answered(self) -> bool:
+        """Whether a model was asked, now or when its answers were stored; an answer may be empty."""
+        return self.is_stored or bool(self.date or self.before or self.after)
+
+    @property
     def replies(self) -> dict[Version, Reply]:
         """The answers that there are."""
         replies: dict[Version, Reply] = {"before": self.before_reply}

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -98,10 +98,17 @@ class Questions:
     ) -> None:
         self.page = page
         self.speaker = speaker
-        self.prompts = {(prompt.song.id, prompt.task): prompt for prompt in prompts}
+        self.prompts: dict[tuple[str | None, str | None], Prompt] = {
+            (prompt.song.id, prompt.task): prompt for prompt in prompts
+        }
         self.stored = stored
         self.asking = asking
         self.is_busy = threading.Lock()
+
+    @property
+    def askable(self) -> Collection[tuple[str | None, str | None]]:
+        """Song and task of what can be asked by these two; nothing without a model."""
+        return () if self.speaker is None else self.prompts.keys()
 
     def find_prompt(self, speaker: Speaker, body: Mapping[str, Any]) -> Prompt:
         """The question that a request puts.
@@ -130,17 +137,19 @@ class Questions:
 
     def answer(self, speaker: Speaker, prompt: Prompt) -> Iterator[dict[str, str]]:
         """The events of one answer. A failure is one of them, with the stored answer where there is one."""
+        key = (prompt.song.id, prompt.task)
+        can_ask = key in self.prompts
         try:
             for event in speaker.ask(prompt, self.asking):
                 if isinstance(event, Said):
                     heading = HEADINGS[event.version]
                     yield {"kind": "said", "version": event.version, "heading": heading, "text": event.text}
                 else:
-                    yield {"kind": "item", "html": render_item(event)}
+                    yield {"kind": "item", "html": render_item(event, can_ask=can_ask)}
         except FAILURES as error:
             LOG.warning("the demo's generation failed: %s", tell_error(error))
-            kept: DemoItem | None = self.stored.get((prompt.song.id, prompt.task))
-            html = "" if kept is None else render_item(kept, failure=tell_error(error))
+            kept: DemoItem | None = self.stored.get(key)
+            html = "" if kept is None else render_item(kept, can_ask=can_ask, failure=tell_error(error))
             yield {"kind": "failed", "failure": tell_error(error), "html": html}
 
 
@@ -192,7 +201,7 @@ def make_app(questions: Questions, port: int) -> LoopbackOnly:
     """
 
     async def show_page(_: Request) -> Response:
-        return HTMLResponse(render_page(questions.page, web=True), headers=HEADERS)
+        return HTMLResponse(render_page(questions.page, web=True, askable=questions.askable), headers=HEADERS)
 
     async def show_script(_: Request) -> Response:
         script = files("harness.demo").joinpath("demo.js").read_text(encoding="utf-8")
