@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -205,10 +206,15 @@ def test_explicit_lyrics_are_told(data: Path) -> None:
 def test_a_question_of_the_users_is_asked_of_several_songs(data: Path) -> None:
     opened = open_data(data)
     songs = [prompt.song for prompt in some_prompts(data, 2)]
-    prompts = prompt_question(songs, " Why? ", opened.tokenizer, opened.prompt, 400)
+    ask_why = partial(prompt_question, songs, " Why? ", opened.tokenizer, opened.prompt)
+    prompts, note = ask_why(400)
     assert [(prompt.song.id, prompt.question, prompt.task) for prompt in prompts] == [
         (song.id, "Why?", None) for song in songs
     ]
+    assert note is None
+    longest = max(len(prompt.ids) for prompt in prompts)
+    num_cut = sum(len(prompt.ids) == longest for prompt in prompts)
+    assert f"The lyrics of {num_cut} of 2 songs were cut" in str(ask_why(longest - 1)[1])
 
 
 def test_the_cut_keeps_as_many_whole_lines_as_fit() -> None:

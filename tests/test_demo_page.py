@@ -243,6 +243,13 @@ def test_own_lyrics_are_answered(port: int) -> None:
     assert "Sing of 1 &lt; 2 &amp; the river" in events[-1]["html"]
 
 
+def test_what_must_be_known_of_own_lyrics_stands_on_their_card(port: int) -> None:
+    (*_, event) = ask(port, {"lyrics": "Sing of the river", "task": "structure"})[1]
+    assert "The data set has no task structure" in event["html"]
+    (*_, event) = ask(port, {"lyrics": "Sing of the river", "task": "artist"})[1]
+    assert 'class="note" dir' not in event["html"]
+
+
 def test_without_a_model_only_the_page_is_there(questions: Questions) -> None:
     silent = Questions(DemoPage(questions.page.items, []), None, [], {}, Asking(2))
     with serve(silent) as port:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.demo.examples import read_examples
+from harness.demo.items import join_notes
 from harness.demo.lyrics import prompt_lyrics, prompt_question, read_lyrics
 from harness.demo.prompts import (
     Prompt,
@@ -100,7 +101,8 @@ def choose_questions(data: OpenData, options: DemoOptions) -> tuple[list[Prompt]
     if options.question is not None:
         songs, note = some_songs(data, options)
         room = data.manifest.seq_len - options.max_new_tokens
-        return prompt_question(songs, options.question, data.tokenizer, data.prompt, room), note
+        prompts, cut = prompt_question(songs, options.question, data.tokenizer, data.prompt, room)
+        return prompts, join_notes([note, cut])
     if options.songs is not None:
         fit, note = held_out_songs(data.folder)
         return choose_prompts(open_held_out(data.folder), fit, options.songs, options.task), note

@@ -59,7 +59,7 @@ def run_demo(subject: Subject | None, options: DemoOptions) -> None:
                 write_page(options.html, page)
             raise
     if options.web:
-        serve_live(subject, data, prompts, stored, options, console)
+        serve_live(subject, data, prompts, note, stored, options, console)
         return
     ask_and_show(subject, data, prompts, note, stored, options, console)
 
@@ -167,6 +167,7 @@ def serve_live(
     subject: Subject,
     data: OpenData,
     prompts: Sequence[Prompt],
+    note: str | None,
     stored: Stored,
     options: DemoOptions,
     console: Console,
@@ -182,6 +183,7 @@ def serve_live(
     page = DemoPage(
         items,
         [("Stored answers", stored.source)] if any(item.is_stored for item in items) else [],
+        note=note,
         failure=failure,
         tasks=[] if speaker is None else data.manifest.tasks,
     )

@@ -151,7 +151,7 @@ def prompt_question(
     tokenizer: TextTokenizer,
     prompt: PromptFormat,
     room: int,
-) -> list[Prompt]:
+) -> tuple[list[Prompt], str | None]:
     """The user's own question about each of some songs.
 
     Args:
@@ -160,6 +160,9 @@ def prompt_question(
         tokenizer: The data set's.
         prompt: The data set's prompt format.
         room: Tokens of a prompt, at most.
+
+    Returns:
+        The questions, and how many songs' lyrics were cut, or None.
 
     Raises:
         ConfigError: The question is empty, or nothing of a song's lyrics fits.
@@ -172,4 +175,9 @@ def prompt_question(
         kept = fit_lyrics(song.lyrics, asked, tokenizer, prompt, room)
         ids = encode_prompt(kept, asked, tokenizer, prompt)
         prompts.append(Prompt(ids, replace(song, lyrics=kept), asked))
-    return prompts
+    num_cut = sum(one.song.lyrics != song.lyrics for one, song in zip(prompts, songs, strict=True))
+    note = (
+        f"The lyrics of {num_cut:,} of {len(prompts):,} songs were cut at a line's end: with the question, no more fit "
+        f"the {room:,} tokens that a training row leaves beside the answer."
+    )
+    return prompts, note if num_cut else None

@@ -87,17 +87,18 @@ def render_page(
     return _environment().get_template(TEMPLATE).render(page=page, web=web, askable=askable, css=Markup(css))
 
 
-def render_item(item: DemoItem, *, can_ask: bool = False, failure: str = "") -> str:
+def render_item(item: DemoItem, *, can_ask: bool = False, failure: str = "", note: str = "") -> str:
     """One question with its answers, as it stands on the local server's page.
 
     Args:
         item: The question.
         can_ask: Whether it can be asked again.
         failure: What kept it from being answered anew, or "".
+        note: What the reader must know, or "".
     """
     given = {"page": DemoPage((), ()), "web": True, "askable": (), "css": ""}
     module = _environment().get_template(TEMPLATE).make_module(given)
-    return str(module.show_item(item, can_ask, failure))  # type: ignore[attr-defined] # the template's macro
+    return str(module.show_item(item, can_ask, failure, note))  # type: ignore[attr-defined] # the template's macro
 
 
 @cache

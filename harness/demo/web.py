@@ -110,8 +110,8 @@ class Questions:
         """Song and task of what can be asked by these two; nothing without a model."""
         return () if self.speaker is None else self.prompts.keys()
 
-    def find_prompt(self, speaker: Speaker, body: Mapping[str, Any]) -> Prompt:
-        """The question that a request puts.
+    def find_prompt(self, speaker: Speaker, body: Mapping[str, Any]) -> tuple[Prompt, str]:
+        """The question that a request puts, and what the reader must know of it, or "".
 
         Raises:
             ConfigError: It puts none.
@@ -121,7 +121,7 @@ class Questions:
         if "lyrics" in texts:
             lyrics = check_lyrics(texts["lyrics"], "the lyrics")
             task, question = texts.get("task"), texts.get("question")
-            return prompt_lyrics(
+            prompt, note = prompt_lyrics(
                 speaker.data.manifest,
                 speaker.data.tokenizer,
                 speaker.data.prompt,
@@ -129,13 +129,14 @@ class Questions:
                 task=task,
                 question=question,
                 max_new_tokens=self.asking.max_new_tokens,
-            )[0]
+            )
+            return prompt, note or ""
         key = (texts.get("song", ""), texts.get("task"))
         if key not in self.prompts:
             raise ConfigError("no such question")
-        return self.prompts[key]
+        return self.prompts[key], ""
 
-    def answer(self, speaker: Speaker, prompt: Prompt) -> Iterator[dict[str, str]]:
+    def answer(self, speaker: Speaker, prompt: Prompt, note: str = "") -> Iterator[dict[str, str]]:
         """The events of one answer. A failure is one of them, with the stored answer where there is one."""
         key = (prompt.song.id, prompt.task)
         can_ask = key in self.prompts
@@ -145,7 +146,7 @@ class Questions:
                     heading = HEADINGS[event.version]
                     yield {"kind": "said", "version": event.version, "heading": heading, "text": event.text}
                 else:
-                    yield {"kind": "item", "html": render_item(event, can_ask=can_ask)}
+                    yield {"kind": "item", "html": render_item(event, can_ask=can_ask, note=note)}
         except FAILURES as error:
             LOG.warning("the demo's generation failed: %s", tell_error(error))
             kept: DemoItem | None = self.stored.get(key)
@@ -211,10 +212,10 @@ def make_app(questions: Questions, port: int) -> LoopbackOnly:
         if questions.speaker is None:
             return PlainTextResponse("no model is loaded: start with --run RUN", 503, headers=HEADERS)
         try:
-            prompt = questions.find_prompt(questions.speaker, await read_body(request))
+            prompt, note = questions.find_prompt(questions.speaker, await read_body(request))
         except UserError as error:
             return PlainTextResponse(str(error), 400, headers=HEADERS)
-        events = questions.answer(questions.speaker, prompt)
+        events = questions.answer(questions.speaker, prompt, note)
         return StreamingResponse(
             send_events(questions, events), media_type="text/event-stream", headers=HEADERS
         )
