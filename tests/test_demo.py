@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from harness.demo.asking import Failure, Nobody, ask_all
-from harness.demo.items import DEMO_FILE, Demo, DemoItem, shorten, write_demo
+from harness.demo.items import DEMO_FILE, EXCERPT_CHARS, Demo, DemoItem, shorten, write_demo
 from harness.demo.lyrics import fit_lyrics, prompt_lyrics, prompt_question, read_lyrics
 from harness.demo.prompts import (
     Prompt,
@@ -277,6 +278,19 @@ def test_an_excerpt_has_six_lines_and_a_mark() -> None:
     assert shorten("a\nb") == "a\nb"
     assert shorten("a\nb\nc\nd\ne\nf\ng") == "a\nb\nc\nd\ne\nf\n…"
     assert shorten("a\nb\nc\nd\ne\n\ng") == "a\nb\nc\nd\ne\n…"
+    assert shorten("la " * 3000) == "la " * 160 + "…"
+    assert shorten("x" * EXCERPT_CHARS) == "x" * EXCERPT_CHARS
+
+
+def test_held_out_songs_are_not_asked_for_the_lyrics_that_stand_before_them(data: Path) -> None:
+    held_out = open_held_out(data)
+    asked = [replace(one, task={"artist": "generation"}.get(one.task, one.task)) for one in held_out.questions]
+    manifest = replace(held_out.manifest, tasks=("generation", "genre", "decade", "themes"))
+    held_out = replace(held_out, manifest=manifest, questions=asked)
+    tasks = {prompt.task for prompt in choose_prompts(held_out, read_songs(data), 8)}
+    assert tasks == {"genre", "decade", "themes"}
+    with pytest.raises(ConfigError, match="asks for lyrics"):
+        choose_prompts(held_out, read_songs(data), 1, "generation")
 
 
 def print_to_text(demo: Demo) -> str:

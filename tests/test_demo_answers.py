@@ -218,6 +218,8 @@ def test_examples_are_asked_the_tasks_in_turn_but_not_for_names_that_the_data_se
     assert "artist" not in {prompt.task for prompt in known}
     asked = prompt_examples(read_examples(), manifest, opened.labels, *rest, "artist")
     assert {prompt.task for prompt in asked} == {"artist"}
+    with pytest.raises(ConfigError, match="asks for lyrics"):
+        prompt_examples(read_examples(), manifest, {}, *rest, "generation")
     with pytest.raises(ConfigError, match="--songs 3"):
         prompt_examples(read_examples(), replace(manifest, tasks=("decade",)), {}, *rest)
 

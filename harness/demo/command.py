@@ -19,7 +19,7 @@ from harness.demo.asking import FAILURES, Audience, Failure, Nobody, ask_all, te
 from harness.demo.choosing import DemoOptions, choose_questions
 from harness.demo.items import Demo, DemoItem, join_notes, write_demo
 from harness.demo.page import DemoPage, make_page, write_page
-from harness.demo.prompts import Prompt
+from harness.demo.prompts import Prompt, list_lyrics_tasks
 from harness.demo.speaker import OpenData, Speaker, open_data, open_speaker, unasked_item
 from harness.demo.stored import Stored, describe_source, read_stored, write_stored
 from harness.demo.terminal import LiveTable, print_demo, print_source, print_summary
@@ -185,7 +185,7 @@ def serve_live(
         [("Stored answers", stored.source)] if any(item.is_stored for item in items) else [],
         note=note,
         failure=failure,
-        tasks=[] if speaker is None else data.manifest.tasks,
+        tasks=[] if speaker is None else list_lyrics_tasks(data.manifest.tasks),
     )
     serve_page(page, speaker, prompts, stored, options, console)
 

@@ -15,6 +15,9 @@ DEMO_FILE = "demo.json"
 
 EXCERPT_LINES = 6
 
+EXCERPT_CHARS = 480
+"""More than six lines of a song take; a text without line ends is cut at it."""
+
 ELLIPSIS = "…"
 
 MAX_TOKENS_PER_S = 1e9
@@ -288,9 +291,11 @@ def write_demo(folder: Path, demo: Demo) -> None:
 
 
 def shorten(lyrics: str) -> str:
-    """The first few lines, with a mark where lines were left out."""
+    """The first few lines, with a mark where something was left out."""
     lines = lyrics.split("\n")
     first = "\n".join(lines[:EXCERPT_LINES]).rstrip("\n")
+    if len(first) > EXCERPT_CHARS:
+        return f"{first[:EXCERPT_CHARS].rstrip()} {ELLIPSIS}"
     return f"{first}\n{ELLIPSIS}" if len(lines) > EXCERPT_LINES else first
 
 
