@@ -284,7 +284,9 @@ def test_an_excerpt_has_six_lines_and_a_mark() -> None:
 
 def test_held_out_songs_are_not_asked_for_the_lyrics_that_stand_before_them(data: Path) -> None:
     held_out = open_held_out(data)
-    asked = [replace(one, task={"artist": "generation"}.get(one.task, one.task)) for one in held_out.questions]
+    asked = [
+        replace(one, task={"artist": "generation"}.get(one.task, one.task)) for one in held_out.questions
+    ]
     manifest = replace(held_out.manifest, tasks=("generation", "genre", "decade", "themes"))
     held_out = replace(held_out, manifest=manifest, questions=asked)
     tasks = {prompt.task for prompt in choose_prompts(held_out, read_songs(data), 8)}

@@ -23,6 +23,7 @@ from harness.demo.speaker import (
     Asking,
     Said,
     Speaker,
+    _Growing,
     find_likeliest,
     mean_probability,
     open_data,
@@ -131,6 +132,16 @@ def test_both_answers_grow_in_turns_and_end_as_the_item_has_them(
         assert reply.likeliest in speaker.data.labels["artist"].train_counts
         assert reply.tokens_per_s
     assert item.before != item.after
+
+
+def test_an_answer_that_was_cut_within_a_character_ends_before_it(
+    speaker: Speaker, prompts: list[Prompt]
+) -> None:
+    ids = speaker.data.tokenizer.encode("by the 夜")[:-1]
+    assert speaker.data.tokenizer.decode(ids).endswith("\ufffd")
+    themes = next(prompt for prompt in prompts if prompt.task == "themes")
+    growing = _Growing(iter(()), ids=ids, logprobs=[-1.0] * len(ids))
+    assert speaker._reply("before", growing, themes, len(ids)).text == "by the …"
 
 
 def test_a_question_without_known_names_has_the_probability_of_its_tokens(

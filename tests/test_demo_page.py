@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from harness.demo.prompts import choose_prompts, read_songs
 from harness.demo.serving import listen, make_server
 from harness.demo.speaker import Asking, open_data, open_speaker
 from harness.demo.stored import Stored
-from harness.demo.web import HOST, Questions
+from harness.demo.web import HOST, Questions, make_app, send_events
 from harness.evaluation.questions import open_held_out
 from preprocess.errors import PreflightError
 from tests.browser import CHROMIUM, open_browser
@@ -283,6 +284,33 @@ def test_one_question_at_a_time(port: int, questions: Questions) -> None:
     with questions.is_busy:
         assert ask(port, {"lyrics": "la", "task": "artist"})[1][0]["failure"].startswith("another question")
     assert ask(port, {"lyrics": "la", "task": "artist"})[1][-1]["kind"] == "item"
+
+
+def test_a_reader_who_leaves_frees_the_model_and_what_the_answer_holds(questions: Questions) -> None:
+    closed: list[bool] = []
+
+    def go_on() -> Generator[dict[str, str]]:
+        try:
+            while True:
+                yield {"kind": "said"}
+        finally:
+            closed.append(questions.is_busy.locked())
+
+    events = go_on()
+
+    async def leave() -> None:
+        sent = send_events(questions, events)
+        assert await anext(sent) == 'data: {"kind": "said"}\n\n'
+        await sent.aclose()
+
+    asyncio.run(leave())
+    assert closed == [True], "the next answer waits for the memory of this one"
+    assert not questions.is_busy.locked()
+
+
+def test_on_the_port_of_http_a_browser_names_none(questions: Questions) -> None:
+    assert make_app(questions, 80).hosts == {"127.0.0.1", "localhost", "127.0.0.1:80", "localhost:80"}
+    assert make_app(questions, 8765).hosts == {"127.0.0.1:8765", "localhost:8765"}
 
 
 def test_a_taken_port_is_told(port: int) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from harness.__main__ import app
-from harness.demo import songwriting
+from harness.demo import command, songwriting
+from harness.demo.page import DemoPage
 from harness.demo.songwriting import Wish, run_generate, settle_wish, spell_wish
 from harness.demo.speaker import open_data
 from harness.demo.stored import read_stored
 from harness.evaluation.labelled_lyrics import LabelledLyrics
 from harness.evaluation.overlap import Overlap
-from preprocess.errors import ConfigError
+from preprocess.errors import ConfigError, DataError
 from tests.demos import make_asked, settings_of
 from tests.toys import make_model_dir, make_tokenizer
 
@@ -55,6 +57,8 @@ def test_without_a_model_the_stored_answers_are_shown_and_said_to_be_stored(tmp_
         (("--songs", "2", "--examples", "2"), "expected one of them"),
         (("--task", "artist", "--question", "Why?"), "expected one of them"),
         (("--web", "--json"), "leave out"),
+        (("--html", "no/such/folder/page.html"), "a folder that is there"),
+        (("--store", "."), "a folder that is there"),
         (("--web", "--question", "Why?"), "leave out --lyrics and --question"),
         (("--web", "--lyrics", "x.txt", "--task", "themes"), "leave out --lyrics and --question"),
     ],
@@ -85,6 +89,55 @@ def test_a_model_that_is_not_there_leaves_a_page_that_names_the_failure(data: Pa
     assert "no such folder" in text
     run("demo", "--model", "./nowhere", "--data", tmp_path, "--html", page, code=4)
     assert "stored answers of" in page.read_text("utf-8")
+
+
+def test_a_taken_port_is_told_before_any_model_is_loaded(
+    data: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "open_speaker", lambda *_: pytest.fail("the model was loaded"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = run(
+            "demo",
+            "--model",
+            model_dir,
+            "--data",
+            data,
+            "--task",
+            "themes",
+            "--web",
+            "--port",
+            str(port),
+            code=3,
+        )
+    assert f"port {port}" in said
+
+
+def test_the_served_page_is_told_what_the_reader_must_know(
+    data: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[DemoPage] = []
+    monkeypatch.setattr(command, "serve_page", lambda page, *_: pages.append(page))
+    run("demo", "--model", model_dir, "--data", data, "--task", "structure", "--web", "--port", "0")
+    (page,) = pages
+    assert "no task structure" in str(page.note)
+    assert "generation" not in page.tasks
+    assert len(page.items) == 8
+
+
+def test_a_page_that_cannot_be_written_costs_no_stored_answers(
+    data: Path, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise DataError("the page cannot be written")
+
+    monkeypatch.setattr(command, "write_page", fail)
+    kept, page = tmp_path / "kept.json", tmp_path / "page.html"
+    asked = ("demo", "--model", model_dir, "--data", data, "--songs", "1", "--max-new-tokens", "2")
+    run(*asked, "--html", page, "--store", kept, code=4)
+    assert len(read_stored(kept).items) == 1
 
 
 def test_a_wish_is_put_in_the_words_of_training_with_the_artists_own_genre(data: Path) -> None:

@@ -75,6 +75,9 @@ class DemoOptions:
                 raise ConfigError(f"{count} {name.replace('_', ' ')}: expected 1 or more")
         if self.web and (self.html or self.store or self.json):
             raise ConfigError("--web serves a page; leave out --html, --store and --json")
+        for name, path in (("html", self.html), ("store", self.store)):
+            if path is not None and (path.is_dir() or not path.parent.is_dir()):
+                raise ConfigError(f"--{name} {path}: expected a file in a folder that is there")
         if self.web and (self.lyrics is not None or self.question is not None):
             raise ConfigError("--web serves a page with a form for both; leave out --lyrics and --question")
 

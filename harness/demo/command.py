@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from socket import socket
 
 import torch
 import typer
@@ -75,7 +76,8 @@ def show_stored(stored: Stored, options: DemoOptions, console: Console) -> None:
     demo = Demo(items, 0.0, 0)
     if options.web:
         page = DemoPage(items, [("Stored answers", stored.source)], note="No model is loaded.")
-        serve_page(page, None, [], stored, options, console)
+        with open_listener(options.port) as listener:
+            serve_page(page, None, [], stored, options, listener, console)
         return
     if options.html is not None:
         write_page(options.html, make_page(demo, None, stored.source))
@@ -140,12 +142,12 @@ def keep(
     live = None
     if any(not item.is_stored for item in demo.items):
         live = describe_source(subject.settings.path, subject.adapter, data.manifest, today)
-    if options.html is not None:
-        write_page(options.html, make_page(demo, live, stored.source))
-        console.print(f"page: {options.html}", markup=False, highlight=False, soft_wrap=True)
     if options.store is not None and demo.failure is None and live is not None:
         write_stored(options.store, demo, live)
         console.print(f"stored: {options.store}", markup=False, highlight=False, soft_wrap=True)
+    if options.html is not None:
+        write_page(options.html, make_page(demo, live, stored.source))
+        console.print(f"page: {options.html}", markup=False, highlight=False, soft_wrap=True)
 
 
 def fail(failure: Failure) -> None:
@@ -172,22 +174,28 @@ def serve_live(
     options: DemoOptions,
     console: Console,
 ) -> None:
-    """Load the model and serve the page; a model that cannot be loaded is named on it."""
-    speaker, failure = None, None
-    try:
-        speaker = open_speaker(subject.settings, data, subject.adapter)
-    except FAILURES as error:
-        failure = tell_error(error)
-        console.print(f"the model cannot be loaded: {failure}", markup=False, highlight=False)
-    items = list_cards(prompts, stored, is_live=speaker is not None)
-    page = DemoPage(
-        items,
-        [("Stored answers", stored.source)] if any(item.is_stored for item in items) else [],
-        note=note,
-        failure=failure,
-        tasks=[] if speaker is None else list_lyrics_tasks(data.manifest.tasks),
-    )
-    serve_page(page, speaker, prompts, stored, options, console)
+    """Take the port, load the model and serve the page; a model that cannot be loaded is named on it.
+
+    Raises:
+        ConfigError: The library that serves pages is not installed.
+        PreflightError: The port is taken.
+    """
+    with open_listener(options.port) as listener:
+        speaker, failure = None, None
+        try:
+            speaker = open_speaker(subject.settings, data, subject.adapter)
+        except FAILURES as error:
+            failure = tell_error(error)
+            console.print(f"the model cannot be loaded: {failure}", markup=False, highlight=False)
+        items = list_cards(prompts, stored, is_live=speaker is not None)
+        page = DemoPage(
+            items,
+            [("Stored answers", stored.source)] if any(item.is_stored for item in items) else [],
+            note=note,
+            failure=failure,
+            tasks=[] if speaker is None else list_lyrics_tasks(data.manifest.tasks),
+        )
+        serve_page(page, speaker, prompts, stored, options, listener, console)
 
 
 def list_cards(prompts: Sequence[Prompt], stored: Stored, *, is_live: bool) -> list[DemoItem]:
@@ -200,25 +208,33 @@ def list_cards(prompts: Sequence[Prompt], stored: Stored, *, is_live: bool) -> l
     return cards if is_live else [card for card in cards if card.is_stored] or list(stored.items)
 
 
-def serve_page(
-    page: DemoPage,
-    speaker: Speaker | None,
-    prompts: Sequence[Prompt],
-    stored: Stored,
-    options: DemoOptions,
-    console: Console,
-) -> None:
-    """Serve the page until Ctrl-C.
+def open_listener(port: int) -> socket:
+    """Take a port of this machine.
 
     Raises:
         ConfigError: The library that serves pages is not installed.
         PreflightError: The port is taken.
     """
     try:
-        from harness.demo.serving import serve
-        from harness.demo.web import Questions
+        from harness.demo.serving import listen
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"--web needs the package {error.name}; pip install 'lyrics-harness[web]', or pip install starlette uvicorn"
         ) from error
-    serve(Questions(page, speaker, prompts, stored.by_question(), options.asking), options.port, console)
+    return listen(port)
+
+
+def serve_page(
+    page: DemoPage,
+    speaker: Speaker | None,
+    prompts: Sequence[Prompt],
+    stored: Stored,
+    options: DemoOptions,
+    listener: socket,
+    console: Console,
+) -> None:
+    """Serve the page until Ctrl-C."""
+    from harness.demo.serving import serve
+    from harness.demo.web import Questions
+
+    serve(Questions(page, speaker, prompts, stored.by_question(), options.asking), listener, console)

@@ -151,7 +151,7 @@ class Speaker:
             yield Said(version, text.lstrip().rstrip(UNFINISHED))
 
     def _reply(self, version: Version, one: _Growing, prompt: Prompt, max_new_tokens: int) -> Reply:
-        text = self.data.tokenizer.decode(one.ids, skip_special_tokens=True).strip()
+        text = self.data.tokenizer.decode(one.ids, skip_special_tokens=True).rstrip(UNFINISHED).strip()
         text += f" {ELLIPSIS}" if len(one.ids) == max_new_tokens else ""
         likeliest = self._rank_names(version, prompt)
         return Reply(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Generator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -39,6 +39,9 @@ from preprocess.outside_text import parse_json
 LOG = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
+HTTP_PORT = 80
+"""A browser leaves this one out of the Host header and of the Origin."""
+
 MAX_BODY_BYTES = 2**20
 
 HEADERS = {
@@ -61,7 +64,10 @@ class LoopbackOnly:
 
     def __init__(self, app: ASGIApp, port: int) -> None:
         self.app = app
-        self.hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
+        names = {HOST, "localhost"}
+        self.hosts = {f"{name}:{port}" for name in names}
+        if port == HTTP_PORT:
+            self.hosts |= names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request by its headers with 403, or hand it on."""
@@ -136,7 +142,7 @@ class Questions:
             raise ConfigError("no such question")
         return self.prompts[key], ""
 
-    def answer(self, speaker: Speaker, prompt: Prompt, note: str = "") -> Iterator[dict[str, str]]:
+    def answer(self, speaker: Speaker, prompt: Prompt, note: str = "") -> Generator[dict[str, str]]:
         """The events of one answer. A failure is one of them, with the stored answer where there is one."""
         key = (prompt.song.id, prompt.task)
         can_ask = key in self.prompts
@@ -154,8 +160,11 @@ class Questions:
             yield {"kind": "failed", "failure": tell_error(error), "html": html}
 
 
-async def send_events(questions: Questions, events: Iterator[dict[str, str]]) -> AsyncIterator[str]:
-    """Server-sent events, each as soon as a worker thread has made it; a reader who leaves frees the model."""
+async def send_events(questions: Questions, events: Generator[dict[str, str]]) -> AsyncGenerator[str]:
+    """Server-sent events, each as soon as a worker thread has made it.
+
+    A reader who leaves frees the model, and what the unfinished answer holds of its memory.
+    """
     if not questions.is_busy.acquire(blocking=False):
         yield encode_event({"kind": "failed", "failure": "another question is being answered", "html": ""})
         return
@@ -163,6 +172,7 @@ async def send_events(questions: Questions, events: Iterator[dict[str, str]]) ->
         while (event := await run_in_threadpool(next, events, None)) is not None:
             yield encode_event(event)
     finally:
+        events.close()
         questions.is_busy.release()
 
 
