@@ -31,6 +31,9 @@ Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting.")
 ]
 
+MAX_SEED = 2**63 - 1
+"""The draws are made of 64 bits."""
+
 
 @app.command()
 @exit_on_user_error
@@ -134,7 +137,9 @@ def demo(
     temperature: Annotated[
         float, typer.Option(min=0.0, max=5.0, help="0 takes the likeliest token each time.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Both models draw by it, above temperature 0.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Both models draw by it, above temperature 0.")
+    ] = 0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 160,
     html: Annotated[Path | None, typer.Option(help="Write a page to show, one self-contained file.")] = None,
     web: Annotated[bool, typer.Option("--web", help="Serve a page on this machine alone.")] = False,
@@ -174,7 +179,7 @@ def generate(
     temperature: Annotated[
         float, typer.Option(min=0.0, max=5.0, help="0 takes the likeliest token each time.")
     ] = 0.8,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same lyrics.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same lyrics.")] = 0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens, at most.")] = 400,
     json_: Json = False,
 ) -> None:

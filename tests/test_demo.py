@@ -239,6 +239,7 @@ def test_the_cut_keeps_as_many_whole_lines_as_fit() -> None:
     [
         ({"question": " "}, "question is empty"),
         ({}, "question is empty"),
+        ({"question": "Why \udcff?"}, "no UTF-8"),
         ({"question": "Why?", "task": "artist"}, "expected one of them"),
         ({"question": "Why?", "max_new_tokens": 5000}, "not even the first line"),
         ({"task": "generation"}, "asks for lyrics"),

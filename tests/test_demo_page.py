@@ -217,6 +217,8 @@ def test_its_own_requests_pass(port: int, host: str) -> None:
         ({}, "no such question"),
         ({"song": "x", "task": "artist"}, "no such question"),
         ({"lyrics": " ", "task": "artist"}, "empty"),
+        ({"lyrics": "la \ud800", "task": "artist"}, "surrogate"),
+        ({"lyrics": "la", "question": "\ud800"}, "no UTF-8"),
         ({"lyrics": "la"}, "question is empty"),
         ({"lyrics": "la", "task": "nothing"}, "not known"),
         ({"lyrics": "la " * 200_000, "task": "artist"}, "characters"),
@@ -289,7 +291,7 @@ def test_one_question_at_a_time(port: int, questions: Questions) -> None:
 def test_a_reader_who_leaves_frees_the_model_and_what_the_answer_holds(questions: Questions) -> None:
     closed: list[bool] = []
 
-    def go_on() -> Generator[dict[str, str]]:
+    def go_on() -> Generator[dict[str, str], None, None]:
         try:
             while True:
                 yield {"kind": "said"}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from harness.__main__ import app
@@ -152,6 +154,8 @@ def test_a_wish_is_put_in_the_words_of_training_with_the_artists_own_genre(data:
     assert "No training song is by Nobody" in settle_wish(Wish("Nobody"), knowledge)[1][0]
     with pytest.raises(ConfigError, match="--artist"):
         settle_wish(Wish(None, ("rain",)), knowledge)
+    with pytest.raises(ConfigError, match="no UTF-8"):
+        settle_wish(Wish("Ada", ("ra\udcffin",)), knowledge)
 
 
 class FixedOverlap:
@@ -197,3 +201,28 @@ def test_lyrics_come_with_their_overlap_and_the_same_seed_gives_the_same(
     assert "no adapter" in str(first["notes"])
     monkeypatch.setattr(FixedOverlap, "found", Overlap(20, "la", "song-1"))
     assert "20 words in a row are those of a training song" in str(write(1)["notes"])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (torch.OutOfMemoryError("no memory left"), 8, "take --max-new-tokens lower"),
+        (RuntimeError("a kernel\x1b[2J failed"), 1, "generation failed: RuntimeError: a kernel␛[2J failed"),
+    ],
+)
+def test_writing_that_fails_ends_in_one_line_and_a_code(
+    data: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, told: str
+) -> None:
+    def fail(*_: object, **__: object) -> Iterator[tuple[int, float]]:
+        yield 5, -0.5
+        raise error
+
+    monkeypatch.setattr(songwriting, "stream_answer", fail)
+    said = run("generate", "--model", model_dir, "--data", data, "--artist", "Ada Vale", code=code)
+    assert told in said.splitlines()[-1]
+
+
+def test_a_seed_that_no_generator_takes_is_refused(data: Path, model_dir: Path) -> None:
+    asked = ("--model", model_dir, "--data", data, "--seed", str(2**64))
+    assert "--seed" in run("generate", *asked, "--artist", "Ada Vale", code=2)
+    assert "--seed" in run("demo", *asked, code=2)

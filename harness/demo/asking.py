@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
+
+import torch
+import typer
 
 from harness.demo.items import Demo, DemoItem
 from harness.demo.prompts import Prompt
 from harness.demo.speaker import Asking, Said, Speaker
-from preprocess.errors import UserError
+from preprocess.errors import OutOfMemoryError, UserError
+from preprocess.outside_text import visible
 
 LOG = logging.getLogger(__name__)
 
@@ -67,6 +72,21 @@ def tell_error(error: Exception) -> str:
     if isinstance(error, UserError):
         return first
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def fail(failure: Failure) -> NoReturn:
+    """End with the failure's exit code; what it was is told in one line.
+
+    Raises:
+        UserError: What failed is something that the user can mend.
+        typer.Exit: With 1, for any other failure.
+    """
+    if isinstance(failure.error, UserError):
+        raise failure.error
+    if isinstance(failure.error, torch.OutOfMemoryError | MemoryError):
+        raise OutOfMemoryError(f"{failure.told}; take --max-new-tokens lower, or a smaller model")
+    print(visible(f"error: generation failed: {failure.told}"), file=sys.stderr)
+    raise typer.Exit(1)
 
 
 def ask_all(

@@ -11,12 +11,10 @@ from functools import partial
 from pathlib import Path
 from socket import socket
 
-import torch
-import typer
 from rich.console import Console
 
 from harness.config import ModelSettings
-from harness.demo.asking import FAILURES, Audience, Failure, Nobody, ask_all, tell_error
+from harness.demo.asking import FAILURES, Audience, Nobody, ask_all, fail, tell_error
 from harness.demo.choosing import DemoOptions, choose_questions
 from harness.demo.items import Demo, DemoItem, join_notes, write_demo
 from harness.demo.page import DemoPage, make_page, write_page
@@ -24,7 +22,7 @@ from harness.demo.prompts import Prompt, list_lyrics_tasks
 from harness.demo.speaker import OpenData, Speaker, open_data, open_speaker, unasked_item
 from harness.demo.stored import Stored, describe_source, read_stored, write_stored
 from harness.demo.terminal import LiveTable, print_demo, print_source, print_summary
-from preprocess.errors import ConfigError, OutOfMemoryError, UserError
+from preprocess.errors import ConfigError, UserError
 from preprocess.terminal import make_console, print_json
 
 
@@ -148,21 +146,6 @@ def keep(
     if options.html is not None:
         write_page(options.html, make_page(demo, live, stored.source))
         console.print(f"page: {options.html}", markup=False, highlight=False, soft_wrap=True)
-
-
-def fail(failure: Failure) -> None:
-    """End with the failure's exit code; what it was is told in one line.
-
-    Raises:
-        UserError: What failed is something that the user can mend.
-        typer.Exit: With 1, for any other failure.
-    """
-    if isinstance(failure.error, UserError):
-        raise failure.error
-    if isinstance(failure.error, torch.OutOfMemoryError | MemoryError):
-        raise OutOfMemoryError(f"{failure.told}; take --max-new-tokens lower, or a smaller model")
-    print(f"error: generation failed {failure.told}", file=sys.stderr)
-    raise typer.Exit(1)
 
 
 def serve_live(

@@ -142,7 +142,9 @@ class Questions:
             raise ConfigError("no such question")
         return self.prompts[key], ""
 
-    def answer(self, speaker: Speaker, prompt: Prompt, note: str = "") -> Generator[dict[str, str]]:
+    def answer(
+        self, speaker: Speaker, prompt: Prompt, note: str = ""
+    ) -> Generator[dict[str, str], None, None]:
         """The events of one answer. A failure is one of them, with the stored answer where there is one."""
         key = (prompt.song.id, prompt.task)
         can_ask = key in self.prompts
@@ -160,7 +162,9 @@ class Questions:
             yield {"kind": "failed", "failure": tell_error(error), "html": html}
 
 
-async def send_events(questions: Questions, events: Generator[dict[str, str]]) -> AsyncGenerator[str]:
+async def send_events(
+    questions: Questions, events: Generator[dict[str, str], None, None]
+) -> AsyncGenerator[str, None]:
     """Server-sent events, each as soon as a worker thread has made it.
 
     A reader who leaves frees the model, and what the unfinished answer holds of its memory.
