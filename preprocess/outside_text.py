@@ -24,7 +24,7 @@ def visible(text: str) -> str:
 
 
 def holds_surrogates(text: str) -> bool:
-    """Whether UTF-8 cannot hold it: half of a surrogate pair, out of JSON, or bytes of a command line that are no UTF-8."""
+    """Whether UTF-8 cannot hold it: half of a surrogate pair out of JSON, or a command line's bytes in another code."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 

@@ -14,10 +14,9 @@ from typer.testing import CliRunner
 from harness.__main__ import app
 from harness.demo import command, songwriting
 from harness.demo.page import DemoPage
-from harness.demo.songwriting import Wish, run_generate, settle_wish, spell_wish
+from harness.demo.songwriting import Wish, run_generate, settle_wish, spell_wish, tell_overlap
 from harness.demo.speaker import open_data
 from harness.demo.stored import read_stored
-from harness.evaluation.labelled_lyrics import LabelledLyrics
 from harness.evaluation.overlap import Overlap
 from preprocess.errors import ConfigError, DataError
 from tests.demos import make_asked, settings_of
@@ -164,7 +163,7 @@ class FixedOverlap:
     found = Overlap(3, "la la la", "song-1")
 
     def __init__(self, texts: object) -> None:
-        assert list(texts) == [("song-1", "la la la")]  # type: ignore[call-overload] # a stand-in's argument
+        assert texts == [("song-1", "la la la")]
 
     def longest(self, text: str) -> Overlap:
         assert text
@@ -175,7 +174,7 @@ def test_lyrics_come_with_their_overlap_and_the_same_seed_gives_the_same(
     data: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(songwriting, "TrainingLyrics", FixedOverlap)
-    monkeypatch.setattr(songwriting, "read_training_lyrics", lambda _: [LabelledLyrics("song-1", "la la la")])
+    monkeypatch.setattr(songwriting, "read_seen_lyrics", lambda _: [("song-1", "la la la")])
 
     def write(seed: int) -> dict[str, object]:
         wish = Wish("Ada Vale", ("rain",))
@@ -201,6 +200,12 @@ def test_lyrics_come_with_their_overlap_and_the_same_seed_gives_the_same(
     assert "no adapter" in str(first["notes"])
     monkeypatch.setattr(FixedOverlap, "found", Overlap(20, "la", "song-1"))
     assert "20 words in a row are those of a training song" in str(write(1)["notes"])
+
+
+def test_no_more_than_a_line_of_the_training_lyrics_is_told() -> None:
+    told = tell_overlap(Overlap(40, "la " * 40, "song-1"))
+    assert (told.count("la "), "40 words" in told, "…" in told) == (25, True, True)
+    assert "…" not in tell_overlap(Overlap(25, "la " * 25, "song-1"))
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from harness.config import ModelSettings
 from harness.demo.asking import FAILURES, Failure, fail, tell_error
 from harness.demo.speaker import UNFINISHED, OpenData, open_data
 from harness.demo.terminal import plain
-from harness.evaluation.labelled_lyrics import read_training_lyrics
-from harness.evaluation.overlap import Overlap, TrainingLyrics
+from harness.evaluation.labelled_lyrics import read_seen_lyrics
+from harness.evaluation.overlap import Overlap, TrainingLyrics, cut_words
 from harness.evaluation.truth import Knowledge
 from harness.generation.batch import stream_answer
 from harness.generation.sampling import Sampling
@@ -228,15 +228,15 @@ def check_lyrics_written(lyrics: str, data: Path) -> tuple[Overlap | None, list[
     if not lyrics:
         return None, ["The model wrote nothing."]
     try:
-        songs = read_training_lyrics(data)
+        songs = read_seen_lyrics(data)
     except DataError as error:
         return None, [*notes, f"The overlap with the training lyrics was not checked: {error}."]
     if not songs:
         return None, [
             *notes,
-            "The overlap was not checked: no lyrics stand in the prompts of the training songs.",
+            "The overlap was not checked: the data set holds no lyrics of training songs.",
         ]
-    overlap = TrainingLyrics((song.song_id, song.lyrics) for song in songs).longest(lyrics)
+    overlap = TrainingLyrics(songs).longest(lyrics)
     if overlap.num_words >= LONG_OVERLAP:
         notes.append(
             f"{overlap.num_words} words in a row are those of a training song; do not call them new."
@@ -257,10 +257,10 @@ def print_end(written: Written, notes: list[str], console: Console) -> None:
 
 
 def tell_overlap(overlap: Overlap) -> str:
-    """The overlap, in words."""
+    """The overlap, in words; of a long one no more than a line."""
     if overlap.song_id is None:
         return "Overlap with the training lyrics: none."
     return (
-        f"Longest overlap with the training lyrics: {overlap.num_words:,} words, \u201c{overlap.text}\u201d "
+        f"Longest overlap with the training lyrics: {overlap.num_words:,} words, \u201c{cut_words(overlap.text)}\u201d "
         f"(song {overlap.song_id})."
     )
