@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -192,6 +193,28 @@ def test_where_generating_fails_stored_answers_stand_in_and_the_failure_is_named
     assert demo.failure == "at question 2 of 4: OutOfMemoryError: no memory left"
     assert failure is not None
     assert isinstance(failure.error, torch.OutOfMemoryError)
+
+
+class SlowToRank:
+    """Says two tokens in a second each by a clock of its own, and takes a minute to rank."""
+
+    now_s = 0.0
+
+    def ask(self, prompt: Prompt, asking: Asking) -> Iterator[Said | DemoItem]:
+        for text in ("one", "one two"):
+            self.now_s += 1
+            yield Said("before", text)
+        self.now_s += 60
+        yield make_item()
+
+
+def test_the_time_of_ranking_is_not_that_of_generating(
+    prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow: Any = SlowToRank()
+    monkeypatch.setattr(time, "perf_counter", lambda: slow.now_s)
+    demo, _ = ask_all(lambda: slow, prompts[:2], Asking(2), Nobody(), {})
+    assert (demo.num_tokens, demo.seconds) == (4, 4.0)
 
 
 def test_a_model_that_cannot_be_loaded_is_a_failure_too(prompts: list[Prompt]) -> None:

@@ -110,24 +110,25 @@ def ask_all(
     """
     items: list[DemoItem] = []
     failure: Failure | None = None
-    num_tokens, started_s = 0, time.perf_counter()
+    num_tokens, seconds = 0, 0.0
     try:
         speaker = open_speaker()
-        started_s = time.perf_counter()
         for prompt in prompts:
             audience.begin(prompt)
+            waiting_since_s = time.perf_counter()
             for event in speaker.ask(prompt, asking):
                 if isinstance(event, Said):
+                    seconds += time.perf_counter() - waiting_since_s
                     num_tokens += 1
                     audience.hear(event)
                 else:
                     items.append(event)
                     audience.end(event)
+                waiting_since_s = time.perf_counter()
     except FAILURES as error:
         LOG.debug("the demo's generation failed", exc_info=True)
         where = f"at question {len(items) + 1} of {len(prompts)}: " if num_tokens or items else ""
         failure = Failure(error, f"{where}{tell_error(error)}")
-    seconds = time.perf_counter() - started_s
     missing = [(prompt.song.id, prompt.task) for prompt in prompts[len(items) :]]
     kept = [stored[key] for key in missing if key in stored]
     for item in kept:

@@ -253,7 +253,7 @@ class Demo:
 
     Attributes:
         items: The questions, in the order they were asked.
-        seconds: What generating took, loading left out.
+        seconds: What generating took; loading, ranking and the truth check left out.
         num_tokens: Generated tokens, by all models together.
         note: What the reader must know (lyrics that were cut), or None.
         failure: What stopped the generation, or None; the items after it are stored ones.
