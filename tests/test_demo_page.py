@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import itertools
 import json
 import re
 import threading
@@ -18,9 +19,9 @@ import pytest
 from harness.demo.command import list_cards
 from harness.demo.items import Demo, DemoItem
 from harness.demo.page import DemoPage, make_page, render_item, render_page, write_page
-from harness.demo.prompts import choose_prompts, read_songs
+from harness.demo.prompts import Prompt, choose_prompts, read_songs
 from harness.demo.serving import listen, make_server
-from harness.demo.speaker import Asking, open_data, open_speaker
+from harness.demo.speaker import Asking, Said, Speaker, open_data, open_speaker
 from harness.demo.stored import Stored
 from harness.demo.web import HOST, Questions, make_app, send_events
 from harness.evaluation.questions import open_held_out
@@ -47,15 +48,23 @@ def test_the_page_shows_answers_marks_confidence_and_where_they_come_from() -> N
         "11.5 tokens/s",
         "Expected The artist is Jo Winter.",
         "Generation failed at question 2 of 2: X: y Answers marked as stored stand in",
-        "✗ Ada Vale the artist is Jo Winter",
+        "✗ contradicted: Ada Vale the artist is Jo Winter",
         "✓ 1 supported ? 1 not checkable",
         "Live answers 2026-11-28, package:live",
         "Stored answers 2026-11-28, package:toy",
         "adapter cdcdcdcdcdcdcdcd… data",
     ):
         assert shown in text
-    assert "Ada Vale<sup" in page
+    assert 'Ada Vale<sup aria-hidden="true">✗</sup><span class="unseen"> (contradicted)</span>' in page
     assert "It is a song.</p>" in page.replace("\n", "")
+
+
+@pytest.mark.parametrize("web", [False, True])
+def test_no_level_of_the_headings_is_left_out(*, web: bool) -> None:
+    page = render_page(DemoPage([make_item()], [], tasks=("artist",) if web else ()), web=web)
+    levels = [int(level) for level in re.findall(r"<h(\d)", page)]
+    assert levels[0] == 1
+    assert all(deeper - level <= 1 for level, deeper in itertools.pairwise(levels))
 
 
 def test_a_page_names_only_the_sources_of_what_it_shows() -> None:
@@ -361,4 +370,42 @@ def test_in_a_browser_the_stored_answers_stay_where_generating_fails(
         assert "Generation failed: OutOfMemoryError: no memory left. The stored answers are shown." in card
         assert "Stored 1" in card
         assert "Jo Winter" in card
+        assert browser.complaints == []
+
+
+class PausingSpeaker:
+    """Says two tokens, and the rest when it is told to."""
+
+    def __init__(self, speaker: Speaker) -> None:
+        self.speaker = speaker
+        self.data = speaker.data
+        self.may_go_on = threading.Event()
+
+    def ask(self, prompt: Prompt, asking: Asking) -> Iterator[Said | DemoItem]:
+        for number, event in enumerate(self.speaker.ask(prompt, asking)):
+            if number == 2:
+                self.may_go_on.wait(120)
+            yield event
+
+
+@needs_chromium
+def test_in_a_browser_nothing_stored_stands_beside_a_growing_answer_and_the_focus_stays(
+    tmp_path: Path, questions: Questions
+) -> None:
+    assert questions.speaker is not None
+    pausing: Any = PausingSpeaker(questions.speaker)
+    slow = Questions(questions.page, pausing, list(questions.prompts.values()), questions.stored, Asking(8))
+    with serve(slow) as port, open_browser(tmp_path) as browser:
+        browser.open(f"http://{HOST}:{port}/")
+        browser.run("document.querySelectorAll('button.again')[0].focus()")
+        browser.run(press(0))
+        browser.wait("document.querySelector('.growing') !== null")
+        first = "document.querySelector('#questions article')"
+        assert browser.run(f"{first}.querySelectorAll('.answer:not(.growing)').length") == 0
+        assert browser.run(f"{first}.querySelector('.badge').innerText") == "live, being written"
+        assert browser.run("document.querySelectorAll('.badge.stored').length") == 1
+        pausing.may_go_on.set()
+        browser.wait(f"{first}.innerText.includes('live answers of')")
+        assert browser.run(f"document.activeElement === {first}")
+        assert browser.run("document.getElementById('told').textContent").startswith("Answered: ")
         assert browser.complaints == []
