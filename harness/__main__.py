@@ -156,14 +156,12 @@ def demo(
     generating fails they stand in, and the failure is named.
     """
     from harness.demo.choosing import DemoOptions
-    from harness.demo.command import Subject, run_demo
+    from harness.demo.command import run_demo
 
-    found = None
-    if any(given is not None for given in (run, model, data, adapter)):
-        subject = find_subject(run, model, data, adapter, output)
-        found = Subject(subject.settings, subject.data, subject.adapter, subject.output)
+    is_live = any(given is not None for given in (run, model, data, adapter))
+    subject = find_subject(run, model, data, adapter, output) if is_live else None
     asked_for = (songs, examples, lyrics, task, question, temperature, seed, max_new_tokens)
-    run_demo(found, DemoOptions(*asked_for, html, web, port, store, stored, json_))
+    run_demo(subject, DemoOptions(*asked_for, html, web, port, store, stored, json_, output))
 
 
 @app.command()

@@ -203,14 +203,19 @@ def test_claims_are_marked_in_the_answers_by_sign_and_not_by_colour_alone(html: 
 def test_a_claim_that_overlaps_an_earlier_one_leaves_the_answer_whole(run_dir: Path) -> None:
     before = make_page(read_whole_run(run_dir)).questions[0].answers[0]
     assert "".join(piece.text for piece in before.pieces) == make_demo()[0]["before"]
-    assert [piece.verdict for piece in before.pieces if piece.verdict] == ["not checkable", "contradicted"]
+    marked = [(piece.text, piece.mark.verdict) for piece in before.pieces if piece.mark]
+    assert marked == [
+        ("a rock song", "not checkable"),
+        ("by The Beatles", "contradicted"),
+        (" from 1967", "supported"),
+    ], "as the demo cuts them"
 
 
 def test_a_sentence_in_which_nothing_can_be_checked_is_not_marked(tmp_path: Path) -> None:
     demo = make_demo()
     demo[0]["claims_after"][0]["kind"] = "none"
     answer = make_page(read_whole_run(write_files(tmp_path, demo=demo))).questions[0].answers[1]
-    assert [piece.verdict for piece in answer.pieces] == [""]
+    assert [piece.mark for piece in answer.pieces] == [None]
 
 
 def test_answers_without_marks_are_shown_as_before(tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ def test_without_a_model_the_stored_answers_are_shown_and_said_to_be_stored(tmp_
         (("--web", "--json"), "leave out"),
         (("--html", "no/such/folder/page.html"), "a folder that is there"),
         (("--store", "."), "a folder that is there"),
+        (("--output", "."), "pass --run RUN"),
+        (("--output", ".", "--question", "Why?"), "--output takes a demo.json"),
         (("--web", "--question", "Why?"), "leave out --lyrics and --question"),
         (("--web", "--lyrics", "x.txt", "--task", "themes"), "leave out --lyrics and --question"),
     ],

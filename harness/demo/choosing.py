@@ -49,6 +49,7 @@ class DemoOptions:
     store: Path | None = None
     stored: Path | None = None
     json: bool = False
+    output: Path | None = None
 
     @property
     def asking(self) -> Asking:
@@ -75,6 +76,10 @@ class DemoOptions:
                 raise ConfigError(f"{count} {name.replace('_', ' ')}: expected 1 or more")
         if self.web and (self.html or self.store or self.json):
             raise ConfigError("--web serves a page; leave out --html, --store and --json")
+        if self.output is not None and (self.web or self.lyrics is not None or self.question is not None):
+            raise ConfigError(
+                "--output takes a demo.json of the data set's tasks; leave it out with --lyrics, --question and --web"
+            )
         for name, path in (("html", self.html), ("store", self.store)):
             if path is not None and (path.is_dir() or not path.parent.is_dir()):
                 raise ConfigError(f"--{name} {path}: expected a file in a folder that is there")
@@ -84,7 +89,7 @@ class DemoOptions:
     @property
     def needs_model(self) -> bool:
         """Whether stored answers cannot serve."""
-        wished = (self.songs, self.lyrics, self.question, self.task, self.store)
+        wished = (self.songs, self.lyrics, self.question, self.task, self.store, self.output)
         return any(value is not None for value in wished)
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from socket import socket
 
 from rich.console import Console
 
-from harness.config import ModelSettings
 from harness.demo.asking import FAILURES, Audience, Nobody, ask_all, fail, tell_error
 from harness.demo.choosing import DemoOptions, choose_questions
 from harness.demo.items import Demo, DemoItem, join_notes, write_demo
@@ -22,18 +20,9 @@ from harness.demo.prompts import Prompt, list_lyrics_tasks
 from harness.demo.speaker import OpenData, Speaker, open_data, open_speaker, unasked_item
 from harness.demo.stored import Stored, describe_source, read_stored, write_stored
 from harness.demo.terminal import LiveTable, print_demo, print_source, print_summary
+from harness.subject import Subject
 from preprocess.errors import ConfigError, UserError
 from preprocess.terminal import make_console, print_json
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What answers: a base model, the adapter on it, the data set whose questions it knows, where `demo.json` goes."""
-
-    settings: ModelSettings
-    data: Path
-    adapter: Path | None
-    output: Path | None
 
 
 def run_demo(subject: Subject | None, options: DemoOptions) -> None:

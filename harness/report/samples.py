@@ -4,30 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
+from harness.demo.items import Mark
+from harness.evaluation.truth.claims import Verdict
 from harness.json_lines import JsonObject
 
 NO_CLAIM = "none"
 """Kind of a sentence in which the truth check found nothing to check; it is not marked."""
 
-VERDICTS = ("supported", "contradicted", "not checkable")
-
-
-@dataclass(frozen=True, slots=True)
-class CheckedClaim:
-    """A claim of an answer, as the truth check judged it.
-
-    Attributes:
-        start: Its first character in the answer.
-        end: One past its last.
-        verdict: One of `VERDICTS`.
-        why: What speaks for the verdict.
-    """
-
-    start: int
-    end: int
-    verdict: str
-    why: str
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +42,8 @@ class SampleAnswer:
     confidence_after: float | None = None
     likeliest_before: str | None = None
     likeliest_after: str | None = None
-    claims_before: tuple[CheckedClaim, ...] = ()
-    claims_after: tuple[CheckedClaim, ...] = ()
+    claims_before: tuple[Mark, ...] = ()
+    claims_after: tuple[Mark, ...] = ()
     is_stored: bool = False
     date: str | None = None
 
@@ -101,15 +87,16 @@ def _name(value: object) -> str | None:
     return value
 
 
-def _parse_claims(claims: Sequence[JsonObject], answer: str | None) -> tuple[CheckedClaim, ...]:
-    found = [(one.get("kind"), _parse_claim(one, len(answer or ""))) for one in claims]
-    return tuple(claim for kind, claim in found if kind != NO_CLAIM)
+def _parse_claims(claims: Sequence[JsonObject], answer: str | None) -> tuple[Mark, ...]:
+    found = [_parse_claim(one, len(answer or "")) for one in claims]
+    return tuple(claim for claim in found if claim.kind != NO_CLAIM)
 
 
-def _parse_claim(one: JsonObject, length: int) -> CheckedClaim:
-    claim = CheckedClaim(int(one["start"]), int(one["end"]), str(one["verdict"]), str(one["why"]))
-    if claim.verdict not in VERDICTS:
-        raise ValueError(f"got the verdict {claim.verdict!r}, expected one of {', '.join(VERDICTS)}")
+def _parse_claim(one: JsonObject, length: int) -> Mark:
+    verdict = next((known for known in VERDICTS if known == one["verdict"]), None)
+    if verdict is None:
+        raise ValueError(f"got the verdict {one['verdict']!r}, expected one of {', '.join(VERDICTS)}")
+    claim = Mark(int(one["start"]), int(one["end"]), verdict, str(one["why"]), str(one.get("kind", "")))
     if not 0 <= claim.start <= claim.end <= length:
         raise ValueError(f"got a claim from {claim.start} to {claim.end} of an answer of {length} characters")
     return claim
