@@ -242,8 +242,9 @@ def _check_texts(*texts: object) -> None:
 def _check_figures(most: float, *figures: object) -> None:
     """Refuse what is neither None nor a number from 0 to `most`."""
     for figure in figures:
-        is_number = isinstance(figure, int | float) and not isinstance(figure, bool)
-        if figure is not None and not (is_number and 0 <= figure <= most):
+        if figure is None:
+            continue
+        if isinstance(figure, bool) or not isinstance(figure, int | float) or not 0 <= figure <= most:
             raise ValueError(f"{figure!r} where a number from 0 to {most:,.0f} or null is expected")
 
 
