@@ -31,6 +31,9 @@ Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting.")
 ]
 
+MAX_SEED = 2**63 - 1
+"""The draws are made of 64 bits."""
+
 
 @app.command()
 @exit_on_user_error
@@ -134,7 +137,9 @@ def demo(
     temperature: Annotated[
         float, typer.Option(min=0.0, max=5.0, help="0 takes the likeliest token each time.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Both models draw by it, above temperature 0.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Both models draw by it, above temperature 0.")
+    ] = 0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 160,
     html: Annotated[Path | None, typer.Option(help="Write a page to show, one self-contained file.")] = None,
     web: Annotated[bool, typer.Option("--web", help="Serve a page on this machine alone.")] = False,
@@ -151,14 +156,12 @@ def demo(
     generating fails they stand in, and the failure is named.
     """
     from harness.demo.choosing import DemoOptions
-    from harness.demo.command import Subject, run_demo
+    from harness.demo.command import run_demo
 
-    found = None
-    if any(given is not None for given in (run, model, data, adapter)):
-        subject = find_subject(run, model, data, adapter, output)
-        found = Subject(subject.settings, subject.data, subject.adapter, subject.output)
+    is_live = any(given is not None for given in (run, model, data, adapter))
+    subject = find_subject(run, model, data, adapter, output) if is_live else None
     asked_for = (songs, examples, lyrics, task, question, temperature, seed, max_new_tokens)
-    run_demo(found, DemoOptions(*asked_for, html, web, port, store, stored, json_))
+    run_demo(subject, DemoOptions(*asked_for, html, web, port, store, stored, json_, output))
 
 
 @app.command()
@@ -174,7 +177,7 @@ def generate(
     temperature: Annotated[
         float, typer.Option(min=0.0, max=5.0, help="0 takes the likeliest token each time.")
     ] = 0.8,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same lyrics.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same lyrics.")] = 0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens, at most.")] = 400,
     json_: Json = False,
 ) -> None:

@@ -25,15 +25,20 @@ def collect_hashes(manifest: Manifest) -> dict[str, Any]:
     shards = {
         split: {shard.file: shard.sha256 for shard in info.shards} for split, info in manifest.splits.items()
     }
-    sums = [shard.sha256 for info in manifest.splits.values() for shard in info.shards]
     packages = {module.__name__: Path(module.__path__[0]) for module in (harness, preprocess)}
     return {
         "code": hash_sources(packages),
-        "data": hashlib.sha256("".join(sums).encode()).hexdigest(),
+        "data": hash_data(manifest),
         "tokenizer": manifest.tokenizer_sha256,
         "prompt": manifest.prompt_sha256,
         "shards": shards,
     }
+
+
+def hash_data(manifest: Manifest) -> str:
+    """The SHA-256 sum, in hex, over the sums of a data set's shards in order."""
+    sums = [shard.sha256 for info in manifest.splits.values() for shard in info.shards]
+    return hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
 def hash_sources(package_dirs: Mapping[str, Path]) -> str:

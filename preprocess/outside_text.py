@@ -23,6 +23,11 @@ def visible(text: str) -> str:
     return text.translate(VISIBLE)
 
 
+def holds_surrogates(text: str) -> bool:
+    """Whether UTF-8 cannot hold it: half of a surrogate pair out of JSON, or a command line's bytes in another code."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - what JSON holds
     """Parse JSON as `json.loads` does; too deep nesting is a ValueError too.
 

@@ -42,10 +42,13 @@ class PlainConsole(Console):
 
 
 def make_console(*, error: bool = False) -> Console:
-    """A console on standard output (or error, to keep the output for JSON); of a fixed width off a terminal."""
+    """A console on standard output (or error, to keep the output for JSON); of a fixed width off a terminal.
+
+    It stays on the stream of now, where a caller redirects `sys.stdout` later.
+    """
     stream = sys.stderr if error else sys.stdout
     width = None if stream.isatty() else WIDTH_OFF_TERMINAL
-    return PlainConsole(width=width, stderr=error, markup=False, emoji=False)
+    return PlainConsole(file=stream, width=width, markup=False, emoji=False)
 
 
 def make_progress(console: Console) -> Progress:

@@ -227,6 +227,7 @@ def make_demo() -> list[Fields]:
         "after": after,
         "confidence_before": 0.21,
         "confidence_after": 0.93,
+        "likeliest_after": "Nine Roads",
         "claims_before": [
             claim(before, "a rock song", "not checkable", "the song has no known genre"),
             claim(before, "by The Beatles", "contradicted", 'the song is by "Ada Vale"'),

@@ -21,6 +21,7 @@ from harness.evaluation.baselines import (
     read_training_lyrics,
     tfidf_predictions,
 )
+from harness.evaluation.labelled_lyrics import read_seen_lyrics
 from harness.evaluation.questions import read_labels
 from preprocess.build.encode import SongEncoder, pack_groups
 from preprocess.build.labels import make_labels
@@ -117,24 +118,26 @@ def test_the_majority_names_as_many_themes_as_are_best_on_training() -> None:
     assert majority_predictions([*both, *[one] * 9], [one])["themes"][0].answers == ("love",)
 
 
-def write_data(folder: Path, songs: Sequence[Song], family: Family, *, share_prefix: bool) -> None:
+def write_data(
+    folder: Path, songs: Sequence[Song], family: Family, *, share_prefix: bool, tasks: tuple[str, ...] = TASKS
+) -> None:
     """A data set of the project's own answers; the last three songs are held out."""
     tokenizer = make_tokenizer(family)
-    encoder = SongEncoder(tokenizer, find_format(tokenizer), TASKS, 2048, share_prefix=share_prefix)
+    encoder = SongEncoder(tokenizer, find_format(tokenizer), tasks, 2048, share_prefix=share_prefix)
     parts, splits = {"train": songs[:-3], "eval": songs[-3:]}, {}
     for split, part in parts.items():
-        groups = [group for song in part for group in encoder.encode(song, make_examples(song, tasks=TASKS))]
+        groups = [group for song in part for group in encoder.encode(song, make_examples(song, tasks=tasks))]
         bins = pack_lengths([len(group.input_ids) for group in groups], 2048, 0)
-        splits[split] = write_split(folder / split, list(pack_groups(groups, bins)), TASKS, 4)
+        splits[split] = write_split(folder / split, list(pack_groups(groups, bins)), tasks, 4)
     facts = {"artist": "artist", "genre": "genre", "context": "decade"}
     counts = {task: Counter(getattr(song, fact) for song in parts["train"]) for task, fact in facts.items()}
-    asked = [(song, frozenset(TASKS)) for song in parts["eval"]]
-    (folder / "labels.json").write_text(json.dumps(make_labels(counts, asked, TASKS)))
+    asked = [(song, frozenset(tasks)) for song in parts["eval"]]
+    (folder / "labels.json").write_text(json.dumps(make_labels(counts, asked, tasks)))
     (folder / "tokenizer").mkdir()
     (folder / "tokenizer" / "tokenizer.json").write_text(tokenizer.to_json())
     write_toy_manifest(folder, splits, tokenizer, 2048)
     manifest = json.loads((folder / "manifest.json").read_text())
-    write_sealed(folder, {**manifest, "tasks": list(TASKS)})
+    write_sealed(folder, {**manifest, "tasks": list(tasks)})
 
 
 @pytest.mark.parametrize(("family", "share_prefix"), [("chatml", True), ("llama3", False), ("plain", True)])
@@ -155,6 +158,17 @@ def test_lyrics_and_labels_are_those_that_the_shards_teach(
             {"artist": song.artist or "", "genre": song.genre or "", "context": song.decade or ""},
             ("love", "war"),
         )
+    assert dict(read_seen_lyrics(tmp_path)) == {song.id: song.lyrics for song in songs[:-3]}
     majority = majority_predictions([found[song.id] for song in songs[:-3]], [found[songs[-1].id]])
     for task, labels in read_labels(tmp_path, TASKS).items():
         assert majority[task][0].answers == (labels.majority,)
+
+
+@pytest.mark.parametrize("tasks", [("generation",), ("themes", "generation")])
+def test_lyrics_that_training_sees_are_found_without_names_to_rank(
+    tmp_path: Path, tasks: tuple[str, ...]
+) -> None:
+    songs = make_songs(6)
+    write_data(tmp_path, songs, "chatml", share_prefix=True, tasks=tasks)
+    (tmp_path / "labels.json").unlink()
+    assert dict(read_seen_lyrics(tmp_path)) == {song.id: song.lyrics for song in songs[:-3]}

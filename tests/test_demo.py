@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from harness.demo.asking import Failure, Nobody, ask_all
-from harness.demo.items import DEMO_FILE, Demo, DemoItem, shorten, write_demo
+from harness.demo.items import DEMO_FILE, EXCERPT_CHARS, Demo, DemoItem, shorten, write_demo
 from harness.demo.lyrics import fit_lyrics, prompt_lyrics, prompt_question, read_lyrics
 from harness.demo.prompts import (
     Prompt,
@@ -205,10 +207,15 @@ def test_explicit_lyrics_are_told(data: Path) -> None:
 def test_a_question_of_the_users_is_asked_of_several_songs(data: Path) -> None:
     opened = open_data(data)
     songs = [prompt.song for prompt in some_prompts(data, 2)]
-    prompts = prompt_question(songs, " Why? ", opened.tokenizer, opened.prompt, 400)
+    ask_why = partial(prompt_question, songs, " Why? ", opened.tokenizer, opened.prompt)
+    prompts, note = ask_why(400)
     assert [(prompt.song.id, prompt.question, prompt.task) for prompt in prompts] == [
         (song.id, "Why?", None) for song in songs
     ]
+    assert note is None
+    longest = max(len(prompt.ids) for prompt in prompts)
+    num_cut = sum(len(prompt.ids) == longest for prompt in prompts)
+    assert f"The lyrics of {num_cut} of 2 songs were cut" in str(ask_why(longest - 1)[1])
 
 
 def test_the_cut_keeps_as_many_whole_lines_as_fit() -> None:
@@ -232,6 +239,7 @@ def test_the_cut_keeps_as_many_whole_lines_as_fit() -> None:
     [
         ({"question": " "}, "question is empty"),
         ({}, "question is empty"),
+        ({"question": "Why \udcff?"}, "no UTF-8"),
         ({"question": "Why?", "task": "artist"}, "expected one of them"),
         ({"question": "Why?", "max_new_tokens": 5000}, "not even the first line"),
         ({"task": "generation"}, "asks for lyrics"),
@@ -271,6 +279,21 @@ def test_an_excerpt_has_six_lines_and_a_mark() -> None:
     assert shorten("a\nb") == "a\nb"
     assert shorten("a\nb\nc\nd\ne\nf\ng") == "a\nb\nc\nd\ne\nf\n…"
     assert shorten("a\nb\nc\nd\ne\n\ng") == "a\nb\nc\nd\ne\n…"
+    assert shorten("la " * 3000) == "la " * 160 + "…"
+    assert shorten("x" * EXCERPT_CHARS) == "x" * EXCERPT_CHARS
+
+
+def test_held_out_songs_are_not_asked_for_the_lyrics_that_stand_before_them(data: Path) -> None:
+    held_out = open_held_out(data)
+    asked = [
+        replace(one, task={"artist": "generation"}.get(one.task, one.task)) for one in held_out.questions
+    ]
+    manifest = replace(held_out.manifest, tasks=("generation", "genre", "decade", "themes"))
+    held_out = replace(held_out, manifest=manifest, questions=asked)
+    tasks = {prompt.task for prompt in choose_prompts(held_out, read_songs(data), 8)}
+    assert tasks == {"genre", "decade", "themes"}
+    with pytest.raises(ConfigError, match="asks for lyrics"):
+        choose_prompts(held_out, read_songs(data), 1, "generation")
 
 
 def print_to_text(demo: Demo) -> str:

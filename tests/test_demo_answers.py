@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from harness.demo.speaker import (
     Asking,
     Said,
     Speaker,
+    _Growing,
     find_likeliest,
     mean_probability,
     open_data,
@@ -72,16 +74,40 @@ def test_a_text_is_cut_at_its_claims_and_nothing_is_lost() -> None:
     assert "".join(part for part, _ in cut) == text
 
 
-def test_an_item_comes_back_from_json_as_it_was_and_a_damaged_one_does_not() -> None:
+def test_an_item_comes_back_from_json_as_it_was() -> None:
     value = json.loads(json.dumps(to_json(make_item())))
     assert parse_item(value) == make_item()
     assert set(value["claims_after"][0]) >= {"start", "end", "verdict", "why"}
-    for damage in (
+
+
+CLAIM = {"start": 1, "end": 3, "verdict": "supported", "why": ""}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
         {"before": 7},
-        {"claims_before": [{"start": 3, "end": 1, "verdict": "supported", "why": ""}]},
-    ):
-        with pytest.raises(ValueError, match=r"text|claim"):
-            parse_item(value | damage)
+        {"question": "half a pair \ud800"},
+        {"likeliest_after": 3},
+        {"confidence_before": "much"},
+        {"confidence_before": 1.5},
+        {"confidence_after": math.nan},
+        {"confidence_after": True},
+        {"tokens_per_s_before": "10"},
+        {"tokens_per_s_after": 10**400},
+        {"claims_before": [CLAIM | {"end": 0}]},
+        {"claims_before": [CLAIM | {"start": "1"}]},
+        {"claims_before": [CLAIM | {"end": 3.5}]},
+        {"claims_before": [CLAIM | {"verdict": "perhaps"}]},
+        {"claims_before": [CLAIM | {"why": None}]},
+        {"claims_after": [CLAIM | {"kind": ["artist"]}]},
+    ],
+)
+def test_an_item_with_a_damaged_field_is_refused(damage: dict[str, Any]) -> None:
+    value = json.loads(json.dumps(to_json(make_item())))
+    assert parse_item(value | {"claims_before": [CLAIM]}).claims_before
+    with pytest.raises((TypeError, ValueError), match=r"expected|claim|surrogates"):
+        parse_item(value | damage)
 
 
 def test_confidence_is_a_softmax_over_the_names_and_else_a_mean_over_the_tokens() -> None:
@@ -107,6 +133,16 @@ def test_both_answers_grow_in_turns_and_end_as_the_item_has_them(
         assert reply.likeliest in speaker.data.labels["artist"].train_counts
         assert reply.tokens_per_s
     assert item.before != item.after
+
+
+def test_an_answer_that_was_cut_within_a_character_ends_before_it(
+    speaker: Speaker, prompts: list[Prompt]
+) -> None:
+    ids = speaker.data.tokenizer.encode("by the 夜")[:-1]
+    assert speaker.data.tokenizer.decode(ids).endswith("\ufffd")
+    themes = next(prompt for prompt in prompts if prompt.task == "themes")
+    growing = _Growing(iter(()), ids=ids, logprobs=[-1.0] * len(ids))
+    assert speaker._reply("before", growing, themes, len(ids)).text == "by the …"
 
 
 def test_a_question_without_known_names_has_the_probability_of_its_tokens(
@@ -159,6 +195,28 @@ def test_where_generating_fails_stored_answers_stand_in_and_the_failure_is_named
     assert isinstance(failure.error, torch.OutOfMemoryError)
 
 
+class SlowToRank:
+    """Says two tokens in a second each by a clock of its own, and takes a minute to rank."""
+
+    now_s = 0.0
+
+    def ask(self, prompt: Prompt, asking: Asking) -> Iterator[Said | DemoItem]:
+        for text in ("one", "one two"):
+            self.now_s += 1
+            yield Said("before", text)
+        self.now_s += 60
+        yield make_item()
+
+
+def test_the_time_of_ranking_is_not_that_of_generating(
+    prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow: Any = SlowToRank()
+    monkeypatch.setattr(time, "perf_counter", lambda: slow.now_s)
+    demo, _ = ask_all(lambda: slow, prompts[:2], Asking(2), Nobody(), {})
+    assert (demo.num_tokens, demo.seconds) == (4, 4.0)
+
+
 def test_a_model_that_cannot_be_loaded_is_a_failure_too(prompts: list[Prompt]) -> None:
     def fail() -> Speaker:
         raise ConfigError("model.path nowhere: no such folder")
@@ -194,6 +252,8 @@ def test_examples_are_asked_the_tasks_in_turn_but_not_for_names_that_the_data_se
     assert "artist" not in {prompt.task for prompt in known}
     asked = prompt_examples(read_examples(), manifest, opened.labels, *rest, "artist")
     assert {prompt.task for prompt in asked} == {"artist"}
+    with pytest.raises(ConfigError, match="asks for lyrics"):
+        prompt_examples(read_examples(), manifest, {}, *rest, "generation")
     with pytest.raises(ConfigError, match="--songs 3"):
         prompt_examples(read_examples(), replace(manifest, tasks=("decade",)), {}, *rest)
 
@@ -285,3 +345,17 @@ def test_growing_answers_are_shown_on_a_terminal_and_taken_away_at_the_end(
     assert "growing" in shown
     assert shown.index("beside it") < shown.index("likeliest name")
     assert shown.count(prompts[0].question) == 1
+
+
+def test_a_stored_answer_stands_under_its_own_question_where_another_one_failed(
+    speaker: Speaker, prompts: list[Prompt]
+) -> None:
+    file = io.StringIO()
+    table = LiveTable(Console(file=file, width=100, force_terminal=True, color_system=None))
+    second = prompts[1]
+    kept = replace(make_item(is_stored=True), question="And the second?", song_id=second.song.id)
+    failing: Any = FailingSpeaker(speaker, 0)
+    ask_all(lambda: failing, prompts[:2], Asking(6), table, {(second.song.id, second.task): kept})
+    shown = file.getvalue()
+    failed, own, answer = (shown.rindex(text) for text in (prompts[0].question, "second?", "stored answers"))
+    assert failed < own < answer

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
+import itertools
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +16,14 @@ from typing import Any
 
 import pytest
 
+from harness.demo.command import list_cards
 from harness.demo.items import Demo, DemoItem
 from harness.demo.page import DemoPage, make_page, render_item, render_page, write_page
-from harness.demo.prompts import choose_prompts, read_songs
+from harness.demo.prompts import Prompt, choose_prompts, read_songs
 from harness.demo.serving import listen, make_server
-from harness.demo.speaker import Asking, open_data, open_speaker
-from harness.demo.web import HOST, Questions
+from harness.demo.speaker import Asking, Said, Speaker, open_data, open_speaker
+from harness.demo.stored import Stored
+from harness.demo.web import HOST, Questions, make_app, send_events
 from harness.evaluation.questions import open_held_out
 from preprocess.errors import PreflightError
 from tests.browser import CHROMIUM, open_browser
@@ -44,15 +48,23 @@ def test_the_page_shows_answers_marks_confidence_and_where_they_come_from() -> N
         "11.5 tokens/s",
         "Expected The artist is Jo Winter.",
         "Generation failed at question 2 of 2: X: y Answers marked as stored stand in",
-        "✗ Ada Vale the artist is Jo Winter",
+        "✗ contradicted: Ada Vale the artist is Jo Winter",
         "✓ 1 supported ? 1 not checkable",
         "Live answers 2026-11-28, package:live",
         "Stored answers 2026-11-28, package:toy",
         "adapter cdcdcdcdcdcdcdcd… data",
     ):
         assert shown in text
-    assert "Ada Vale<sup" in page
+    assert 'Ada Vale<sup aria-hidden="true">✗</sup><span class="unseen"> (contradicted)</span>' in page
     assert "It is a song.</p>" in page.replace("\n", "")
+
+
+@pytest.mark.parametrize("web", [False, True])
+def test_no_level_of_the_headings_is_left_out(*, web: bool) -> None:
+    page = render_page(DemoPage([make_item()], [], tasks=("artist",) if web else ()), web=web)
+    levels = [int(level) for level in re.findall(r"<h(\d)", page)]
+    assert levels[0] == 1
+    assert all(deeper - level <= 1 for level, deeper in itertools.pairwise(levels))
 
 
 def test_a_page_names_only_the_sources_of_what_it_shows() -> None:
@@ -92,7 +104,7 @@ def test_the_file_holds_no_attack_no_script_and_no_address(tmp_path: Path) -> No
 
 def test_a_card_of_the_server_is_escaped_too() -> None:
     for item in hostile_items():
-        assert set(Dangers(render_item(item, failure=item.question)).found) <= {"button"}
+        assert set(Dangers(render_item(item, can_ask=True, failure=item.question)).found) <= {"button"}
 
 
 @needs_chromium
@@ -214,6 +226,8 @@ def test_its_own_requests_pass(port: int, host: str) -> None:
         ({}, "no such question"),
         ({"song": "x", "task": "artist"}, "no such question"),
         ({"lyrics": " ", "task": "artist"}, "empty"),
+        ({"lyrics": "la \ud800", "task": "artist"}, "surrogate"),
+        ({"lyrics": "la", "question": "\ud800"}, "no UTF-8"),
         ({"lyrics": "la"}, "question is empty"),
         ({"lyrics": "la", "task": "nothing"}, "not known"),
         ({"lyrics": "la " * 200_000, "task": "artist"}, "characters"),
@@ -241,6 +255,13 @@ def test_own_lyrics_are_answered(port: int) -> None:
     assert "Sing of 1 &lt; 2 &amp; the river" in events[-1]["html"]
 
 
+def test_what_must_be_known_of_own_lyrics_stands_on_their_card(port: int) -> None:
+    (*_, event) = ask(port, {"lyrics": "Sing of the river", "task": "structure"})[1]
+    assert "The data set has no task structure" in event["html"]
+    (*_, event) = ask(port, {"lyrics": "Sing of the river", "task": "artist"})[1]
+    assert 'class="note" dir' not in event["html"]
+
+
 def test_without_a_model_only_the_page_is_there(questions: Questions) -> None:
     silent = Questions(DemoPage(questions.page.items, []), None, [], {}, Asking(2))
     with serve(silent) as port:
@@ -254,10 +275,53 @@ def test_without_a_model_only_the_page_is_there(questions: Questions) -> None:
     assert "Ask the model" not in page
 
 
+def test_each_question_has_a_card_and_a_button_stands_where_it_can_be_asked(questions: Questions) -> None:
+    first, second = questions.prompts.values()
+    kept = questions.stored[first.song.id, first.task]
+    stored = Stored(SOURCE, (kept, make_item(is_stored=True)))
+    cards = list_cards([first, second], stored, is_live=True)
+    assert cards[0] is kept
+    assert (cards[1].song_id, cards[1].question) == (second.song.id, second.question)
+    assert list_cards([first, second], stored, is_live=False) == [kept]
+    assert list_cards([second], stored, is_live=False) == list(stored.items)
+    page = DemoPage([*cards, make_item(is_stored=True)], [])
+    articles = render_page(page, web=True, askable=questions.askable).split("<article")[1:]
+    assert ["Ask the model now" in article for article in articles] == [True, True, False]
+    assert ["not asked yet" in article for article in articles] == [False, True, False]
+    assert ['class="answer"' in article for article in articles] == [True, False, True]
+
+
 def test_one_question_at_a_time(port: int, questions: Questions) -> None:
     with questions.is_busy:
         assert ask(port, {"lyrics": "la", "task": "artist"})[1][0]["failure"].startswith("another question")
     assert ask(port, {"lyrics": "la", "task": "artist"})[1][-1]["kind"] == "item"
+
+
+def test_a_reader_who_leaves_frees_the_model_and_what_the_answer_holds(questions: Questions) -> None:
+    closed: list[bool] = []
+
+    def go_on() -> Generator[dict[str, str], None, None]:
+        try:
+            while True:
+                yield {"kind": "said"}
+        finally:
+            closed.append(questions.is_busy.locked())
+
+    events = go_on()
+
+    async def leave() -> None:
+        sent = send_events(questions, events)
+        assert await anext(sent) == 'data: {"kind": "said"}\n\n'
+        await sent.aclose()
+
+    asyncio.run(leave())
+    assert closed == [True], "the next answer waits for the memory of this one"
+    assert not questions.is_busy.locked()
+
+
+def test_on_the_port_of_http_a_browser_names_none(questions: Questions) -> None:
+    assert make_app(questions, 80).hosts == {"127.0.0.1", "localhost", "127.0.0.1:80", "localhost:80"}
+    assert make_app(questions, 8765).hosts == {"127.0.0.1:8765", "localhost:8765"}
 
 
 def test_a_taken_port_is_told(port: int) -> None:
@@ -306,4 +370,42 @@ def test_in_a_browser_the_stored_answers_stay_where_generating_fails(
         assert "Generation failed: OutOfMemoryError: no memory left. The stored answers are shown." in card
         assert "Stored 1" in card
         assert "Jo Winter" in card
+        assert browser.complaints == []
+
+
+class PausingSpeaker:
+    """Says two tokens, and the rest when it is told to."""
+
+    def __init__(self, speaker: Speaker) -> None:
+        self.speaker = speaker
+        self.data = speaker.data
+        self.may_go_on = threading.Event()
+
+    def ask(self, prompt: Prompt, asking: Asking) -> Iterator[Said | DemoItem]:
+        for number, event in enumerate(self.speaker.ask(prompt, asking)):
+            if number == 2:
+                self.may_go_on.wait(120)
+            yield event
+
+
+@needs_chromium
+def test_in_a_browser_nothing_stored_stands_beside_a_growing_answer_and_the_focus_stays(
+    tmp_path: Path, questions: Questions
+) -> None:
+    assert questions.speaker is not None
+    pausing: Any = PausingSpeaker(questions.speaker)
+    slow = Questions(questions.page, pausing, list(questions.prompts.values()), questions.stored, Asking(8))
+    with serve(slow) as port, open_browser(tmp_path) as browser:
+        browser.open(f"http://{HOST}:{port}/")
+        browser.run("document.querySelectorAll('button.again')[0].focus()")
+        browser.run(press(0))
+        browser.wait("document.querySelector('.growing') !== null")
+        first = "document.querySelector('#questions article')"
+        assert browser.run(f"{first}.querySelectorAll('.answer:not(.growing)').length") == 0
+        assert browser.run(f"{first}.querySelector('.badge').innerText") == "live, being written"
+        assert browser.run("document.querySelectorAll('.badge.stored').length") == 1
+        pausing.may_go_on.set()
+        browser.wait(f"{first}.innerText.includes('live answers of')")
+        assert browser.run(f"document.activeElement === {first}")
+        assert browser.run("document.getElementById('told').textContent").startswith("Answered: ")
         assert browser.complaints == []

@@ -1,4 +1,4 @@
-"""docs/evaluation.md kept true: its commands parse, its goals and marks are those of the code."""
+"""docs/evaluation.md and docs/demo.md kept true: their commands parse, goals and marks are those of the code."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import re
 from importlib import import_module
 from pathlib import Path
 
-from harness.report.answers import SIGNS
+import pytest
+
+from harness.demo.wording import SIGNS
 from harness.report.evaluation.systems import HEADLINES
 from tests.test_readme import commands, find_command_error
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGE = (DOCS / "evaluation.md").read_text(encoding="utf-8")
 
 
 def rows_of(heading: str) -> list[list[str]]:
@@ -20,9 +23,11 @@ def rows_of(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
 
 
-def test_the_commands_of_the_page_parse() -> None:
-    lines = [line for line in commands(PAGE) if line.startswith("python -m")]
-    assert len(lines) > 8
+@pytest.mark.parametrize(("page", "num_commands"), [("evaluation.md", 9), ("demo.md", 9)])
+def test_the_commands_of_the_page_parse(page: str, num_commands: int) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    lines = [line for line in commands(text) if line.startswith("python -m")]
+    assert len(lines) >= num_commands
     assert [error for line in lines if (error := find_command_error(line))] == []
     assert find_command_error("python -m harness evaluate --no-such-option") is not None
 

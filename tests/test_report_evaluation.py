@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 
 from harness.report import make_page, read_whole_run, write_report
+from harness.report.evaluation import charts
+from harness.report.evaluation.charts import Dot
 from harness.report.evaluation.confusion import MAX_NAMES, OTHERS, limit_names
+from harness.report.evaluation.records import Measurement, Scores
 from harness.report.evaluation.tables import find_best
 from harness.report.page import Page
-from harness.report.plots import STAND_INS
+from harness.report.plots import STAND_INS, Chart
 from preprocess.errors import DataError
-from tests.evaluation_files import Fields, make_curve, make_demo, make_evaluation, metric
+from tests.evaluation_files import Fields, make_curve, make_demo, make_evaluation, metric, rates
 from tests.test_report import EVALUATION, PageReader, measure_width, needs_chromium
 
 
@@ -102,6 +107,24 @@ def test_slices_of_another_metric_than_the_headline_are_shown(tmp_path: Path) ->
     assert len(slices.charts) == len(slices.tables) == 2
 
 
+def test_a_slice_that_a_later_task_alone_has_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Sequence[Dot]] = []
+
+    def keep(name: str, title: str, dots: Sequence[Dot], **_: object) -> Chart:
+        drawn.append(dots)
+        return Chart(title, Markup())
+
+    monkeypatch.setattr(charts, "draw_dots", keep)
+    slices = [
+        Measurement(task, "acc", "rank", "after", value, None, None, 20, "genre", name)
+        for task, name, value in (("artist", "Folk", 0.1), ("genre", "Folk", 0.2), ("genre", "Rock", 0.3))
+    ]
+    charts.chart_slices(Scores(slices=slices))
+    assert [[(dot.label, dot.value) for dot in dots] for dots in drawn] == [
+        [("Folk", 0.1), ("", 0.2), ("Rock", 0.3)]
+    ]
+
+
 def test_goals_are_told_as_reached_missed_or_not_measured(page: Page) -> None:
     assert tables_of(page, "accuracy")["Goals"] == [
         ["artist", "80.0%", "82.0%", "reached"],
@@ -128,14 +151,38 @@ def test_claims_and_repeated_words_are_counted_before_and_after(page: Page) -> N
 def test_leaks_are_named_and_told_as_a_note(page: Page) -> None:
     tables = tables_of(page, "accuracy")
     assert tables["leaks"] == [["s-17", "artist", "artist named in the lyrics", "<i>Ada</i>"]]
-    assert [(one.text.split(":")[0], one.is_note) for one in page.warnings] == [("Leakage", True)]
+    assert [(one.text.split(":")[0], one.is_note) for one in page.warnings] == [
+        ("Leakage", True),
+        ("Leakage, artists that training never saw", True),
+    ]
+
+
+def test_of_artists_never_seen_leads_claims_repeated_words_and_leaks_are_shown_too(page: Page) -> None:
+    assert {
+        "Goals",
+        "All systems",
+        "After training, ahead of",
+        "Claims in generated answers",
+        "Claims by task",
+        "Words repeated from training",
+        "Leakage audit",
+    } <= set(tables_of(page, "unseen"))
+
+
+def test_a_rate_that_chance_may_have_raised_is_a_note(tmp_path: Path) -> None:
+    content = make_evaluation()
+    content["truth"] = {"before": rates(50, 10, 0), "after": rates(48, 12, 0)}
+    (warning,) = (one for one in evaluate_alone(tmp_path, content).warnings if one.text.startswith("Truth"))
+    assert (warning.is_note, warning.cost) == (True, 0.0)
+    assert "may be chance" in warning.text
 
 
 def test_training_that_makes_answers_less_true_is_told_at_the_top(tmp_path: Path) -> None:
     content = make_evaluation()
     content["truth"] = {"before": content["truth"]["after"], "after": content["truth"]["before"]}
-    warnings = evaluate_alone(tmp_path, content).warnings
-    assert any(one.text.startswith("Truth: of the checkable claims 75.0%") for one in warnings)
+    first = evaluate_alone(tmp_path, content).warnings[0]
+    assert first.text.startswith("Truth: of the checkable claims 75.0%")
+    assert not first.is_note
 
 
 def test_claims_are_marked_in_the_answers_by_sign_and_not_by_colour_alone(html: str) -> None:
@@ -147,7 +194,8 @@ def test_claims_are_marked_in_the_answers_by_sign_and_not_by_colour_alone(html: 
     )
     assert "the &lt;harbour&gt;." in html
     texts = PageReader(html).texts
-    assert "93% sure" in texts
+    assert "likeliest name: Nine Roads, 93%" in texts, "the name that is sure need not be the answer's"
+    assert "mean token probability 21%" in texts
     assert "Stored answers, given on 2031-05-06." in texts
     assert '✗ the song is by "Ada Vale"' in texts
 
@@ -155,20 +203,25 @@ def test_claims_are_marked_in_the_answers_by_sign_and_not_by_colour_alone(html: 
 def test_a_claim_that_overlaps_an_earlier_one_leaves_the_answer_whole(run_dir: Path) -> None:
     before = make_page(read_whole_run(run_dir)).questions[0].answers[0]
     assert "".join(piece.text for piece in before.pieces) == make_demo()[0]["before"]
-    assert [piece.verdict for piece in before.pieces if piece.verdict] == ["not checkable", "contradicted"]
+    marked = [(piece.text, piece.mark.verdict) for piece in before.pieces if piece.mark]
+    assert marked == [
+        ("a rock song", "not checkable"),
+        ("by The Beatles", "contradicted"),
+        (" from 1967", "supported"),
+    ], "as the demo cuts them"
 
 
 def test_a_sentence_in_which_nothing_can_be_checked_is_not_marked(tmp_path: Path) -> None:
     demo = make_demo()
     demo[0]["claims_after"][0]["kind"] = "none"
     answer = make_page(read_whole_run(write_files(tmp_path, demo=demo))).questions[0].answers[1]
-    assert [piece.verdict for piece in answer.pieces] == [""]
+    assert [piece.mark for piece in answer.pieces] == [None]
 
 
 def test_answers_without_marks_are_shown_as_before(tmp_path: Path) -> None:
     text = write_report(write_files(tmp_path, demo=[make_demo()[1]])).read_text(encoding="utf-8")
     assert "Claims checked" not in text
-    assert "sure</span>" not in text
+    assert '<span class="confidence"' not in text
 
 
 def test_names_of_the_evaluation_are_escaped_and_take_the_page_s_colours(html: str) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from harness.__main__ import app
-from harness.demo import songwriting
-from harness.demo.songwriting import Wish, run_generate, settle_wish, spell_wish
+from harness.demo import command, songwriting
+from harness.demo.page import DemoPage
+from harness.demo.songwriting import Wish, run_generate, settle_wish, spell_wish, tell_overlap
 from harness.demo.speaker import open_data
 from harness.demo.stored import read_stored
-from harness.evaluation.labelled_lyrics import LabelledLyrics
 from harness.evaluation.overlap import Overlap
-from preprocess.errors import ConfigError
+from preprocess.errors import ConfigError, DataError
 from tests.demos import make_asked, settings_of
 from tests.toys import make_model_dir, make_tokenizer
 
@@ -31,9 +34,10 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: str | Path, code: int = 0) -> str:
+    """What the command says: on standard output where it ends well, else on standard error."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
-    return result.output
+    return result.stderr if code else result.stdout
 
 
 def test_without_a_model_the_stored_answers_are_shown_and_said_to_be_stored(tmp_path: Path) -> None:
@@ -54,6 +58,12 @@ def test_without_a_model_the_stored_answers_are_shown_and_said_to_be_stored(tmp_
         (("--songs", "2", "--examples", "2"), "expected one of them"),
         (("--task", "artist", "--question", "Why?"), "expected one of them"),
         (("--web", "--json"), "leave out"),
+        (("--html", "no/such/folder/page.html"), "a folder that is there"),
+        (("--store", "."), "a folder that is there"),
+        (("--output", "."), "pass --run RUN"),
+        (("--output", ".", "--question", "Why?"), "--output takes a demo.json"),
+        (("--web", "--question", "Why?"), "leave out --lyrics and --question"),
+        (("--web", "--lyrics", "x.txt", "--task", "themes"), "leave out --lyrics and --question"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: tuple[str, ...], told: str) -> None:
@@ -84,6 +94,55 @@ def test_a_model_that_is_not_there_leaves_a_page_that_names_the_failure(data: Pa
     assert "stored answers of" in page.read_text("utf-8")
 
 
+def test_a_taken_port_is_told_before_any_model_is_loaded(
+    data: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "open_speaker", lambda *_: pytest.fail("the model was loaded"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = run(
+            "demo",
+            "--model",
+            model_dir,
+            "--data",
+            data,
+            "--task",
+            "themes",
+            "--web",
+            "--port",
+            str(port),
+            code=3,
+        )
+    assert f"port {port}" in said
+
+
+def test_the_served_page_is_told_what_the_reader_must_know(
+    data: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[DemoPage] = []
+    monkeypatch.setattr(command, "serve_page", lambda page, *_: pages.append(page))
+    run("demo", "--model", model_dir, "--data", data, "--task", "structure", "--web", "--port", "0")
+    (page,) = pages
+    assert "no task structure" in str(page.note)
+    assert "generation" not in page.tasks
+    assert len(page.items) == 8
+
+
+def test_a_page_that_cannot_be_written_costs_no_stored_answers(
+    data: Path, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise DataError("the page cannot be written")
+
+    monkeypatch.setattr(command, "write_page", fail)
+    kept, page = tmp_path / "kept.json", tmp_path / "page.html"
+    asked = ("demo", "--model", model_dir, "--data", data, "--songs", "1", "--max-new-tokens", "2")
+    run(*asked, "--html", page, "--store", kept, code=4)
+    assert len(read_stored(kept).items) == 1
+
+
 def test_a_wish_is_put_in_the_words_of_training_with_the_artists_own_genre(data: Path) -> None:
     knowledge = open_data(data).knowledge
     song = next(iter(knowledge.songs.values()))
@@ -96,6 +155,8 @@ def test_a_wish_is_put_in_the_words_of_training_with_the_artists_own_genre(data:
     assert "No training song is by Nobody" in settle_wish(Wish("Nobody"), knowledge)[1][0]
     with pytest.raises(ConfigError, match="--artist"):
         settle_wish(Wish(None, ("rain",)), knowledge)
+    with pytest.raises(ConfigError, match="no UTF-8"):
+        settle_wish(Wish("Ada", ("ra\udcffin",)), knowledge)
 
 
 class FixedOverlap:
@@ -104,7 +165,7 @@ class FixedOverlap:
     found = Overlap(3, "la la la", "song-1")
 
     def __init__(self, texts: object) -> None:
-        assert list(texts) == [("song-1", "la la la")]  # type: ignore[call-overload] # a stand-in's argument
+        assert texts == [("song-1", "la la la")]
 
     def longest(self, text: str) -> Overlap:
         assert text
@@ -115,7 +176,7 @@ def test_lyrics_come_with_their_overlap_and_the_same_seed_gives_the_same(
     data: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(songwriting, "TrainingLyrics", FixedOverlap)
-    monkeypatch.setattr(songwriting, "read_training_lyrics", lambda _: [LabelledLyrics("song-1", "la la la")])
+    monkeypatch.setattr(songwriting, "read_seen_lyrics", lambda _: [("song-1", "la la la")])
 
     def write(seed: int) -> dict[str, object]:
         wish = Wish("Ada Vale", ("rain",))
@@ -141,3 +202,34 @@ def test_lyrics_come_with_their_overlap_and_the_same_seed_gives_the_same(
     assert "no adapter" in str(first["notes"])
     monkeypatch.setattr(FixedOverlap, "found", Overlap(20, "la", "song-1"))
     assert "20 words in a row are those of a training song" in str(write(1)["notes"])
+
+
+def test_no_more_than_a_line_of_the_training_lyrics_is_told() -> None:
+    told = tell_overlap(Overlap(40, "la " * 40, "song-1"))
+    assert (told.count("la "), "40 words" in told, "…" in told) == (25, True, True)
+    assert "…" not in tell_overlap(Overlap(25, "la " * 25, "song-1"))
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (torch.OutOfMemoryError("no memory left"), 8, "take --max-new-tokens lower"),
+        (RuntimeError("a kernel\x1b[2J failed"), 1, "generation failed: RuntimeError: a kernel␛[2J failed"),
+    ],
+)
+def test_writing_that_fails_ends_in_one_line_and_a_code(
+    data: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, told: str
+) -> None:
+    def fail(*_: object, **__: object) -> Iterator[tuple[int, float]]:
+        yield 5, -0.5
+        raise error
+
+    monkeypatch.setattr(songwriting, "stream_answer", fail)
+    said = run("generate", "--model", model_dir, "--data", data, "--artist", "Ada Vale", code=code)
+    assert told in said.splitlines()[-1]
+
+
+def test_a_seed_that_no_generator_takes_is_refused(data: Path, model_dir: Path) -> None:
+    asked = ("--model", model_dir, "--data", data, "--seed", str(2**64))
+    assert "--seed" in run("generate", *asked, "--artist", "Ada Vale", code=2)
+    assert "--seed" in run("demo", *asked, code=2)

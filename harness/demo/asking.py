@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
+
+import torch
+import typer
 
 from harness.demo.items import Demo, DemoItem
 from harness.demo.prompts import Prompt
 from harness.demo.speaker import Asking, Said, Speaker
-from preprocess.errors import UserError
+from preprocess.errors import OutOfMemoryError, UserError
+from preprocess.outside_text import visible
 
 LOG = logging.getLogger(__name__)
 
@@ -69,6 +74,21 @@ def tell_error(error: Exception) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
+def fail(failure: Failure) -> NoReturn:
+    """End with the failure's exit code; what it was is told in one line.
+
+    Raises:
+        UserError: What failed is something that the user can mend.
+        typer.Exit: With 1, for any other failure.
+    """
+    if isinstance(failure.error, UserError):
+        raise failure.error
+    if isinstance(failure.error, torch.OutOfMemoryError | MemoryError):
+        raise OutOfMemoryError(f"{failure.told}; take --max-new-tokens lower, or a smaller model")
+    print(visible(f"error: generation failed: {failure.told}"), file=sys.stderr)
+    raise typer.Exit(1)
+
+
 def ask_all(
     open_speaker: Callable[[], Speaker],
     prompts: Sequence[Prompt],
@@ -90,24 +110,25 @@ def ask_all(
     """
     items: list[DemoItem] = []
     failure: Failure | None = None
-    num_tokens, started_s = 0, time.perf_counter()
+    num_tokens, seconds = 0, 0.0
     try:
         speaker = open_speaker()
-        started_s = time.perf_counter()
         for prompt in prompts:
             audience.begin(prompt)
+            waiting_since_s = time.perf_counter()
             for event in speaker.ask(prompt, asking):
                 if isinstance(event, Said):
+                    seconds += time.perf_counter() - waiting_since_s
                     num_tokens += 1
                     audience.hear(event)
                 else:
                     items.append(event)
                     audience.end(event)
+                waiting_since_s = time.perf_counter()
     except FAILURES as error:
         LOG.debug("the demo's generation failed", exc_info=True)
         where = f"at question {len(items) + 1} of {len(prompts)}: " if num_tokens or items else ""
         failure = Failure(error, f"{where}{tell_error(error)}")
-    seconds = time.perf_counter() - started_s
     missing = [(prompt.song.id, prompt.task) for prompt in prompts[len(items) :]]
     kept = [stored[key] for key in missing if key in stored]
     for item in kept:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.demo.examples import read_examples
+from harness.demo.items import join_notes
 from harness.demo.lyrics import prompt_lyrics, prompt_question, read_lyrics
 from harness.demo.prompts import (
     Prompt,
@@ -48,6 +49,7 @@ class DemoOptions:
     store: Path | None = None
     stored: Path | None = None
     json: bool = False
+    output: Path | None = None
 
     @property
     def asking(self) -> Asking:
@@ -74,11 +76,20 @@ class DemoOptions:
                 raise ConfigError(f"{count} {name.replace('_', ' ')}: expected 1 or more")
         if self.web and (self.html or self.store or self.json):
             raise ConfigError("--web serves a page; leave out --html, --store and --json")
+        if self.output is not None and (self.web or self.lyrics is not None or self.question is not None):
+            raise ConfigError(
+                "--output takes a demo.json of the data set's tasks; leave it out with --lyrics, --question and --web"
+            )
+        for name, path in (("html", self.html), ("store", self.store)):
+            if path is not None and (path.is_dir() or not path.parent.is_dir()):
+                raise ConfigError(f"--{name} {path}: expected a file in a folder that is there")
+        if self.web and (self.lyrics is not None or self.question is not None):
+            raise ConfigError("--web serves a page with a form for both; leave out --lyrics and --question")
 
     @property
     def needs_model(self) -> bool:
         """Whether stored answers cannot serve."""
-        wished = (self.songs, self.lyrics, self.question, self.task, self.store)
+        wished = (self.songs, self.lyrics, self.question, self.task, self.store, self.output)
         return any(value is not None for value in wished)
 
 
@@ -98,7 +109,8 @@ def choose_questions(data: OpenData, options: DemoOptions) -> tuple[list[Prompt]
     if options.question is not None:
         songs, note = some_songs(data, options)
         room = data.manifest.seq_len - options.max_new_tokens
-        return prompt_question(songs, options.question, data.tokenizer, data.prompt, room), note
+        prompts, cut = prompt_question(songs, options.question, data.tokenizer, data.prompt, room)
+        return prompts, join_notes([note, cut])
     if options.songs is not None:
         fit, note = held_out_songs(data.folder)
         return choose_prompts(open_held_out(data.folder), fit, options.songs, options.task), note

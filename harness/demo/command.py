@@ -5,36 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
+from socket import socket
 
-import torch
-import typer
 from rich.console import Console
 
-from harness.config import ModelSettings
-from harness.demo.asking import FAILURES, Audience, Failure, Nobody, ask_all, tell_error
+from harness.demo.asking import FAILURES, Audience, Nobody, ask_all, fail, tell_error
 from harness.demo.choosing import DemoOptions, choose_questions
-from harness.demo.items import Demo, join_notes, write_demo
+from harness.demo.items import Demo, DemoItem, join_notes, write_demo
 from harness.demo.page import DemoPage, make_page, write_page
-from harness.demo.prompts import Prompt
-from harness.demo.speaker import OpenData, Speaker, open_data, open_speaker
+from harness.demo.prompts import Prompt, list_lyrics_tasks
+from harness.demo.speaker import OpenData, Speaker, open_data, open_speaker, unasked_item
 from harness.demo.stored import Stored, describe_source, read_stored, write_stored
 from harness.demo.terminal import LiveTable, print_demo, print_source, print_summary
-from preprocess.errors import ConfigError, OutOfMemoryError, UserError
+from harness.subject import Subject
+from preprocess.errors import ConfigError, UserError
 from preprocess.terminal import make_console, print_json
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What answers: a base model, the adapter on it, the data set whose questions it knows, where `demo.json` goes."""
-
-    settings: ModelSettings
-    data: Path
-    adapter: Path | None
-    output: Path | None
 
 
 def run_demo(subject: Subject | None, options: DemoOptions) -> None:
@@ -59,7 +47,7 @@ def run_demo(subject: Subject | None, options: DemoOptions) -> None:
                 write_page(options.html, page)
             raise
     if options.web:
-        serve_live(subject, data, prompts, stored, options, console)
+        serve_live(subject, data, prompts, note, stored, options, console)
         return
     ask_and_show(subject, data, prompts, note, stored, options, console)
 
@@ -75,7 +63,8 @@ def show_stored(stored: Stored, options: DemoOptions, console: Console) -> None:
     demo = Demo(items, 0.0, 0)
     if options.web:
         page = DemoPage(items, [("Stored answers", stored.source)], note="No model is loaded.")
-        serve_page(page, None, [], stored, options, console)
+        with open_listener(options.port) as listener:
+            serve_page(page, None, [], stored, options, listener, console)
         return
     if options.html is not None:
         write_page(options.html, make_page(demo, None, stored.source))
@@ -140,53 +129,71 @@ def keep(
     live = None
     if any(not item.is_stored for item in demo.items):
         live = describe_source(subject.settings.path, subject.adapter, data.manifest, today)
-    if options.html is not None:
-        write_page(options.html, make_page(demo, live, stored.source))
-        console.print(f"page: {options.html}", markup=False, highlight=False, soft_wrap=True)
     if options.store is not None and demo.failure is None and live is not None:
         write_stored(options.store, demo, live)
         console.print(f"stored: {options.store}", markup=False, highlight=False, soft_wrap=True)
-
-
-def fail(failure: Failure) -> None:
-    """End with the failure's exit code; what it was is told in one line.
-
-    Raises:
-        UserError: What failed is something that the user can mend.
-        typer.Exit: With 1, for any other failure.
-    """
-    if isinstance(failure.error, UserError):
-        raise failure.error
-    if isinstance(failure.error, torch.OutOfMemoryError | MemoryError):
-        raise OutOfMemoryError(f"{failure.told}; take --max-new-tokens lower, or a smaller model")
-    print(f"error: generation failed {failure.told}", file=sys.stderr)
-    raise typer.Exit(1)
+    if options.html is not None:
+        write_page(options.html, make_page(demo, live, stored.source))
+        console.print(f"page: {options.html}", markup=False, highlight=False, soft_wrap=True)
 
 
 def serve_live(
     subject: Subject,
     data: OpenData,
     prompts: Sequence[Prompt],
+    note: str | None,
     stored: Stored,
     options: DemoOptions,
     console: Console,
 ) -> None:
-    """Load the model and serve the page; a model that cannot be loaded is named on it."""
-    speaker, failure = None, None
-    try:
-        speaker = open_speaker(subject.settings, data, subject.adapter)
-    except FAILURES as error:
-        failure = tell_error(error)
-        console.print(f"the model cannot be loaded: {failure}", markup=False, highlight=False)
+    """Take the port, load the model and serve the page; a model that cannot be loaded is named on it.
+
+    Raises:
+        ConfigError: The library that serves pages is not installed.
+        PreflightError: The port is taken.
+    """
+    with open_listener(options.port) as listener:
+        speaker, failure = None, None
+        try:
+            speaker = open_speaker(subject.settings, data, subject.adapter)
+        except FAILURES as error:
+            failure = tell_error(error)
+            console.print(f"the model cannot be loaded: {failure}", markup=False, highlight=False)
+        items = list_cards(prompts, stored, is_live=speaker is not None)
+        page = DemoPage(
+            items,
+            [("Stored answers", stored.source)] if any(item.is_stored for item in items) else [],
+            note=note,
+            failure=failure,
+            tasks=[] if speaker is None else list_lyrics_tasks(data.manifest.tasks),
+        )
+        serve_page(page, speaker, prompts, stored, options, listener, console)
+
+
+def list_cards(prompts: Sequence[Prompt], stored: Stored, *, is_live: bool) -> list[DemoItem]:
+    """The questions that a served page shows: with their stored answers, else, where a model can be asked, without.
+
+    Without a model, and where none of them has a stored answer, all that is stored.
+    """
     known = stored.by_question()
-    items = [known[key] for prompt in prompts if (key := (prompt.song.id, prompt.task)) in known]
-    page = DemoPage(
-        items or stored.items,
-        [("Stored answers", stored.source)],
-        failure=failure,
-        tasks=[] if speaker is None else data.manifest.tasks,
-    )
-    serve_page(page, speaker, prompts, stored, options, console)
+    cards = [known.get((prompt.song.id, prompt.task)) or unasked_item(prompt) for prompt in prompts]
+    return cards if is_live else [card for card in cards if card.is_stored] or list(stored.items)
+
+
+def open_listener(port: int) -> socket:
+    """Take a port of this machine.
+
+    Raises:
+        ConfigError: The library that serves pages is not installed.
+        PreflightError: The port is taken.
+    """
+    try:
+        from harness.demo.serving import listen
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"--web needs the package {error.name}; pip install 'lyrics-harness[web]', or pip install starlette uvicorn"
+        ) from error
+    return listen(port)
 
 
 def serve_page(
@@ -195,19 +202,11 @@ def serve_page(
     prompts: Sequence[Prompt],
     stored: Stored,
     options: DemoOptions,
+    listener: socket,
     console: Console,
 ) -> None:
-    """Serve the page until Ctrl-C.
+    """Serve the page until Ctrl-C."""
+    from harness.demo.serving import serve
+    from harness.demo.web import Questions
 
-    Raises:
-        ConfigError: The library that serves pages is not installed.
-        PreflightError: The port is taken.
-    """
-    try:
-        from harness.demo.serving import serve
-        from harness.demo.web import Questions
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"--web needs the package {error.name}; pip install 'lyrics-harness[web]', or pip install starlette uvicorn"
-        ) from error
-    serve(Questions(page, speaker, prompts, stored.by_question(), options.asking), options.port, console)
+    serve(Questions(page, speaker, prompts, stored.by_question(), options.asking), listener, console)

@@ -3,6 +3,7 @@
 
 const form = document.querySelector("form.ask");
 const own = document.getElementById("own");
+const told = document.getElementById("told");
 const buttons = () => document.querySelectorAll("button");
 
 /** Put a question and hand each event of the answer's stream to `onEvent`. */
@@ -31,26 +32,41 @@ async function ask(body, onEvent) {
   }
 }
 
-/** The paragraph that an answer grows in; everything else of its section goes. */
+/** What was answered before goes when the first words of the new answers come. */
+function beginIn(card) {
+  card.querySelectorAll(".answer").forEach((section) => section.remove());
+  const badge = card.querySelector(".badge");
+  badge.textContent = "live, being written";
+  badge.classList.remove("stored");
+}
+
+/** The paragraph that an answer grows in. */
 function growIn(card, version, heading) {
   const answers = card.querySelector(".answers");
   let section = answers.querySelector(`[data-version="${version}"]`);
   if (!section) {
     section = document.createElement("section");
-    section.className = "answer";
+    section.className = "answer growing";
     section.dataset.version = version;
-    answers.append(section);
-  }
-  if (!section.classList.contains("growing")) {
     const title = document.createElement("h4");
     title.textContent = heading;
     const text = document.createElement("p");
     text.className = "text";
     text.dir = "auto";
-    section.replaceChildren(title, text);
-    section.classList.add("growing");
+    section.append(title, text);
+    answers.append(section);
   }
   return section.querySelector(".text");
+}
+
+/** Put one card in another's place; the focus goes with it where it was lost, and a reader who hears the page is told. */
+function replaceCard(card, next, words) {
+  card.replaceWith(next);
+  next.tabIndex = -1;
+  if (document.activeElement === document.body) {
+    next.focus({ preventScroll: true });
+  }
+  told.textContent = `${words}: ${next.querySelector("h3").textContent}`;
 }
 
 function makeCard(html) {
@@ -61,14 +77,20 @@ function makeCard(html) {
 
 async function run(card, body, onFailure) {
   buttons().forEach((button) => (button.disabled = true));
+  told.textContent = "The model is asked.";
+  let begun = false;
   let finished = false;
   try {
     await ask(body, (event) => {
       if (event.kind === "said") {
+        if (!begun) {
+          begun = true;
+          beginIn(card);
+        }
         growIn(card, event.version, event.heading).textContent = event.text;
       } else if (event.kind === "item") {
         finished = true;
-        card.replaceWith(makeCard(event.html));
+        replaceCard(card, makeCard(event.html), "Answered");
       } else {
         finished = true;
         onFailure(event.failure, event.html);
@@ -93,7 +115,7 @@ document.getElementById("questions").addEventListener("click", (event) => {
   before.querySelectorAll("button").forEach((button) => (button.disabled = false));
   run(card, { song: card.dataset.song, task: card.dataset.task }, (failure, html) => {
     const kept = html ? makeCard(html) : before;
-    card.replaceWith(kept);
+    replaceCard(card, kept, "Not answered");
     if (!html) {
       const told = document.createElement("p");
       told.className = "failed";
@@ -121,7 +143,9 @@ if (form) {
     } else {
       body.task = choice.value;
     }
-    const card = makeCard('<article class="card"><div class="answers"></div></article>');
+    const card = makeCard(
+      '<article class="card"><p class="origin"><span class="badge">asked</span></p><div class="answers"></div></article>',
+    );
     own.prepend(card);
     run(card, body, (failure) => {
       card.remove();

@@ -15,7 +15,13 @@ DEMO_FILE = "demo.json"
 
 EXCERPT_LINES = 6
 
+EXCERPT_CHARS = 480
+"""More than six lines of a song take; a text without line ends is cut at it."""
+
 ELLIPSIS = "…"
+
+MAX_TOKENS_PER_S = 1e9
+"""No model is faster."""
 
 Version = Literal["before", "after"]
 """As `harness.tuned` names them; this module starts without torch."""
@@ -180,6 +186,11 @@ class DemoItem:
         )
 
     @property
+    def is_answered(self) -> bool:
+        """Whether a model was asked, now or when its answers were stored; an answer may be empty."""
+        return self.is_stored or bool(self.date or self.before or self.after)
+
+    @property
     def replies(self) -> dict[Version, Reply]:
         """The answers that there are."""
         replies: dict[Version, Reply] = {"before": self.before_reply}
@@ -197,20 +208,44 @@ def parse_item(value: dict[str, Any]) -> DemoItem:
     """
     known = {one.name for one in fields(DemoItem)}
     claims = {
-        name: tuple(Mark(**mark) for mark in value.get(name, ()))
+        name: tuple(_parse_mark(mark) for mark in value.get(name, ()))
         for name in ("claims_before", "claims_after")
     }
     item = DemoItem(**{key: found for key, found in value.items() if key in known} | claims)
-    texts = (item.lyrics_excerpt, item.question, item.before, item.date)
+    _check_texts(item.lyrics_excerpt, item.question, item.before, item.date)
     optional = (item.title, item.artist, item.expected, item.after, item.song_id, item.task)
-    if not all(isinstance(text, str) for text in texts) or not all(
-        text is None or isinstance(text, str) for text in optional
-    ):
-        raise ValueError("a field that is to be a text is none")
-    for mark in (*item.claims_before, *item.claims_after):
-        if mark.verdict not in get_args(Verdict) or not 0 <= int(mark.start) <= int(mark.end):
-            raise ValueError(f"a claim with the verdict {mark.verdict!r} at {mark.start}..{mark.end}")
+    likeliest = (item.likeliest_before, item.likeliest_after)
+    _check_texts(*(text for text in (*optional, *likeliest) if text is not None))
+    _check_figures(1.0, item.confidence_before, item.confidence_after)
+    _check_figures(MAX_TOKENS_PER_S, item.tokens_per_s_before, item.tokens_per_s_after)
     return item
+
+
+def _parse_mark(value: dict[str, Any]) -> Mark:
+    mark = Mark(**value)
+    _check_texts(mark.why, mark.kind)
+    places = (mark.start, mark.end)
+    is_placed = all(type(place) is int for place in places) and 0 <= mark.start <= mark.end
+    if mark.verdict not in get_args(Verdict) or not is_placed:
+        raise ValueError(f"a claim with the verdict {mark.verdict!r} at {mark.start!r}..{mark.end!r}")
+    return mark
+
+
+def _check_texts(*texts: object) -> None:
+    """Refuse what is no text, or none that UTF-8 can hold (half of a surrogate pair)."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{text!r} where a text is expected")
+        text.encode()
+
+
+def _check_figures(most: float, *figures: object) -> None:
+    """Refuse what is neither None nor a number from 0 to `most`."""
+    for figure in figures:
+        if figure is None:
+            continue
+        if isinstance(figure, bool) or not isinstance(figure, int | float) or not 0 <= figure <= most:
+            raise ValueError(f"{figure!r} where a number from 0 to {most:,.0f} or null is expected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +254,7 @@ class Demo:
 
     Attributes:
         items: The questions, in the order they were asked.
-        seconds: What generating took, loading left out.
+        seconds: What generating took; loading, ranking and the truth check left out.
         num_tokens: Generated tokens, by all models together.
         note: What the reader must know (lyrics that were cut), or None.
         failure: What stopped the generation, or None; the items after it are stored ones.
@@ -257,9 +292,11 @@ def write_demo(folder: Path, demo: Demo) -> None:
 
 
 def shorten(lyrics: str) -> str:
-    """The first few lines, with a mark where lines were left out."""
+    """The first few lines, with a mark where something was left out."""
     lines = lyrics.split("\n")
     first = "\n".join(lines[:EXCERPT_LINES]).rstrip("\n")
+    if len(first) > EXCERPT_CHARS:
+        return f"{first[:EXCERPT_CHARS].rstrip()} {ELLIPSIS}"
     return f"{first}\n{ELLIPSIS}" if len(lines) > EXCERPT_LINES else first
 
 

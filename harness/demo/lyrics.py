@@ -15,6 +15,7 @@ from preprocess.clean.lyrics import clean_lyrics
 from preprocess.clean.sung import split_sung
 from preprocess.errors import ConfigError, DataError
 from preprocess.manifest import Manifest
+from preprocess.outside_text import holds_surrogates
 from preprocess.prompt import PromptFormat
 from preprocess.schema import Song
 from preprocess.tokenizer import TextTokenizer
@@ -50,14 +51,32 @@ def check_lyrics(text: str, where: str) -> str:
     """Lyrics with plain line ends and no spaces at them.
 
     Raises:
-        DataError: They are empty, or longer than any song.
+        DataError: They are empty, longer than any song, or no UTF-8.
     """
+    if holds_surrogates(text):
+        raise DataError(
+            f"{where}: half of a surrogate pair in it, which UTF-8 does not hold; save it as UTF-8"
+        )
     if len(text) > MAX_LYRICS_CHARS:
         raise DataError(f"{where}: more than {MAX_LYRICS_CHARS:,} characters; expected one song's lyrics")
     lyrics = "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")
     if not lyrics.strip():
         raise DataError(f"{where}: empty; expected one song's lyrics")
     return lyrics
+
+
+def check_question(question: str) -> str:
+    """A question of the user's without the spaces around it.
+
+    Raises:
+        ConfigError: It is empty, or no UTF-8.
+    """
+    asked = question.strip()
+    if not asked:
+        raise ConfigError("the question is empty; ask something about the lyrics, or name a task")
+    if holds_surrogates(asked):
+        raise ConfigError("the question holds bytes that are no UTF-8; type it in a UTF-8 terminal")
+    return asked
 
 
 def pasted_song(lyrics: str, manifest: Manifest) -> Song:
@@ -127,9 +146,7 @@ def prompt_lyrics(
     song = pasted_song(lyrics, manifest)
     if task is not None and question is not None:
         raise ConfigError(f"got the task {task!r} and a question of your own; expected one of them")
-    asked = question_of(song, task) if task else (question or "").strip()
-    if not asked:
-        raise ConfigError("the question is empty; ask something about the lyrics, or name a task")
+    asked = question_of(song, task) if task else check_question(question or "")
     kept = fit_lyrics(song.lyrics, asked, tokenizer, prompt, manifest.seq_len - max_new_tokens)
     ids = encode_prompt(kept, asked, tokenizer, prompt)
     notes = []
@@ -151,7 +168,7 @@ def prompt_question(
     tokenizer: TextTokenizer,
     prompt: PromptFormat,
     room: int,
-) -> list[Prompt]:
+) -> tuple[list[Prompt], str | None]:
     """The user's own question about each of some songs.
 
     Args:
@@ -161,15 +178,21 @@ def prompt_question(
         prompt: The data set's prompt format.
         room: Tokens of a prompt, at most.
 
+    Returns:
+        The questions, and how many songs' lyrics were cut, or None.
+
     Raises:
         ConfigError: The question is empty, or nothing of a song's lyrics fits.
     """
-    asked = question.strip()
-    if not asked:
-        raise ConfigError("the question is empty; ask something about the lyrics")
+    asked = check_question(question)
     prompts = []
     for song in songs:
         kept = fit_lyrics(song.lyrics, asked, tokenizer, prompt, room)
         ids = encode_prompt(kept, asked, tokenizer, prompt)
         prompts.append(Prompt(ids, replace(song, lyrics=kept), asked))
-    return prompts
+    num_cut = sum(one.song.lyrics != song.lyrics for one, song in zip(prompts, songs, strict=True))
+    note = (
+        f"The lyrics of {num_cut:,} of {len(prompts):,} songs were cut at a line's end: with the question, no more fit "
+        f"the {room:,} tokens that a training row leaves beside the answer."
+    )
+    return prompts, note if num_cut else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -70,31 +70,35 @@ def make_page(demo: Demo, live: Source | None, stored: Source | None) -> DemoPag
     return DemoPage(demo.items, sources, demo.note, demo.failure, demo.num_unanswered)
 
 
-def render_page(page: DemoPage, *, web: bool = False) -> str:
+def render_page(
+    page: DemoPage, *, web: bool = False, askable: Collection[tuple[str | None, str | None]] = ()
+) -> str:
     """The whole page; every text of songs, models and questions is escaped.
 
     Args:
         page: What it shows.
         web: As the local server's start page, with a script of its own; a file has none.
+        askable: Song and task of the questions that the server can put to a model.
     """
     css = "".join(
         files(package).joinpath("page.css").read_text(encoding="utf-8")
         for package in ("harness.report", "harness.demo")
     )
-    return _environment().get_template(TEMPLATE).render(page=page, web=web, css=Markup(css))
+    return _environment().get_template(TEMPLATE).render(page=page, web=web, askable=askable, css=Markup(css))
 
 
-def render_item(item: DemoItem, *, failure: str = "") -> str:
+def render_item(item: DemoItem, *, can_ask: bool = False, failure: str = "", note: str = "") -> str:
     """One question with its answers, as it stands on the local server's page.
 
     Args:
         item: The question.
+        can_ask: Whether it can be asked again.
         failure: What kept it from being answered anew, or "".
+        note: What the reader must know, or "".
     """
-    module = (
-        _environment().get_template(TEMPLATE).make_module({"page": DemoPage((), ()), "web": True, "css": ""})
-    )
-    return str(module.show_item(item, True, failure))  # type: ignore[attr-defined] # the template's macro
+    given = {"page": DemoPage((), ()), "web": True, "askable": (), "css": ""}
+    module = _environment().get_template(TEMPLATE).make_module(given)
+    return str(module.show_item(item, can_ask, failure, note))  # type: ignore[attr-defined] # the template's macro
 
 
 @cache

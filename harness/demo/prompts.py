@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from preprocess.prompt import PromptFormat, encode_pieces
 from preprocess.schema import Song
 from preprocess.tasks.instruct import make_examples
 from preprocess.tasks.load import OWN_TASKS, find_task
-from preprocess.tasks.task import Facts
+from preprocess.tasks.task import Facts, Task
 from preprocess.tokenizer import TextTokenizer
 
 
@@ -67,10 +67,11 @@ def choose_prompts(
         task: Ask this alone.
 
     Raises:
-        DataError: None of the songs is asked anything.
-        ConfigError: The data set has no such task.
+        DataError: None of the songs is asked anything about its lyrics.
+        ConfigError: The data set has no such task, or it asks for lyrics.
     """
     tasks = [check_task(task, held_out.manifest.tasks)] if task else held_out.manifest.tasks
+    tasks = [name for name in tasks if name not in OWN_TASKS or OWN_TASKS[name].with_lyrics]
     by_song: dict[str, dict[str, Question]] = {}
     for question in held_out.questions:
         if question.task in tasks:
@@ -90,14 +91,31 @@ def choose_prompts(
 
 
 def check_task(task: str, tasks: Collection[str]) -> str:
-    """The name of a task that a data set has.
+    """The name of a task that a data set has, and that asks about lyrics.
 
     Raises:
-        ConfigError: It has none of that name.
+        ConfigError: It has none of that name, or it asks for lyrics.
     """
     if task not in tasks:
         raise ConfigError(f"task {task!r} is not among those of the data set: {', '.join(tasks)}")
-    return task
+    return find_lyrics_task(task).name if task in OWN_TASKS else task
+
+
+def find_lyrics_task(name: str) -> Task:
+    """The project's task of a name that asks about lyrics.
+
+    Raises:
+        ConfigError: There is no such task, or it is not about given lyrics.
+    """
+    found = find_task(name)
+    if not found.with_lyrics:
+        raise ConfigError(f"task {name!r} asks for lyrics and is not about some; see `generate`")
+    return found
+
+
+def list_lyrics_tasks(tasks: Iterable[str]) -> list[str]:
+    """Those of some tasks that are the project's and ask about lyrics, so that any lyrics can be asked them."""
+    return [name for name in tasks if name in OWN_TASKS and OWN_TASKS[name].with_lyrics]
 
 
 def in_turn(tasks: Sequence[str], turn: int) -> list[str]:
@@ -129,10 +147,9 @@ def prompt_examples(
         task: Ask this alone.
 
     Raises:
-        ConfigError: Nothing can be asked.
+        ConfigError: Nothing can be asked, or the task asks for lyrics.
     """
-    own = [name for name in manifest.tasks if name in OWN_TASKS and OWN_TASKS[name].with_lyrics]
-    tasks = [find_task(task).name] if task else own
+    tasks = [find_lyrics_task(task).name] if task else list_lyrics_tasks(manifest.tasks)
     prompts: list[Prompt] = []
     for song in songs[:num_songs] if tasks else ():
         made = {one.task: one for one in make_examples(song, tasks=tasks)}
@@ -161,9 +178,7 @@ def question_of(song: Song, task: str) -> str:
     Raises:
         ConfigError: There is no such task, or it is not about given lyrics.
     """
-    found = find_task(task)
-    if not found.with_lyrics:
-        raise ConfigError(f"task {task!r} asks for lyrics and is not about some; see `generate`")
+    found = find_lyrics_task(task)
     return found.introduce(Facts(song)) + found.questions[0]
 
 

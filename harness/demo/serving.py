@@ -11,21 +11,17 @@ from harness.demo.web import HOST, Questions, make_app
 from preprocess.errors import PreflightError
 
 
-def serve(questions: Questions, port: int, console: Console) -> None:
+def serve(questions: Questions, listener: socket.socket, console: Console) -> None:
     """Answer requests until Ctrl-C.
 
     Args:
         questions: What is answered from.
-        port: 0 for any free one.
+        listener: As `listen` gives it.
         console: Told the page's address.
-
-    Raises:
-        PreflightError: The port is taken.
     """
-    with listen(port) as listener:
-        taken = listener.getsockname()[1]
-        console.print(f"demo: http://{HOST}:{taken}/   (Ctrl-C ends it)", markup=False, highlight=False)
-        make_server(questions, taken).run(sockets=[listener])
+    port = listener.getsockname()[1]
+    console.print(f"demo: http://{HOST}:{port}/   (Ctrl-C ends it)", markup=False, highlight=False)
+    make_server(questions, port).run(sockets=[listener])
 
 
 def make_server(questions: Questions, port: int) -> uvicorn.Server:
@@ -44,6 +40,9 @@ def make_server(questions: Questions, port: int) -> uvicorn.Server:
 
 def listen(port: int) -> socket.socket:
     """A socket on the loopback address, which no other machine reaches.
+
+    Args:
+        port: 0 for any free one.
 
     Raises:
         PreflightError: The port is taken.

@@ -14,10 +14,11 @@ from typing import Any
 from rich.console import Console
 
 from harness.config import ModelSettings
+from harness.demo.asking import FAILURES, Failure, fail, tell_error
 from harness.demo.speaker import UNFINISHED, OpenData, open_data
 from harness.demo.terminal import plain
-from harness.evaluation.labelled_lyrics import read_training_lyrics
-from harness.evaluation.overlap import Overlap, TrainingLyrics
+from harness.evaluation.labelled_lyrics import read_seen_lyrics
+from harness.evaluation.overlap import Overlap, TrainingLyrics, cut_words
 from harness.evaluation.truth import Knowledge
 from harness.generation.batch import stream_answer
 from harness.generation.sampling import Sampling
@@ -25,6 +26,7 @@ from harness.tuned import TunedModel, load_tuned_model
 from preprocess.clean.explicit import is_explicit
 from preprocess.clean.sung import split_sung
 from preprocess.errors import ConfigError, DataError
+from preprocess.outside_text import holds_surrogates
 from preprocess.prompt import encode_pieces
 from preprocess.schema import Song
 from preprocess.tasks.generation import TASK
@@ -101,6 +103,8 @@ def run_generate(
         ConfigError: Neither an artist nor a genre is wished, or there is no such model.
         DataError: The data set is missing or damaged.
         CheckpointError: There is no such adapter.
+        OutOfMemoryError: The memory does not suffice.
+        typer.Exit: With 1, where generating fails otherwise.
     """
     console = make_console(error=as_json)
     with redirect_stdout(sys.stderr):
@@ -116,7 +120,9 @@ def run_generate(
     console.print(plain(f"{question}\n", style="bold"))
     sampling = Sampling(temperature, 1.0, seed) if temperature > 0 else None
     growth = Growth()
-    for said in grow_lyrics(model, opened, question, max_new_tokens, sampling, growth):
+    for said in end_on_failure(
+        grow_lyrics(model, opened, question, max_new_tokens, sampling, growth), console
+    ):
         console.print(plain(said), end="", soft_wrap=True)
     lyrics = growth.text.strip()
     overlap, more = check_lyrics_written(lyrics, data)
@@ -138,8 +144,10 @@ def settle_wish(wish: Wish, knowledge: Knowledge) -> tuple[Wish, list[str]]:
     """The wish with the artist's own spelling and genre, and what the reader must know.
 
     Raises:
-        ConfigError: Neither an artist nor a genre is named.
+        ConfigError: Neither an artist nor a genre is named, or what is wished is no UTF-8.
     """
+    if holds_surrogates("".join((wish.artist or "", wish.genre or "", *wish.themes))):
+        raise ConfigError("the wish holds bytes that are no UTF-8; type it in a UTF-8 terminal")
     if not wish.artist and not wish.genre:
         raise ConfigError("name an artist (--artist) or a genre (--genre); the task asks for one of them")
     if not wish.artist:
@@ -205,21 +213,30 @@ def grow_lyrics(
     growth.is_finished = len(ids) < room
 
 
+def end_on_failure(growing: Iterator[str], console: Console) -> Iterator[str]:
+    """The same texts; a failure ends the command as `harness.demo.asking.fail` says, below what was written."""
+    try:
+        yield from growing
+    except FAILURES as error:
+        console.print()
+        fail(Failure(error, tell_error(error)))
+
+
 def check_lyrics_written(lyrics: str, data: Path) -> tuple[Overlap | None, list[str]]:
     """The longest overlap with a training song, and what the reader must know of the lyrics."""
     notes = ["The lyrics hold words of the explicit lexicon."] if is_explicit(split_sung(lyrics)) else []
     if not lyrics:
         return None, ["The model wrote nothing."]
     try:
-        songs = read_training_lyrics(data)
+        songs = read_seen_lyrics(data)
     except DataError as error:
         return None, [*notes, f"The overlap with the training lyrics was not checked: {error}."]
     if not songs:
         return None, [
             *notes,
-            "The overlap was not checked: no lyrics stand in the prompts of the training songs.",
+            "The overlap was not checked: the data set holds no lyrics of training songs.",
         ]
-    overlap = TrainingLyrics((song.song_id, song.lyrics) for song in songs).longest(lyrics)
+    overlap = TrainingLyrics(songs).longest(lyrics)
     if overlap.num_words >= LONG_OVERLAP:
         notes.append(
             f"{overlap.num_words} words in a row are those of a training song; do not call them new."
@@ -240,10 +257,10 @@ def print_end(written: Written, notes: list[str], console: Console) -> None:
 
 
 def tell_overlap(overlap: Overlap) -> str:
-    """The overlap, in words."""
+    """The overlap, in words; of a long one no more than a line."""
     if overlap.song_id is None:
         return "Overlap with the training lyrics: none."
     return (
-        f"Longest overlap with the training lyrics: {overlap.num_words:,} words, \u201c{overlap.text}\u201d "
+        f"Longest overlap with the training lyrics: {overlap.num_words:,} words, \u201c{cut_words(overlap.text)}\u201d "
         f"(song {overlap.song_id})."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -151,7 +151,7 @@ class Speaker:
             yield Said(version, text.lstrip().rstrip(UNFINISHED))
 
     def _reply(self, version: Version, one: _Growing, prompt: Prompt, max_new_tokens: int) -> Reply:
-        text = self.data.tokenizer.decode(one.ids, skip_special_tokens=True).strip()
+        text = self.data.tokenizer.decode(one.ids, skip_special_tokens=True).rstrip(UNFINISHED).strip()
         text += f" {ELLIPSIS}" if len(one.ids) == max_new_tokens else ""
         likeliest = self._rank_names(version, prompt)
         return Reply(
@@ -202,18 +202,27 @@ def mean_probability(logprobs: Sequence[float]) -> float | None:
     return sum(map(math.exp, logprobs)) / len(logprobs) if logprobs else None
 
 
-def make_item(prompt: Prompt, before: Reply, after: Reply | None) -> DemoItem:
-    """A question with its answers, generated today."""
+def unasked_item(prompt: Prompt) -> DemoItem:
+    """A question that no model was asked yet."""
     return DemoItem(
         title=prompt.song.title,
         artist=prompt.song.artist,
         lyrics_excerpt=shorten(prompt.song.lyrics),
         question=prompt.question,
         expected=prompt.expected,
-        before=before.text,
-        after=None if after is None else after.text,
+        before="",
+        after=None,
         song_id=prompt.song.id,
         task=prompt.task,
+    )
+
+
+def make_item(prompt: Prompt, before: Reply, after: Reply | None) -> DemoItem:
+    """A question with its answers, generated today."""
+    return replace(
+        unasked_item(prompt),
+        before=before.text,
+        after=None if after is None else after.text,
         confidence_before=before.confidence,
         confidence_after=None if after is None else after.confidence,
         likeliest_before=before.likeliest,

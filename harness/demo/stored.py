@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.demo.items import Demo, DemoItem, parse_item, to_json
+from harness.hashes import hash_data
 from preprocess.durable import sha256_of, write_text_durably
 from preprocess.errors import ConfigError, DataError
 from preprocess.manifest import Manifest
@@ -36,7 +37,7 @@ class Source:
         model_sha256: Of its weights; of several files, of their sums in the order of their names. None where they do
             not lie in a folder here.
         adapter_sha256: Of the adapter's weights; None without one.
-        data_sha256: Of the data set that the adapter was trained on; see `harness.hashes.collect_hashes`.
+        data_sha256: Of the data set that the adapter was trained on; see `harness.hashes.hash_data`.
     """
 
     date: str
@@ -70,14 +71,13 @@ def describe_source(model: str, adapter: Path | None, manifest: Manifest, date: 
     Raises:
         OSError: A file of the weights cannot be read.
     """
-    sums = [shard.sha256 for info in manifest.splits.values() for shard in info.shards]
     weights = None if adapter is None else adapter / ADAPTER_WEIGHTS
     return Source(
         date=date,
         model=model,
         model_sha256=hash_weights(model),
         adapter_sha256=None if weights is None else sha256_of(weights),
-        data_sha256=hashlib.sha256("".join(sums).encode()).hexdigest(),
+        data_sha256=hash_data(manifest),
     )
 
 

@@ -58,8 +58,9 @@ class LiveTable:
             self._live.update(self._table())
 
     def end(self, item: DemoItem) -> None:
-        """Show the whole answers."""
-        if self._live is None:
+        """Show the whole answers; a stored item's question too, for it need not be the one that was begun."""
+        if self._live is None or item.is_stored:
+            self.stop()
             print_item(item, self.console)
             return
         self.stop()
@@ -142,7 +143,7 @@ def style_of(mark: Mark) -> str:
 
 def describe_reply(reply: Reply) -> str:
     """Confidence, checked claims and speed, in words."""
-    told = [describe_confidence(reply)] if reply.confidence is not None else []
+    told = [describe_confidence(reply.confidence, reply.likeliest)] if reply.confidence is not None else []
     counts = [f"{reply.count(verdict)} {SIGNS[verdict]}" for verdict in SIGNS if reply.count(verdict)]
     told += [" ".join(counts)] if counts else []
     told += [f"{reply.tokens_per_s:,.1f} tokens/s"] if reply.tokens_per_s else []

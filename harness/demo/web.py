@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Generator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -39,6 +39,9 @@ from preprocess.outside_text import parse_json
 LOG = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
+HTTP_PORT = 80
+"""A browser leaves this one out of the Host header and of the Origin."""
+
 MAX_BODY_BYTES = 2**20
 
 HEADERS = {
@@ -61,7 +64,10 @@ class LoopbackOnly:
 
     def __init__(self, app: ASGIApp, port: int) -> None:
         self.app = app
-        self.hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
+        names = {HOST, "localhost"}
+        self.hosts = {f"{name}:{port}" for name in names}
+        if port == HTTP_PORT:
+            self.hosts |= names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request by its headers with 403, or hand it on."""
@@ -98,13 +104,20 @@ class Questions:
     ) -> None:
         self.page = page
         self.speaker = speaker
-        self.prompts = {(prompt.song.id, prompt.task): prompt for prompt in prompts}
+        self.prompts: dict[tuple[str | None, str | None], Prompt] = {
+            (prompt.song.id, prompt.task): prompt for prompt in prompts
+        }
         self.stored = stored
         self.asking = asking
         self.is_busy = threading.Lock()
 
-    def find_prompt(self, speaker: Speaker, body: Mapping[str, Any]) -> Prompt:
-        """The question that a request puts.
+    @property
+    def askable(self) -> Collection[tuple[str | None, str | None]]:
+        """Song and task of what can be asked by these two; nothing without a model."""
+        return () if self.speaker is None else self.prompts.keys()
+
+    def find_prompt(self, speaker: Speaker, body: Mapping[str, Any]) -> tuple[Prompt, str]:
+        """The question that a request puts, and what the reader must know of it, or "".
 
         Raises:
             ConfigError: It puts none.
@@ -114,7 +127,7 @@ class Questions:
         if "lyrics" in texts:
             lyrics = check_lyrics(texts["lyrics"], "the lyrics")
             task, question = texts.get("task"), texts.get("question")
-            return prompt_lyrics(
+            prompt, note = prompt_lyrics(
                 speaker.data.manifest,
                 speaker.data.tokenizer,
                 speaker.data.prompt,
@@ -122,30 +135,40 @@ class Questions:
                 task=task,
                 question=question,
                 max_new_tokens=self.asking.max_new_tokens,
-            )[0]
+            )
+            return prompt, note or ""
         key = (texts.get("song", ""), texts.get("task"))
         if key not in self.prompts:
             raise ConfigError("no such question")
-        return self.prompts[key]
+        return self.prompts[key], ""
 
-    def answer(self, speaker: Speaker, prompt: Prompt) -> Iterator[dict[str, str]]:
+    def answer(
+        self, speaker: Speaker, prompt: Prompt, note: str = ""
+    ) -> Generator[dict[str, str], None, None]:
         """The events of one answer. A failure is one of them, with the stored answer where there is one."""
+        key = (prompt.song.id, prompt.task)
+        can_ask = key in self.prompts
         try:
             for event in speaker.ask(prompt, self.asking):
                 if isinstance(event, Said):
                     heading = HEADINGS[event.version]
                     yield {"kind": "said", "version": event.version, "heading": heading, "text": event.text}
                 else:
-                    yield {"kind": "item", "html": render_item(event)}
+                    yield {"kind": "item", "html": render_item(event, can_ask=can_ask, note=note)}
         except FAILURES as error:
             LOG.warning("the demo's generation failed: %s", tell_error(error))
-            kept: DemoItem | None = self.stored.get((prompt.song.id, prompt.task))
-            html = "" if kept is None else render_item(kept, failure=tell_error(error))
+            kept: DemoItem | None = self.stored.get(key)
+            html = "" if kept is None else render_item(kept, can_ask=can_ask, failure=tell_error(error))
             yield {"kind": "failed", "failure": tell_error(error), "html": html}
 
 
-async def send_events(questions: Questions, events: Iterator[dict[str, str]]) -> AsyncIterator[str]:
-    """Server-sent events, each as soon as a worker thread has made it; a reader who leaves frees the model."""
+async def send_events(
+    questions: Questions, events: Generator[dict[str, str], None, None]
+) -> AsyncGenerator[str, None]:
+    """Server-sent events, each as soon as a worker thread has made it.
+
+    A reader who leaves frees the model, and what the unfinished answer holds of its memory.
+    """
     if not questions.is_busy.acquire(blocking=False):
         yield encode_event({"kind": "failed", "failure": "another question is being answered", "html": ""})
         return
@@ -153,6 +176,7 @@ async def send_events(questions: Questions, events: Iterator[dict[str, str]]) ->
         while (event := await run_in_threadpool(next, events, None)) is not None:
             yield encode_event(event)
     finally:
+        events.close()
         questions.is_busy.release()
 
 
@@ -192,7 +216,7 @@ def make_app(questions: Questions, port: int) -> LoopbackOnly:
     """
 
     async def show_page(_: Request) -> Response:
-        return HTMLResponse(render_page(questions.page, web=True), headers=HEADERS)
+        return HTMLResponse(render_page(questions.page, web=True, askable=questions.askable), headers=HEADERS)
 
     async def show_script(_: Request) -> Response:
         script = files("harness.demo").joinpath("demo.js").read_text(encoding="utf-8")
@@ -202,10 +226,10 @@ def make_app(questions: Questions, port: int) -> LoopbackOnly:
         if questions.speaker is None:
             return PlainTextResponse("no model is loaded: start with --run RUN", 503, headers=HEADERS)
         try:
-            prompt = questions.find_prompt(questions.speaker, await read_body(request))
+            prompt, note = questions.find_prompt(questions.speaker, await read_body(request))
         except UserError as error:
             return PlainTextResponse(str(error), 400, headers=HEADERS)
-        events = questions.answer(questions.speaker, prompt)
+        events = questions.answer(questions.speaker, prompt, note)
         return StreamingResponse(
             send_events(questions, events), media_type="text/event-stream", headers=HEADERS
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from harness.demo.items import Reply
 from harness.evaluation.truth.claims import Verdict
 
 SIGNS: dict[Verdict, str] = {"supported": "✓", "contradicted": "✗", "not checkable": "?"}
@@ -10,10 +9,15 @@ SIGNS: dict[Verdict, str] = {"supported": "✓", "contradicted": "✗", "not che
 LEGEND = "✓ supported by the song and the data set, ✗ contradicted by them, ? neither"
 
 
-def describe_confidence(reply: Reply) -> str:
-    """As in "likeliest name: Juniper Vale, 62%" or "mean token probability 71%"; "" where it is not known."""
-    if reply.confidence is None:
+def describe_confidence(confidence: float | None, likeliest: str | None) -> str:
+    """As in "likeliest name: Juniper Vale, 62%" or "mean token probability 71%"; "" where it is not known.
+
+    Args:
+        confidence: 0 to 1; see `harness.demo.items.Reply`.
+        likeliest: The name that it is of, or None.
+    """
+    if confidence is None:
         return ""
-    if reply.likeliest is None:
-        return f"mean token probability {reply.confidence:.0%}"
-    return f"likeliest name: {reply.likeliest}, {reply.confidence:.0%}"
+    if likeliest is None:
+        return f"mean token probability {confidence:.0%}"
+    return f"likeliest name: {likeliest}, {confidence:.0%}"

@@ -11,6 +11,7 @@ from preprocess.check.frame import Frame, make_frame, read_lyrics
 from preprocess.forest import PackedRow, example_paths, segment_starts
 from preprocess.manifest import read_manifest
 from preprocess.shards import open_split
+from preprocess.tasks import generation
 from preprocess.tasks.instruct import stated_themes
 
 THEMES = "themes"
@@ -60,6 +61,27 @@ def read_labelled_lyrics(data: Path, split: str) -> list[LabelledLyrics]:
             if name is not None:
                 labels.setdefault(song_id, {})[task] = name
     return [LabelledLyrics(id_, text, labels.get(id_, {}), themes.get(id_)) for id_, text in lyrics.items()]
+
+
+def read_seen_lyrics(data: Path) -> list[tuple[str, str]]:
+    """(song id, lyrics) of each training song whose lyrics training sees: in its prompts, else as an answer.
+
+    The task `generation` answers with lyrics, and cuts long ones, so that a prompt's win. No closed set is needed.
+
+    Raises:
+        DataError: The folder is no data set, or damaged.
+        ConfigError: Its tokenizer cannot be read.
+    """
+    manifest = read_manifest(data)
+    frame = make_frame(*open_tokenizer(data, manifest))
+    writes = generation.TASK.name in manifest.tasks
+    asked: dict[str, str] = {}
+    answered: dict[str, str] = {}
+    for row in open_split(data, "train", manifest):
+        asked |= read_lyrics(row, frame)
+        answers = _read_answers(row, manifest.tasks, frame) if writes else ()
+        answered |= {song_id: text for song_id, task, text in answers if task == generation.TASK.name}
+    return list((answered | asked).items())
 
 
 def _read_answers(row: PackedRow, tasks: tuple[str, ...], frame: Frame) -> Iterator[tuple[str, str, str]]:

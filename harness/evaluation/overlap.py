@@ -28,6 +28,16 @@ _SONG_END = 0
 _NOT_SUNG = 0xFFFFFFFF
 
 
+MAX_SHOWN_WORDS = 25
+"""Words of training lyrics that are shown of an overlap."""
+
+
+def cut_words(text: str) -> str:
+    """The first words of a text, with a mark where more are left out."""
+    words = text.split()
+    return " ".join(words[:MAX_SHOWN_WORDS]) + (" …" if len(words) > MAX_SHOWN_WORDS else "")
+
+
 @dataclass(frozen=True, slots=True)
 class Overlap:
     """The longest verbatim overlap.

@@ -5,31 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.demo.items import Mark, Stretch, split_marked
+from harness.demo.wording import describe_confidence
 from harness.report.records import RunRecords
-from harness.report.samples import CheckedClaim, SampleAnswer
-
-SIGNS = {"supported": "✓", "contradicted": "✗", "not checkable": "?"}
-"""Verdict to its sign, so that nothing is told by colour alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of an answer's text.
-
-    Attributes:
-        text: The part.
-        verdict: Of the claim that it is, or "" for text between claims.
-        why: What speaks for the verdict, or "".
-    """
-
-    text: str
-    verdict: str = ""
-    why: str = ""
-
-    @property
-    def sign(self) -> str:
-        """The verdict's sign, or ""."""
-        return SIGNS.get(self.verdict, "")
+from harness.report.samples import SampleAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +19,18 @@ class Answer:
         label: Whose.
         text: What it says; None where that model was not asked.
         claims: Its claims with their verdicts.
-        confidence: 0 to 1, or None.
+        confidence: As `describe_confidence` puts it, or "".
     """
 
     label: str
     text: str | None
-    claims: tuple[CheckedClaim, ...] = ()
-    confidence: float | None = None
+    claims: tuple[Mark, ...] = ()
+    confidence: str = ""
 
     @property
-    def pieces(self) -> list[Piece]:
-        """The text in order, cut at the claims. Of claims that overlap the first is marked."""
-        pieces, end, text = [], 0, self.text or ""
-        for claim in sorted(self.claims, key=lambda one: (one.start, -one.end)):
-            if claim.start < end or claim.start == claim.end:
-                continue
-            pieces += [
-                Piece(text[end : claim.start]),
-                Piece(text[claim.start : claim.end], claim.verdict, claim.why),
-            ]
-            end = claim.end
-        return [piece for piece in [*pieces, Piece(text[end:])] if piece.text]
+    def pieces(self) -> list[Stretch]:
+        """The text in order, cut at the claims."""
+        return list(split_marked(self.text or "", self.claims))
 
     @property
     def contradictions(self) -> list[str]:
@@ -123,12 +93,14 @@ def compare_questions(runs: Sequence[tuple[str, RunRecords]]) -> list[Question]:
 
 def answer_before(one: SampleAnswer) -> Answer:
     """The base model's answer."""
-    return Answer("Before", one.before, one.claims_before, one.confidence_before)
+    confidence = describe_confidence(one.confidence_before, one.likeliest_before)
+    return Answer("Before", one.before, one.claims_before, confidence)
 
 
 def answer_after(one: SampleAnswer, label: str) -> Answer:
     """The answer with the adapter."""
-    return Answer(label, one.after, one.claims_after, one.confidence_after)
+    confidence = describe_confidence(one.confidence_after, one.likeliest_after)
+    return Answer(label, one.after, one.claims_after, confidence)
 
 
 def _key(answer: SampleAnswer) -> tuple[str | None, str, str]:

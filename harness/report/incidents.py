@@ -25,7 +25,8 @@ def list_warnings(run: RunRecords) -> list[Finding]:
     slow = find_slowdowns(read_rank_times(run))
     told = {rank for finding in slow for rank in finding.ranks}
     events = [*_find_slow_events(run, told), *_find_memory_events(run)]
-    return wrong + slow + events + find_in_scores(run.scores) + _find_restarts(run) + _find_end(run)
+    of_scores = find_in_scores(run.scores) + find_in_scores(run.unseen, ", artists that training never saw")
+    return wrong + slow + events + of_scores + _find_restarts(run) + _find_end(run)
 
 
 def join_steps(steps: Sequence[int], at_most: int = 10) -> str:

@@ -9,6 +9,7 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from harness.demo.wording import SIGNS
 from harness.json_lines import JsonObject
 from harness.report.answers import Question
 from harness.report.findings import Finding
@@ -108,7 +109,7 @@ def render_page(page: Page) -> str:
     )
     template = environment.from_string(folder.joinpath("page.html").read_text(encoding="utf-8"))
     css = Markup(folder.joinpath("page.css").read_text(encoding="utf-8"))
-    return template.render(page=page, css=css, first_answers=FIRST_ANSWERS)
+    return template.render(page=page, css=css, signs=SIGNS, first_answers=FIRST_ANSWERS)
 
 
 FIRST_ANSWERS = 3

@@ -156,19 +156,34 @@ def chart_slices(scores: Scores) -> list[Chart]:
     for index, by in enumerate(dict.fromkeys(one.by for one in chosen)):
         lines = [one for one in chosen if one.by == by and one.system == system]
         tasks = list(dict.fromkeys(one.task for one in lines))
-        slices = list(dict.fromkeys(one.slice for one in lines))
-        dots = [
-            Dot(one.slice if one.task == tasks[0] else "", one.value, one.low, one.high, series_role(t))
-            for name in slices
-            for t, task in enumerate(tasks)
-            for one in lines
-            if one.slice == name and one.task == task and one.value is not None
-        ]
+        dots = _slice_dots(lines, tasks)
         if dots:
             legend = [LegendEntry(task, series_role(t)) for t, task in enumerate(tasks)]
             title = f"{capitalize(name_system(system or ''))}, by {spell(by)}"
             charts.append(draw_dots(f"slices-{index}", title, dots, legend=legend if len(tasks) > 1 else []))
     return charts
+
+
+def _slice_dots(lines: Sequence[Measurement], tasks: Sequence[str]) -> list[Dot]:
+    """A dot for each task of each slice, a slice's first one labelled."""
+    ordered = [
+        one
+        for name in dict.fromkeys(one.slice for one in lines)
+        for task in tasks
+        for one in lines
+        if one.slice == name and one.task == task
+    ]
+    return [
+        Dot(
+            "" if i and ordered[i - 1].slice == one.slice else one.slice,
+            one.value,
+            one.low,
+            one.high,
+            series_role(tasks.index(one.task)),
+        )
+        for i, one in enumerate(ordered)
+        if one.value is not None
+    ]
 
 
 def chart_truth(scores: Scores) -> list[Chart]:

@@ -33,7 +33,8 @@ def list_evaluation_sections(run: RunRecords) -> list[Section]:
         tables += tabulate_subject(run.evaluation)
     else:
         charts, tables = chart_accuracy(run.tasks), tabulate_accuracy(run)
-    of_unseen = [*tabulate_marks(unseen), *tabulate_systems(unseen)]
+    of_unseen = [*tabulate_marks(unseen), *tabulate_systems(unseen), *tabulate_leads(unseen)]
+    of_unseen += [*tabulate_truth(unseen), *tabulate_overlap(unseen), *tabulate_leakage(unseen)]
     return [
         Section("accuracy", "Accuracy", charts, [*tables, *tabulate_leakage(scores)]),
         Section("learning", "Learning", chart_curve(run.curve, scores.marks), tabulate_curve(run.curve)),

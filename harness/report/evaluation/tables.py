@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.evaluation.overlap import cut_words
 from harness.json_lines import JsonObject
 from harness.report.charts import spell
 from harness.report.evaluation.records import GENERATE, RANK, Lead, Measurement, Scores, TruthRates
@@ -23,9 +24,6 @@ from harness.report.evaluation.systems import (
 from harness.report.tables import NOTHING, Table, format_percent, format_value, tabulate_nested
 
 HASH_DIGITS = 16
-
-MAX_SHOWN_WORDS = 25
-"""Words of training lyrics that the page shows of an overlap."""
 
 
 def tabulate_marks(scores: Scores) -> list[Table]:
@@ -237,12 +235,6 @@ def tabulate_overlap(scores: Scores) -> list[Table]:
     columns = ["answers", "longest, words", "median", "its words", "training song"]
     note = "Words in a row that an answer has in common with the lyrics of a training song, spelling and case aside."
     return [Table("Words repeated from training", columns, rows, note=note)]
-
-
-def cut_words(text: str) -> str:
-    """The first words of a text, with a mark where more are left out."""
-    words = text.split()
-    return " ".join(words[:MAX_SHOWN_WORDS]) + (" …" if len(words) > MAX_SHOWN_WORDS else "")
 
 
 def tabulate_leakage(scores: Scores) -> list[Table]:
