@@ -72,7 +72,7 @@ def _read(subject: Subject, text: str) -> Iterator[tuple[int, int, list[Found]]]
             if found:
                 yield place, end, _without_overlap(found)
         else:
-            end = end_of_sentence(text, place)
+            end = end_of_sentence(text, place, subject.song.artist or "")
             stripped = place + len(text[place:end].rstrip())
             found = [one.moved(place) for one in free.read(text[place:stripped])]
             yield place, stripped, _without_overlap(found)
