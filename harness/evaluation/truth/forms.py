@@ -13,6 +13,7 @@ from harness.evaluation.truth.style_forms import STYLE_RULES
 from harness.evaluation.truth.subject import Judgement, Subject, join_judgements, judge, not_so, untold
 from harness.evaluation.truth.sung_forms import SUNG_RULES, quoted_words
 from preprocess.knowledge import KnownSong, normal_name
+from preprocess.measure.themes import load_lexicon
 from preprocess.schema import GENRES
 
 _QUOTED = r'"[^"\n]*"'
@@ -27,13 +28,7 @@ def _artist(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
 def _genre(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
     told = match["genre"]
     subject.told_genre = told
-    true = subject.song.genre
-    judgement = (
-        untold("the song's genre is not known")
-        if true is None
-        else judge(normal_name(told) == normal_name(true), f"the genre is {true}")
-    )
-    yield found("genre", match, "genre", judgement)
+    yield found("genre", match, "genre", subject.genre(told), genre_of(told) or told)
 
 
 def _decade(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
@@ -49,27 +44,29 @@ def _year(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
 
 def _themes(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
     start = match.start("themes")
-    for part in re.finditer(r"(?:^|, | and )(?P<name>(?:(?!, | and ).)+)", match["themes"]):
-        judgement = subject.theme(part["name"], is_main=True)
+    for part in re.finditer(r"(?:^|, and |, | and )(?P<name>(?:(?!, | and ).)+)", match["themes"]):
         begin, end = part.span("name")
-        yield Found("theme", start + begin, start + end, judgement, part["name"].casefold().strip())
+        yield _main_theme(subject, part["name"], start + begin, start + end)
+
+
+def _main_theme(subject: Subject, told: str, start: int, end: int) -> Found:
+    """A theme in the place of a main one; of running text, which names no known theme, nothing tells."""
+    name = re.sub(r"^(?:the|and) ", "", told.strip(" \"\u201c\u201d'*").casefold())
+    known = {*load_lexicon("themes").about, *subject.knowledge.themes, *map(str.casefold, subject.themes)}
+    judgement = subject.theme(name, is_main=True) if name in known else untold(f"{name} is no known theme")
+    return Found("theme", start, end, judgement, name)
 
 
 def _themes_shown(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
     """'love ("kiss", "heart") and home ("house"); the mood is sad ("tears").' under the heading of an analysis."""
     start = match.start("themes")
     for part in re.finditer(
-        rf"(?:^|, |(?<=\)) and | and )(?P<name>[^,(\"]+?)(?: \((?P<words>{_QUOTED}(?:, {_QUOTED})*)\)|(?=,| and |$))",
+        r"(?:^|, and |, |(?<=\)) and | and )(?P<name>[^,(\"]+?)"
+        rf"(?: \((?P<words>{_QUOTED}(?:, {_QUOTED})*)\)|(?=,| and |$))",
         match["themes"],
     ):
         begin = start + part.start("name")
-        yield Found(
-            "theme",
-            begin,
-            start + part.end("name"),
-            subject.theme(part["name"], is_main=True),
-            part["name"].casefold(),
-        )
+        yield _main_theme(subject, part["name"], begin, start + part.end("name"))
         if part["words"]:
             yield from quoted_words(
                 subject, match.string, start + part.start("words"), start + part.end("words")
@@ -136,7 +133,10 @@ def _both_about(subject: Subject, works: tuple[KnownSong, ...], theme: str) -> J
     own = subject.theme(theme, is_main=True)
     if not works:
         return own if own[0] == "contradicted" else untold("the other song is not known")
-    other = judge(any(theme in work.themes for work in works), f"{theme} among the other's themes")
+    told = theme.casefold()
+    other = judge(
+        any(told in map(str.casefold, work.themes) for work in works), f"{theme} among the other's themes"
+    )
     return join_judgements((own, other))
 
 
