@@ -35,17 +35,18 @@ _ALBUM_RULES = (
         rf"\b(?:from|on|off)(?: the| his| her| their)? (?P<name>{QUOTE}|{NAME})(?:,)?(?: the)? album\b"
     ),
 )
+_NAMED_SONG = re.compile(
+    rf"^\W*(?:the )?(?:lyrics (?:of|to|for) )?(?:the |this )?(?:song|track) (?P<name>{QUOTE})"
+    r"(?= (?:is|are|was|were|has|have|tells?|explores?|by|describes?|speaks?|deals?)\b)",
+    re.IGNORECASE,
+)
 _TITLE_RULES = (
     re.compile(
         rf"\b(?:song|track|lyrics|piece|ballad)(?:'s title)?(?:,)?(?: is| are| was)?"
         rf"(?: called| titled| entitled| named) (?P<name>{QUOTE})",
         re.IGNORECASE,
     ),
-    re.compile(
-        rf"^\W*(?:the )?(?:lyrics (?:of|to|for) )?(?:the |this )?(?:song|track) (?P<name>{QUOTE})"
-        r"(?= (?:is|are|was|were|has|have|tells?|explores?|by|describes?|speaks?|deals?)\b)",
-        re.IGNORECASE,
-    ),
+    _NAMED_SONG,
     re.compile(rf"\btitle(?: of (?:the|this) {SONG})?(?: is| was|:\**) (?P<name>{QUOTE})", re.IGNORECASE),
 )
 
@@ -84,6 +85,10 @@ _MOOD_RULES = (
 )
 
 
+_OF_ANOTHER = frozenset({"genre", "decade", "year", "album", "language", "theme", "mood"})
+"""What a sentence says behind the name of another song may be said of that one."""
+
+
 class FreeText:
     """Reads free text about one song, sentence after sentence.
 
@@ -110,6 +115,9 @@ class FreeText:
             *self._moods(sentence),
             *sung_claims(self.subject, sentence),
         ]
+        others = [one.end for one in claims if one.kind == "similar"]
+        if others:
+            claims = [one for one in claims if one.kind not in _OF_ANOTHER or one.start < min(others)]
         new = [one for one in claims if (one.kind, one.value) not in self._said]
         self._said |= {(one.kind, one.value) for one in claims}
         return new
@@ -119,7 +127,15 @@ class FreeText:
         for kind, rules, true in (("title", _TITLE_RULES, song.title), ("album", _ALBUM_RULES, song.album)):
             for match in stated(rules, "name", sentence):
                 told = unquote(read_name(match["name"]))
-                yield found(kind, match, "name", self.subject.name(told, true, kind), told)
+                judgement = self.subject.name(told, true, kind)
+                if match.re is _NAMED_SONG and judgement[0] == "contradicted":
+                    judgement = self._judge_naming(told, judgement)
+                yield found(kind, match, "name", judgement, told)
+
+    def _judge_naming(self, told: str, judgement: Judgement) -> Judgement:
+        """A song may be named by words that it sings: 'the song "carry me home" is' tells no title."""
+        is_sung = self.subject.sings(told)[0] == "supported"
+        return untold("the song is named by its words") if is_sung else judgement
 
     def _genres(self, sentence: str) -> Iterator[Found]:
         known = self.subject.song.genre, *self.subject.knowledge.corpus.genres
@@ -178,7 +194,7 @@ def _genre_rules(own: frozenset[str]) -> tuple[re.Pattern[str], ...]:
     )
     patterns = (
         rf"\b(?:this|that|the|an?|his|her|their)(?: (?:{ADJECTIVE}|{DECADE}|{YEAR})){{0,3}}?[ ]{genre} {SONG}\b",
-        rf"\b{be}(?: {ADJECTIVE}){{0,2}} {genre}(?: music| {SONG}| lyrics)?(?=[.,;!]|\s*$)",
+        rf"\b{be}(?: (?!and\b|or\b){ADJECTIVE}){{0,2}} {genre}(?: music| {SONG}| lyrics)?(?=[.,;!]|\s*$)",
         (
             rf"\b(?:genre|style of music|musical style|type of music)s?(?: of [^.,;:]{{1,40}})?(?: {be}|:\**)"
             rf"(?: an?| the)? \W{{0,3}}{genre}\b"
