@@ -201,3 +201,60 @@ def test_another_songs_words_are_told_only_where_all_were_kept() -> None:
     }
     for filled, expected in cases.items():
         assert verdicts(form.format(*filled), COUNTRY, knowledge) == expected, filled
+
+
+def test_what_is_said_twice_counts_once_in_any_wording() -> None:
+    texts = "The artist is Heart. The song is by Heart.", "It is a rock song, a rock song. The genre is Rock."
+    for text in texts:
+        claims = check(text)
+        assert [verdict for _, verdict in claims].count("contradicted") == 1, claims
+
+
+COUNTED = {
+    "": {":theme:love": 9, ":theme:home": 9, "love": 30},
+    "genre:Country": {":theme:home": 5, ":theme:love": 2},
+    "decade:1980s": {":theme:love": 4},
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("The most common theme of Country songs is home.", "supported"),
+        ("The most common theme of country songs is love.", "contradicted"),
+        ("Home is the most common theme of Country songs.", "supported"),
+        ("The most common theme in the corpus is love.", "supported"),
+        ("The most common theme in the corpus is home.", "supported"),
+        ("War is the most frequent theme among songs of the 1980s.", "contradicted"),
+        ("The most common theme of Polka songs is love.", "not checkable"),
+    ],
+)
+def test_the_most_common_theme_is_held_against_the_counts(text: str, verdict: str) -> None:
+    assert check(text, COUNTRY, know(genres=("Country",), **COUNTED)) == [("figures", verdict)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('It is from their 1987 album "Dust and Diamonds".', [("album", "supported")]),
+        ("It is on their Country album.", []),
+        ("It was released in May 1994.", [("year", "contradicted")]),
+        ("It was re-released in 1995.", []),
+        ("The artist is Unknown.", []),
+        ("The artist is American.", []),
+        ("The artist is Canadian.", []),
+        ("The song is by either Heart or The Marlow Sisters.", []),
+        ("Mama sings of the road.", []),
+        ("Daddy's voice is heard.", []),
+        ("Calling this a rock song would be wrong.", []),
+        ("The instrumentation is rock.", []),
+        ('The lyrics tell a "coming of age" story.', []),
+        ("It is from the early 1980s.", [("decade", "contradicted")]),
+        ("It is from the mid 1980s.", [("decade", "supported")]),
+        ("It is from the late 1980s.", [("decade", "supported")]),
+        ("**Year**: 1994", [("year", "contradicted")]),
+        ('**Album**: "Blue Skies"', [("album", "contradicted")]),
+    ],
+)
+def test_small_words_are_read_as_a_person_reads_them(text: str, expected: list[tuple[str, str]]) -> None:
+    assert [claim for claim in check(text) if claim[1] != "not checkable"] == expected

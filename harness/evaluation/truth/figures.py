@@ -24,7 +24,9 @@ from preprocess.tasks.statistics import Group
 
 SHARE = r"\d+(?:\.\d)?%|\d+"
 _QUOTED = r'"[^"]*"'
-_GROUP = r"(?:the artist's|the)[^;\"\n]*? songs(?: counted)?(?: from then)?|all(?: \d+)?(?: English songs)?"
+_GROUP = (
+    r"(?:the artist's|the)[^;\"\n]{0,80}? songs(?: counted)?(?: from then)?|all(?: \d+)?(?: English songs)?"
+)
 _GENRE_GROUP = re.compile(r"the (?:\d+ )?(?:English )?(.+?) songs counted")
 _ROUNDING = {True: 0.05, False: 0.5}
 

@@ -75,6 +75,7 @@ _NO_NAMES = frozenset(
     for words in (
         "singer narrator speaker artist band rapper song songs lyrics this it i we you he she they these verse chorus",
         "bridge english unknown anonymous various god jesus lord love here there in on based overall however also a an",
+        "mama mamma momma mom mother daddy dad papa father grandma grandpa baby everybody everyone somebody nobody",
         "hip hop rock pop country folk electronic r b american british",
     )
     for word in words.split()
@@ -103,7 +104,7 @@ def artist_claims(subject: Subject, sentence: str) -> Iterator[Found]:
             own = subject.song.artist
             if own and sentence[: place + len(name)].endswith(own):
                 name, place = own, place + len(name) - len(own)
-            if normal_name(name) in _NO_NAMES or _IS_TIME.fullmatch(name):
+            if is_no_name(name) and subject.artist(name)[0] != "supported":
                 continue
             if is_likened(sentence, match.start()) or _is_of_work(sentence, match.start(), place, len(name)):
                 continue
@@ -114,7 +115,12 @@ def artist_claims(subject: Subject, sentence: str) -> Iterator[Found]:
         yield Found("artist", 0, len(sentence), subject.artist(bare), normal_name(bare))
 
 
-_IS_TIME = re.compile(r"\d+'?s?")
+_IS_NO_NAME = re.compile(rf"\d+'?s?|{_PEOPLE}")
+
+
+def is_no_name(name: str) -> bool:
+    """Whether words with capitals name nobody: "Unknown", "American", "1987"."""
+    return normal_name(name) in _NO_NAMES or _IS_NO_NAME.fullmatch(name) is not None
 
 
 def _artist_claim(subject: Subject, name: str, place: int, *, is_writer: bool) -> Found:

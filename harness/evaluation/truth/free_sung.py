@@ -23,6 +23,9 @@ _NO_CUE = re.compile(
     r"(?:song|track|hit|single)s?|named|genre|theme|artist|by|concept of|sense of)\W*$",
     re.IGNORECASE,
 )
+_NAMED_SO = re.compile(r"\b(?:an?|so-called|kind of) $", re.IGNORECASE)
+"""Before a quotation that names what is told, as in 'a "coming of age" story', unless it is sung."""
+
 _QUOTES_BEFORE = re.compile(rf"(?:{QUOTE}(?:,? (?:or|and)|,) )+$")
 _MIN_WORDS = 3
 """A quotation of so many words that are sung is one of the lyrics, whatever stands before it."""
@@ -149,6 +152,8 @@ def _quote(subject: Subject, sentence: str, match: re.Match[str]) -> Iterator[Fo
     judgement = join_judgements(subject.sings(piece) for piece in pieces)
     if judgement[0] == "supported":
         judgement = _at_end(subject, scope_before(sentence, match.start()), pieces) or judgement
+    if judgement[0] == "contradicted" and _NAMED_SO.search(before):
+        return
     is_cued = _CUE.search(re.sub(QUOTE, "", before)) is not None and not match[0].startswith("*")
     is_long = judgement[0] == "supported" and len(find_words(quoted)) >= _MIN_WORDS
     if is_cued or is_long:

@@ -72,7 +72,7 @@ _CONTRAST = re.compile(
 )
 _SUPPOSED = re.compile(
     r"\b(?:would(?! (?:say|guess|classify|categori[sz]e|identify|place|describe|call|be)\b)|"
-    r"could|might|may|maybe|perhaps|possibly|if|whether|should|unclear|unknown|unsure|uncertain|"
+    r"could|might|(?-i:may)|maybe|either|perhaps|possibly|if|whether|should|unclear|unknown|unsure|uncertain|"
     r"(?:hard|difficult|impossible) to (?:say|tell)|wish|imagine|suppose)\b",
     re.IGNORECASE,
 )
@@ -96,10 +96,18 @@ def scope_before(sentence: str, place: int) -> str:
     return before[turns[-1].end() :] if turns else before
 
 
+_WRONG = re.compile(
+    r"[^,;:\n]{0,60}?\bwould be (?:clearly |simply )?(?:wrong|a mistake|incorrect|inaccurate|misleading|untrue)\b",
+    re.IGNORECASE,
+)
+
+
 def is_stated(sentence: str, place: int) -> bool:
     """Whether what stands at a place of a sentence is stated: not denied, not supposed, not what is set apart from."""
     before = scope_before(sentence, place)
     if _NEGATION.search(before) or _SUPPOSED.search(before):
+        return False
+    if _WRONG.match(sentence, place):
         return False
     contrast = list(_CONTRAST.finditer(before))
     if contrast and "," not in before[contrast[-1].end() :]:

@@ -25,10 +25,10 @@ def number(times: str) -> int:
     return {"once": 1, "twice": 2}.get(times) or int(times.split()[0])
 
 
-def quoted_words(subject: Subject, text: str, start: int, end: int) -> Iterator[Found]:
-    """The words and phrases that a part of a text quotes as sung."""
+def quoted_words(subject: Subject, text: str, start: int, end: int, shown: str = "") -> Iterator[Found]:
+    """The words and phrases that a part of a text quotes as sung, and what they show: of a mood it is told apart."""
     for match in _WORD.finditer(text, start, end):
-        yield found("words", match, 0, subject.sings(match[1]), match[1])
+        yield found("words", match, 0, subject.sings(match[1]), f"{shown} {match[1]}")
 
 
 def _shown(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
