@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from itertools import pairwise
 
@@ -53,6 +54,7 @@ def test_an_answer_with_one_fact_changed_has_a_contradicted_claim(
             planted[lie.kind] += 1
             claims = check_statements(lie.text, lie.song, knowledge)
             caught[lie.kind] += count_claims(claims).contradicted > 0
+            assert not re.search(r"\s\d+ words on average", lie.text), "a mean has its decimal in a lie too"
     assert set(planted) == {"artist", "genre", "decade", "number", "words", "theme"}
     assert all(caught[kind] >= 0.97 * count for kind, count in planted.items()), (planted, caught)
 
