@@ -186,7 +186,7 @@ def work_claims(subject: Subject, sentence: str) -> Iterator[Found]:
 _OTHERS = re.compile(
     r"\b(?:similar|like|other|another|also|such as|remind\w*|recommend\w*|compar\w+|reminiscent|akin|close|near\w*|"
     r"along with|inspired|check out|listen|try|relat\w+|include|works?|songs|suggest\w*|"
-    r"nods?|tribute|references?|associated)\b|^\W*\d*\W*$",
+    r"nods?|tribute|references?|variations?|associated)\b|^\W*\d*\W*$",
     re.IGNORECASE,
 )
 

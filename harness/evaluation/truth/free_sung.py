@@ -19,7 +19,7 @@ _CUE = re.compile(
     re.IGNORECASE,
 )
 _NO_CUE = re.compile(
-    r"\b(?:titled?|called|entitled|album|band|group|musicians?|"
+    r"\b(?:titled?|called|entitled|known as|album|band|group|musicians?|"
     r"(?:song|track|hit|single)s?|named|genre|theme|artist|by|concept of|sense of)\W*$",
     re.IGNORECASE,
 )
