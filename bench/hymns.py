@@ -91,21 +91,38 @@ def read_hymns(source: Path) -> list[dict[str, Any]]:
     """The hymns as songs, their topics replaced by the themes that these stand for.
 
     Raises:
-        DataError: The file is not there, or a line lacks a field.
+        DataError: The file is not there, or a song lacks a field or has one of another type.
     """
     if not source.is_file():
         raise DataError(
             f"no hymns at {source}; pass --input FILE, JSON lines with title, artist, topics, lyrics"
         )
-    try:
-        return [to_song(row) for row in read_json_lines(source)]
-    except KeyError as error:
-        raise DataError(f"{source}: a line has no {error}; expected title, artist, topics, lyrics") from error
+    songs = []
+    for number, row in enumerate(read_json_lines(source), start=1):
+        try:
+            songs.append(to_song(row))
+        except (KeyError, TypeError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise DataError(
+                f"{source}, hymn {number}: {what}; expected title, artist, topics, lyrics"
+            ) from error
+    return songs
 
 
 def to_song(row: dict[str, Any]) -> dict[str, Any]:
-    """One hymn, as `python -m preprocess build` reads a song."""
-    topics = [topic.replace("&amp;", "&") for topic in row["topics"] or ()]
+    """One hymn, as `python -m preprocess build` reads a song.
+
+    Raises:
+        KeyError: A field is missing.
+        TypeError: A field is of another type.
+    """
+    for name in ("title", "artist", "lyrics"):
+        if not isinstance(row[name], str | None):
+            raise TypeError(f"{name} is {row[name]!r}, no text")
+    topics = row["topics"] or []
+    if not isinstance(topics, list) or not all(isinstance(topic, str) for topic in topics):
+        raise TypeError(f"topics is {topics!r}, no list of texts")
+    topics = [topic.replace("&amp;", "&") for topic in topics]
     themes = list(dict.fromkeys(theme for topic in topics for theme in TOPICS.get(topic, ())))
     return {
         "title": row["title"],
@@ -118,11 +135,21 @@ def to_song(row: dict[str, Any]) -> dict[str, Any]:
 
 def make_plan(size: Size, source: Path) -> dict[str, Any]:
     """What must be the same for a job to be the same job."""
+    from bench.learn import MODEL
+
     files = {
         f"{package}.{CONFIG}": find_shipped(CONFIG, package).read_text(encoding="utf-8")
         for package in ("preprocess.configs", "harness.configs")
     }
-    return {"train": size.train, "evaluate": size.evaluate, "hymns": sha256_of(source), **files}
+    return {
+        "train": size.train,
+        "curve_songs": size.curve_songs,
+        "evaluate": size.evaluate,
+        "model": MODEL,
+        "hymns": sha256_of(source),
+        "topics": TOPICS,
+        **files,
+    }
 
 
 def describe_hymns(hymns: Sequence[dict[str, Any]]) -> dict[str, float | int | str]:

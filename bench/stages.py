@@ -101,10 +101,12 @@ class Job:
             file.write(encode_line({"stage": stage, "seconds": seconds, "exit_code": code}))
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by stage, all attempts together."""
-        path, found = self.folder / STAGES_FILE, dict[str, float]()
+        """Seconds by stage: of the last time that it was done, with the failed attempts just before it."""
+        path, found, done = self.folder / STAGES_FILE, dict[str, float](), set[str]()
         for line in read_json_lines(path) if path.is_file() else ():
-            found[line["stage"]] = found.get(line["stage"], 0.0) + line["seconds"]
+            stage = line["stage"]
+            found[stage] = line["seconds"] + (0.0 if stage in done else found.get(stage, 0.0))
+            (done.discard if line["exit_code"] else done.add)(stage)
         return found
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from preprocess.durable import write_whole
 from preprocess.errors import DataError
 from preprocess.outside_text import parse_json
 from preprocess.tasks.counts import CorpusCounts
+from preprocess.tasks.neighbours import MAX_WORDS_KEPT, is_telling
 from preprocess.tasks.statistics import CorpusStatistics, Group, Share, count_songs_with
 
 KNOWLEDGE_FILE = "knowledge.jsonl"
@@ -60,8 +62,11 @@ class KnownSong:
     words: str = ""
 
     def sings(self, word: str) -> bool | None:
-        """Whether it sings a telling word; None where its words were not kept."""
-        return f" {word} " in f" {self.words} " if self.words else None
+        """Whether it sings a telling word; None where its words were not kept, or not all of them."""
+        told, kept = word.casefold(), self.words.split()
+        if told in kept:
+            return True
+        return False if 0 < len(kept) < MAX_WORDS_KEPT and is_telling(told) and " " not in told else None
 
     @property
     def decade(self) -> str | None:
@@ -126,9 +131,32 @@ class Knowledge:
         """The songs of an artist, by whole normalised name; () for one who is not in the catalogue."""
         return tuple(self._by_artist.get(normal_name(name), ()))
 
+    def find_artist_at_start(self, text: str, others: Collection[str] = ()) -> str | None:
+        """The longest run of words that a text begins with and that is an artist's whole name; None without one.
+
+        Args:
+            text: Running text; the name is returned as it stands there.
+            others: Normalised names that count as known too.
+        """
+        best = None
+        for word in islice(re.finditer(r"\S+", text[:_MAX_NAME_CHARS]), _MAX_NAME_WORDS):
+            told = text[: word.end()].rstrip(_AFTER_NAME)
+            for name in (told, _POSSESSIVE.sub("", told)):
+                is_known = name and (normal_name(name) in others or self.by_artist(name))
+                if is_known and (best is None or normal_name(best) != normal_name(name)):
+                    best = name
+                if is_known:
+                    break
+        return best
+
     def by_title(self, title: str) -> tuple[KnownSong, ...]:
         """The songs of a title, by whole normalised title."""
         return tuple(self._by_title.get(normal_name(title), ()))
+
+    @cached_property
+    def themes(self) -> frozenset[str]:
+        """The main themes of all songs, case-folded."""
+        return frozenset(theme.casefold() for song in self.songs.values() for theme in song.themes)
 
     @cached_property
     def artist_groups(self) -> Mapping[str, Mapping[str, tuple[str, str]]]:
@@ -144,6 +172,9 @@ class Knowledge:
         return {name: songs[0].artist or "" for name, songs in self._by_artist.items()}
 
 
+_MAX_NAME_CHARS, _MAX_NAME_WORDS = 200, 12
+_AFTER_NAME = ".,;:!?*_\"\u201c\u201d)('\u2019"
+_POSSESSIVE = re.compile(r"['\u2019]s$")
 _FEATURED = re.compile(r"\s*[(\[]?(?<!\w)(?:feat|ft|featuring)\b\.?\s.*$", re.IGNORECASE | re.DOTALL)
 _TOKEN = re.compile(r"\w+")
 _APOSTROPHES = str.maketrans("", "", "'\u2019\u2018\u02bc`")

@@ -15,7 +15,7 @@ import harness.__main__ as harness_line
 import preprocess.__main__ as preprocess_line
 from bench import hymns, learn
 from bench.learn.curve import trace_curve
-from bench.learn.facts import describe_scores, measure_training
+from bench.learn.facts import describe_scores, describe_training, measure_training
 from bench.stages import Job, StageError, has_checkpoint, is_trained
 from bench.training import TINY, write_model
 from harness.report.evaluation.reading import take_scores
@@ -77,6 +77,16 @@ def test_a_stage_that_fails_ends_the_job_with_its_code_and_says_why_and_where(tm
     lines = [json.loads(line) for line in (job.folder / "stages.jsonl").read_text("utf-8").splitlines()]
     assert [line["exit_code"] == 0 for line in lines] == [False, True]
     assert job.seconds()["copy"] == pytest.approx(sum(line["seconds"] for line in lines))
+
+
+def test_a_stage_that_is_done_again_counts_its_last_time_alone(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    lines = [("report", 1.0, 0), ("report", 2.0, 1), ("report", 4.0, 0), ("report", 8.0, 0), ("data", 3.0, 0)]
+    text = "".join(
+        json.dumps({"stage": one, "seconds": s, "exit_code": code}) + "\n" for one, s, code in lines
+    )
+    (tmp_path / "stages.jsonl").write_text(text, encoding="utf-8")
+    assert job.seconds() == {"report": 8.0, "data": 3.0}
 
 
 def test_a_job_that_was_begun_with_another_plan_is_refused_and_nothing_is_deleted(tmp_path: Path) -> None:
@@ -195,6 +205,8 @@ def test_the_time_of_training_is_the_summary_s_and_without_one_that_of_the_steps
     steps: list[dict[str, Any]] = [{"step_time_s": 2.0}, {"step_time_s": 1.5}]
     assert measure_training(RunRecords("r", train=steps, summary=parts)) == 332.5
     assert measure_training(RunRecords("r", train=steps)) == 3.5
+    assert describe_training(RunRecords("r", train=steps, attempts=[{}])) == {"training_s": 3.5}
+    assert describe_training(RunRecords("r", train=steps, attempts=[{}, {}])) == {}
 
 
 HYMN = {"title": "A", "artist": "Wesley, Charles (1707-1788)", "year": 1739, "topics": [], "lyrics": "la"}
@@ -220,5 +232,29 @@ def test_hymns_that_are_missing_or_of_another_form_are_refused(tmp_path: Path) -
         hymns.read_hymns(tmp_path / "none.jsonl")
     path = tmp_path / "other.jsonl"
     path.write_text('{"title": "A", "artist": "B", "lyrics": "la"}\n', encoding="utf-8")
-    with pytest.raises(DataError, match="a line has no 'topics'"):
+    with pytest.raises(DataError, match="hymn 1: no 'topics'"):
         hymns.read_hymns(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("topics", 5), ("topics", [3]), ("topics", "Easter; Hope"), ("artist", ["A", "B"])]
+)
+def test_a_hymn_s_field_of_another_type_is_refused_with_its_place(
+    tmp_path: Path, field: str, value: object
+) -> None:
+    path = tmp_path / "hymns.jsonl"
+    rows = [HYMN, HYMN | {field: value}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(DataError, match=f"hymn 2: {field} is "):
+        hymns.read_hymns(path)
+
+
+def test_a_job_on_hymns_is_another_with_other_topics_or_another_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "hymns.jsonl"
+    path.write_text(json.dumps(HYMN) + "\n", encoding="utf-8")
+    plan = hymns.make_plan(hymns.QUICK, path)
+    assert hymns.make_plan(replace(hymns.QUICK, curve_songs=5), path) != plan
+    monkeypatch.setattr(hymns, "TOPICS", {"Hope": ("hope",)})
+    assert hymns.make_plan(hymns.QUICK, path) != plan

@@ -11,7 +11,7 @@ from bench.truth.planted import Answered, make_answers, plant
 from bench.truth.songs import SONGS, make_knowledge
 from bench.truth.statements import by_check, read_statements, tally
 from harness.evaluation.truth import Claim, Knowledge, check_statements, count_claims
-from preprocess.schema import Song
+from preprocess.schema import Example, Song
 from tests.claims import Corpus, check_answer
 
 COUNTRY, HIP_HOP = SONGS["A"], SONGS["B"]
@@ -55,6 +55,14 @@ def test_an_answer_with_one_fact_changed_has_a_contradicted_claim(
             caught[lie.kind] += count_claims(claims).contradicted > 0
     assert set(planted) == {"artist", "genre", "decade", "number", "words", "theme"}
     assert all(caught[kind] >= 0.97 * count for kind, count in planted.items()), (planted, caught)
+
+
+def test_a_planted_number_has_the_form_of_the_one_it_stands_for() -> None:
+    song = Song("s", "la")
+    for true, planted in (("4.0", "11.0"), ("4", "11")):
+        answered = Answered(song, Example("form", "?", f"The mean is {true} words."))
+        (lie,) = plant(answered, make_knowledge())
+        assert lie.text == f"The mean is {planted} words."
 
 
 @pytest.mark.parametrize(("verdict", "planted"), [("contradicted", 90), ("supported", 70)])

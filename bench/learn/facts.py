@@ -39,7 +39,7 @@ def describe_run(run_dir: Path, data: Path) -> tuple[dict[str, Figure], Facts]:
         "train_examples": train.num_examples,
         "train_tokens": train.num_tokens,
         "steps": run.train[-1]["step"],
-        "training_s": measure_training(run),
+        **describe_training(run),
         **({"peak_gib": max(one.peak_bytes for one in run.memory) / GIB} if run.memory else {}),
         "held_out_songs": run.evaluation.get("num_songs", 0),
         **describe_losses(run),
@@ -55,6 +55,11 @@ def describe_run(run_dir: Path, data: Path) -> tuple[dict[str, Figure], Facts]:
 
 
 TIMES = ("step_time_total_s", "warmup_s", "eval_s", "save_s", "stalls_s")
+
+
+def describe_training(run: RunRecords) -> Facts:
+    """How long training took; nothing of a run that was started again, whose last summary is of its last part."""
+    return {"training_s": measure_training(run)} if len(run.attempts) < 2 else {}
 
 
 def measure_training(run: RunRecords) -> float:

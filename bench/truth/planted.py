@@ -104,8 +104,13 @@ def plant(answered: Answered, knowledge: Knowledge) -> Iterator[Lie]:
         if not names:
             continue
         other = draw.one_of(names)
-        changed = f"{float(match[0]) + _ADDED:g}" if kind == "number" else other
+        changed = _add(match[0]) if kind == "number" else other
         yield Lie(kind, song, example.answer[: match.start()] + changed + example.answer[match.end() :])
+
+
+def _add(number: str) -> str:
+    """A larger number of the same form."""
+    return f"{float(number) + _ADDED:.1f}" if "." in number else str(int(number) + _ADDED)
 
 
 def _changes(song: Song, knowledge: Knowledge) -> Iterator[tuple[str, re.Pattern[str], Sequence[str]]]:

@@ -32,8 +32,10 @@ MAX_SCORE = 0.9
 MIN_SHARED_WORDS = 2
 """Near songs share this many words at least."""
 
+MAX_WORDS_KEPT = 400
+"""Telling words that are kept of a song, the most frequent."""
+
 _NUM_CANDIDATES = 40
-_MAX_WORDS = 400
 _MAX_DOCUMENT_SHARE = 0.1
 _MIN_COMMON = 20
 _DECIMALS = 6
@@ -75,7 +77,7 @@ class PoolSong:
 def pool_song(song: Song, themes: Iterable[str], words: Mapping[str, int]) -> PoolSong:
     """What the pool keeps of a song with these themes and counted words."""
     told = sorted(((word, count) for word, count in words.items() if is_telling(word)), key=_by_count)
-    kept = [(sys.intern(word), count) for word, count in told[:_MAX_WORDS]]
+    kept = [(sys.intern(word), count) for word, count in told[:MAX_WORDS_KEPT]]
     return PoolSong(
         priority=int.from_bytes(hashlib.blake2b(song.id.encode(), digest_size=8).digest()),
         id=song.id,

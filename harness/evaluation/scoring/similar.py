@@ -70,13 +70,9 @@ def find_suggestions(text: str, knowledge: Knowledge | None = None) -> list[Sugg
 
 def _cut_artist(rest: str, title: str | None, knowledge: Knowledge | None) -> str:
     """The artist at the start of what follows "by": the longest one that the catalogue has, else up to a mark."""
-    words = rest.split()
-    if knowledge is not None:
-        for num_words in range(min(len(words), 12), 0, -1):
-            name = " ".join(words[:num_words]).rstrip(".,!?*_ ")
-            known = {song.artist for song in knowledge.by_artist(name)}
-            if known:
-                return min(artist for artist in known if artist)
+    name = knowledge.find_artist_at_start(rest) if knowledge else None
+    if knowledge and name is not None:
+        return min(song.artist for song in knowledge.by_artist(name) if song.artist)
     return _NAME_END.split(rest, maxsplit=1)[0].strip(" .,*_'")
 
 

@@ -27,7 +27,7 @@ _NOTHING = "nothing is said that can be checked"
 def check_statements(text: str, song: Song, knowledge: Knowledge, *, introduced: str = "") -> list[Claim]:
     """What a text says of a song, sentence by sentence, each claim with a verdict.
 
-    A sentence that the text has said before counts once: its claims are "not checkable" from the second time on.
+    What the text has said before counts once: it is "not checkable" from the second time on.
 
     Args:
         text: An answer of ours or of any model.
@@ -41,19 +41,18 @@ def check_statements(text: str, song: Song, knowledge: Knowledge, *, introduced:
     """
     subject = Subject(song, knowledge)
     claims = []
-    said: set[str] = set()
+    said: set[tuple[str, str]] = set()
     for start, end, found in _read(subject, text):
-        sentence = " ".join(text[start:end].casefold().split())
         if not found:
             claims.append(Claim("none", start, end, text[start:end], "not checkable", _NOTHING))
         for one in found:
-            if sentence in said:
+            if (one.kind, one.value) in said:
                 one = replace(one, judgement=untold("the text has said so before"))
             elif _is_introduced(one, introduced):
                 one = replace(one, judgement=untold("the question states it"))
+            said.add((one.kind, one.value))
             verdict, why = one.judgement
             claims.append(Claim(one.kind, one.start, one.end, text[one.start : one.end], verdict, why))
-        said.add(sentence)
     return claims
 
 
@@ -72,7 +71,7 @@ def _read(subject: Subject, text: str) -> Iterator[tuple[int, int, list[Found]]]
             if found:
                 yield place, end, _without_overlap(found)
         else:
-            end = end_of_sentence(text, place)
+            end = end_of_sentence(text, place, subject.song.artist or "")
             stripped = place + len(text[place:end].rstrip())
             found = [one.moved(place) for one in free.read(text[place:stripped])]
             yield place, stripped, _without_overlap(found)

@@ -24,7 +24,9 @@ from preprocess.tasks.statistics import Group
 
 SHARE = r"\d+(?:\.\d)?%|\d+"
 _QUOTED = r'"[^"]*"'
-_GROUP = r"(?:the artist's|the)[^,;\"]*? songs(?: counted)?(?: from then)?|all(?: \d+)?(?: English songs)?"
+_GROUP = (
+    r"(?:the artist's|the)[^;\"\n]{0,80}? songs(?: counted)?(?: from then)?|all(?: \d+)?(?: English songs)?"
+)
 _GENRE_GROUP = re.compile(r"the (?:\d+ )?(?:English )?(.+?) songs counted")
 _ROUNDING = {True: 0.05, False: 0.5}
 
@@ -153,9 +155,9 @@ def _words(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
             if compared is None
             else join_judgements(
                 (
+                    judge_pair(subject, compared, pair[1], other, pair[2], "words"),
                     judge_size(match["group"], compared.group),
                     judge_size(match["whole"], compared.whole),
-                    judge_pair(subject, compared, pair[1], other, pair[2], "words"),
                 )
             )
         )
@@ -177,7 +179,7 @@ def _theme(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
         return
     pair = judge_pair(subject, compared, match["share"], match["other"], match["theme"], "themes")
     sizes = judge_size(match["group"], compared.group), judge_size(match["whole"], compared.whole)
-    yield found("figures", match, 0, join_judgements((*sizes, pair)))
+    yield found("figures", match, 0, join_judgements((pair, *sizes)))
 
 
 def _lines(subject: Subject, match: re.Match[str]) -> Iterator[Found]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from harness.evaluation.truth.common_themes import COMMON_THEME_RULES
 from harness.evaluation.truth.figures import FIGURE_RULES
 from harness.evaluation.truth.found import Found, Rule, found
-from harness.evaluation.truth.free_names import NAME
+from harness.evaluation.truth.free_names import NAME, is_no_name
 from harness.evaluation.truth.names import genre_of
 from harness.evaluation.truth.style_forms import STYLE_RULES
 from harness.evaluation.truth.subject import Judgement, Subject, join_judgements, judge, not_so, untold
 from harness.evaluation.truth.sung_forms import SUNG_RULES, quoted_words
 from preprocess.knowledge import KnownSong, normal_name
+from preprocess.measure.themes import load_lexicon
 from preprocess.schema import GENRES
 
 _QUOTED = r'"[^"\n]*"'
@@ -21,19 +23,13 @@ _NAMED = rf"(?:(?P<title>{_QUOTED})(?: by (?P<artist>[^\n]+?))?|[Aa] song by (?P
 
 def _artist(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
     subject.told_artist = match["artist"]
-    yield found("artist", match, "artist", subject.artist(match["artist"]))
+    yield found("artist", match, "artist", subject.artist(match["artist"]), normal_name(match["artist"]))
 
 
 def _genre(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
     told = match["genre"]
     subject.told_genre = told
-    true = subject.song.genre
-    judgement = (
-        untold("the song's genre is not known")
-        if true is None
-        else judge(normal_name(told) == normal_name(true), f"the genre is {true}")
-    )
-    yield found("genre", match, "genre", judgement)
+    yield found("genre", match, "genre", subject.genre(told), genre_of(told) or told)
 
 
 def _decade(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
@@ -49,27 +45,29 @@ def _year(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
 
 def _themes(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
     start = match.start("themes")
-    for part in re.finditer(r"(?:^|, | and )(?P<name>(?:(?!, | and ).)+)", match["themes"]):
-        judgement = subject.theme(part["name"], is_main=True)
+    for part in re.finditer(r"(?:^|, and |, | and )(?P<name>(?:(?!, | and ).)+)", match["themes"]):
         begin, end = part.span("name")
-        yield Found("theme", start + begin, start + end, judgement, part["name"].casefold().strip())
+        yield _main_theme(subject, part["name"], start + begin, start + end)
+
+
+def _main_theme(subject: Subject, told: str, start: int, end: int) -> Found:
+    """A theme in the place of a main one; of running text, which names no known theme, nothing tells."""
+    name = re.sub(r"^(?:the|and) ", "", told.strip(" \"\u201c\u201d'*").casefold())
+    known = {*load_lexicon("themes").about, *subject.knowledge.themes, *map(str.casefold, subject.themes)}
+    judgement = subject.theme(name, is_main=True) if name in known else untold(f"{name} is no known theme")
+    return Found("theme", start, end, judgement, name)
 
 
 def _themes_shown(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
     """'love ("kiss", "heart") and home ("house"); the mood is sad ("tears").' under the heading of an analysis."""
     start = match.start("themes")
     for part in re.finditer(
-        rf"(?:^|, |(?<=\)) and | and )(?P<name>[^,(\"]+?)(?: \((?P<words>{_QUOTED}(?:, {_QUOTED})*)\)|(?=,| and |$))",
+        r"(?:^|, and |, |(?<=\)) and | and )(?P<name>[^,(\"]+?)"
+        rf"(?: \((?P<words>{_QUOTED}(?:, {_QUOTED})*)\)|(?=,| and |$))",
         match["themes"],
     ):
         begin = start + part.start("name")
-        yield Found(
-            "theme",
-            begin,
-            start + part.end("name"),
-            subject.theme(part["name"], is_main=True),
-            part["name"].casefold(),
-        )
+        yield _main_theme(subject, part["name"], begin, start + part.end("name"))
         if part["words"]:
             yield from quoted_words(
                 subject, match.string, start + part.start("words"), start + part.end("words")
@@ -80,21 +78,25 @@ def _themes_shown(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
 
 def _mood(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
     yield found("mood", match, "mood", subject.mood(match["mood"], is_main=True))
-    yield from quoted_words(subject, match.string, *match.span("shown"))
+    yield from quoted_words(subject, match.string, *match.span("shown"), "mood")
 
 
 def _similar(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
     """Read 'It is nearest to "T" by A: both sing "x" and "y"; love is a theme of both.' claim by claim."""
-    judgement, works = subject.find_work(_title(match), match["artist"] or match["alone"])
-    yield found("similar", match, "named", judgement)
+    title, artist = _title(match), match["artist"] or match["alone"]
+    judgement, works = subject.find_work(title, artist)
+    named = f"{normal_name(title or '')} by {normal_name(artist or '')}"
+    yield found("similar", match, "named", judgement, named)
     span = match.span("words")
     for quoted in re.finditer(r'"([^"]*)"', match.string[slice(*span)]):
         word, begin = quoted[1], span[0] + quoted.start()
-        yield Found("words", begin, span[0] + quoted.end(), _both_sing(subject, works, word), f"both {word}")
+        yield Found(
+            "words", begin, span[0] + quoted.end(), _both_sing(subject, works, word), f"{named}: {word}"
+        )
     groups = match.groupdict()
     if groups.get("theme"):
         yield found(
-            "theme", match, "theme", _both_about(subject, works, match["theme"]), f"both {match['theme']}"
+            "theme", match, "theme", _both_about(subject, works, match["theme"]), f"{named}: {match['theme']}"
         )
     if groups.get("decade"):
         own = subject.decade(match["decade"])
@@ -106,7 +108,7 @@ def _similar(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
             match,
             "decade",
             join_judgements((own, other)) if works else own,
-            f"both {match['decade']}",
+            f"{named}: {match['decade']}",
         )
 
 
@@ -136,7 +138,10 @@ def _both_about(subject: Subject, works: tuple[KnownSong, ...], theme: str) -> J
     own = subject.theme(theme, is_main=True)
     if not works:
         return own if own[0] == "contradicted" else untold("the other song is not known")
-    other = judge(any(theme in work.themes for work in works), f"{theme} among the other's themes")
+    told = theme.casefold()
+    other = judge(
+        any(told in map(str.casefold, work.themes) for work in works), f"{theme} among the other's themes"
+    )
     return join_judgements((own, other))
 
 
@@ -169,7 +174,7 @@ FACT_RULES: list[tuple[re.Pattern[str], Rule]] = [
 ]
 
 _ARTIST = re.compile(r"The artist is (?P<artist>[^\n]+?)\.(?=\s|$)")
-_HEADING = re.compile(r"\*\*[A-Z][A-Za-z ]+\*\*: ?")
+_HEADING = re.compile(r"\*\*(?!Year|Release|Album)[A-Z][A-Za-z ]+\*\*: ?")
 
 
 def _is_genre(subject: Subject, told: str) -> bool:
@@ -183,7 +188,7 @@ def read_form(subject: Subject, text: str, start: int) -> tuple[list[Found], int
     match = _match_artist(subject, text, start)
     if match is not None:
         return list(_artist(subject, match)), match.end()
-    for pattern, rule in (*FACT_RULES, *FIGURE_RULES, *STYLE_RULES, *SUNG_RULES):
+    for pattern, rule in (*FACT_RULES, *FIGURE_RULES, *COMMON_THEME_RULES, *STYLE_RULES, *SUNG_RULES):
         match = pattern.match(text, start)
         if match is not None and (
             "genre" not in match.groupdict() or rule is not _genre or _is_genre(subject, match["genre"])
@@ -210,7 +215,7 @@ def _match_artist(subject: Subject, text: str, start: int) -> re.Match[str] | No
             break
         match = longer
         best = match if _is_artist(subject, match["artist"]) else best
-    if best is None and re.fullmatch(NAME, first["artist"]) is None:
+    if best is None and (re.fullmatch(NAME, first["artist"]) is None or is_no_name(first["artist"])):
         return None
     return best or first
 

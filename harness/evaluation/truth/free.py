@@ -22,10 +22,12 @@ from harness.evaluation.truth.free_names import (
 )
 from harness.evaluation.truth.free_sung import sung_claims
 from harness.evaluation.truth.free_times import ADJECTIVE, DECADE, LIKELY, YEAR, time_claims
-from harness.evaluation.truth.names import genre_of, genre_pattern
+from harness.evaluation.truth.names import OTHER_GENRES, genre_of, genre_pattern
 from harness.evaluation.truth.sentences import stated
 from harness.evaluation.truth.subject import Judgement, Subject, judge, untold
+from preprocess.knowledge import normal_name
 from preprocess.measure.themes import load_lexicon
+from preprocess.schema import GENRES
 
 _ALBUM_RULES = (
     re.compile(
@@ -34,6 +36,12 @@ _ALBUM_RULES = (
     re.compile(
         rf"\b(?:from|on|off)(?: the| his| her| their)? (?P<name>{QUOTE}|{NAME})(?:,)?(?: the)? album\b"
     ),
+    re.compile(rf"^\W*Album\W{{1,4}}(?P<name>{QUOTE}|{NAME})"),
+)
+_NAMED_SONG = re.compile(
+    rf"^\W*(?:the )?(?:lyrics (?:of|to|for) )?(?:the |this )?(?:song|track) (?P<name>{QUOTE})"
+    r"(?= (?:is|are|was|were|has|have|tells?|explores?|by|describes?|speaks?|deals?)\b)",
+    re.IGNORECASE,
 )
 _TITLE_RULES = (
     re.compile(
@@ -41,13 +49,11 @@ _TITLE_RULES = (
         rf"(?: called| titled| entitled| named) (?P<name>{QUOTE})",
         re.IGNORECASE,
     ),
-    re.compile(
-        rf"^\W*(?:the )?(?:lyrics (?:of|to|for) )?(?:the |this )?(?:song|track) (?P<name>{QUOTE})"
-        r"(?= (?:is|are|was|were|has|have|tells?|explores?|by|describes?|speaks?|deals?)\b)",
-        re.IGNORECASE,
-    ),
+    _NAMED_SONG,
     re.compile(rf"\btitle(?: of (?:the|this) {SONG})?(?: is| was|:\**) (?P<name>{QUOTE})", re.IGNORECASE),
 )
+
+_GENRES = frozenset({*GENRES, *OTHER_GENRES})
 
 _LANGUAGES = {
     "English": "en", "Spanish": "es", "French": "fr", "German": "de", "Italian": "it", "Portuguese": "pt",
@@ -84,6 +90,10 @@ _MOOD_RULES = (
 )
 
 
+_OF_ANOTHER = frozenset({"genre", "decade", "year", "album", "language", "theme", "mood"})
+"""What a sentence says behind the name of another song may be said of that one."""
+
+
 class FreeText:
     """Reads free text about one song, sentence after sentence.
 
@@ -93,10 +103,9 @@ class FreeText:
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
-        self._said: set[tuple[str, str]] = set()
 
     def read(self, sentence: str) -> list[Found]:
-        """The claims of a sentence, at their places in it: those that the text has not made before."""
+        """The claims of a sentence, at their places in it."""
         if sentence.rstrip("\"')\u201d").endswith("?"):
             return []
         claims = [
@@ -110,16 +119,28 @@ class FreeText:
             *self._moods(sentence),
             *sung_claims(self.subject, sentence),
         ]
-        new = [one for one in claims if (one.kind, one.value) not in self._said]
-        self._said |= {(one.kind, one.value) for one in claims}
-        return new
+        others = [one.end for one in claims if one.kind == "similar"]
+        if others:
+            claims = [one for one in claims if one.kind not in _OF_ANOTHER or one.start < min(others)]
+        return claims
 
     def _names(self, sentence: str) -> Iterator[Found]:
         song = self.subject.song
         for kind, rules, true in (("title", _TITLE_RULES, song.title), ("album", _ALBUM_RULES, song.album)):
             for match in stated(rules, "name", sentence):
                 told = unquote(read_name(match["name"]))
-                yield found(kind, match, "name", self.subject.name(told, true, kind), told)
+                is_own = true is not None and normal_name(told) == normal_name(true)
+                if kind == "album" and not is_own and (told.isdigit() or genre_of(told) in _GENRES):
+                    continue
+                judgement = self.subject.name(told, true, kind)
+                if match.re is _NAMED_SONG and judgement[0] == "contradicted":
+                    judgement = self._judge_naming(told, judgement)
+                yield found(kind, match, "name", judgement, told)
+
+    def _judge_naming(self, told: str, judgement: Judgement) -> Judgement:
+        """A song may be named by words that it sings: 'the song "carry me home" is' tells no title."""
+        is_sung = self.subject.sings(told)[0] == "supported"
+        return untold("the song is named by its words") if is_sung else judgement
 
     def _genres(self, sentence: str) -> Iterator[Found]:
         known = self.subject.song.genre, *self.subject.knowledge.corpus.genres
@@ -173,12 +194,15 @@ def _genre_names(own: frozenset[str]) -> str:
 def _genre_rules(own: frozenset[str]) -> tuple[re.Pattern[str], ...]:
     genre = rf"(?P<genre>{_genre_names(own)})"
     be = rf"(?:is|are|was|were|'s|would be|seems(?: to be)?|appears to be)(?: {LIKELY})*"
+    apart = "".join(
+        rf"(?<!\b{part} )" for part in ("instrumentation", "arrangement", "beat", "drums", "riff")
+    )
     filed = (
         r"(?:classified|categori[sz]ed|described|filed|labell?ed|identified|considered|seen|regarded|known)"
     )
     patterns = (
         rf"\b(?:this|that|the|an?|his|her|their)(?: (?:{ADJECTIVE}|{DECADE}|{YEAR})){{0,3}}?[ ]{genre} {SONG}\b",
-        rf"\b{be}(?: {ADJECTIVE}){{0,2}} {genre}(?: music| {SONG}| lyrics)?(?=[.,;!]|\s*$)",
+        rf"{apart}\b{be}(?: (?!and\b|or\b){ADJECTIVE}){{0,2}} {genre}(?: music| {SONG}| lyrics)?(?=[.,;!]|\s*$)",
         (
             rf"\b(?:genre|style of music|musical style|type of music)s?(?: of [^.,;:]{{1,40}})?(?: {be}|:\**)"
             rf"(?: an?| the)? \W{{0,3}}{genre}\b"

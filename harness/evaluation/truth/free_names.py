@@ -75,6 +75,7 @@ _NO_NAMES = frozenset(
     for words in (
         "singer narrator speaker artist band rapper song songs lyrics this it i we you he she they these verse chorus",
         "bridge english unknown anonymous various god jesus lord love here there in on based overall however also a an",
+        "mama mamma momma mom mother daddy dad papa father grandma grandpa baby everybody everyone somebody nobody",
         "hip hop rock pop country folk electronic r b american british",
     )
     for word in words.split()
@@ -99,43 +100,45 @@ def artist_claims(subject: Subject, sentence: str) -> Iterator[Found]:
             place = match.start("name")
             if place in seen or not is_stated(sentence, place):
                 continue
-            name = _known_part(subject, read_name(match["name"]))
-            if normal_name(name) in _NO_NAMES or _IS_TIME.fullmatch(name):
+            name = _known_name(subject, sentence, place) or read_name(match["name"])
+            own = subject.song.artist
+            if own and sentence[: place + len(name)].endswith(own):
+                name, place = own, place + len(name) - len(own)
+            if is_no_name(name) and subject.artist(name)[0] != "supported":
                 continue
             if is_likened(sentence, match.start()) or _is_of_work(sentence, match.start(), place, len(name)):
                 continue
-            seen.add(place)
-            yield _artist_claim(subject, match, name, is_writer=rule is _WRITER)
+            seen |= {place, match.start("name")}
+            yield _artist_claim(subject, name, place, is_writer=rule is _WRITER)
     bare = _bare_artist(subject, sentence)
     if bare is not None and not seen:
         yield Found("artist", 0, len(sentence), subject.artist(bare), normal_name(bare))
 
 
-_IS_TIME = re.compile(r"\d+'?s?")
+_IS_NO_NAME = re.compile(rf"\d+'?s?|{_PEOPLE}")
 
 
-def _artist_claim(subject: Subject, match: re.Match[str], name: str, *, is_writer: bool) -> Found:
+def is_no_name(name: str) -> bool:
+    """Whether words with capitals name nobody: "Unknown", "American", "1987"."""
+    return normal_name(name) in _NO_NAMES or _IS_NO_NAME.fullmatch(name) is not None
+
+
+def _artist_claim(subject: Subject, name: str, place: int, *, is_writer: bool) -> Found:
     judgement = subject.artist(name)
     if is_writer and judgement[0] == "contradicted":
         judgement = untold("who writes a song need not sing it")
     elif not is_writer:
         subject.told_artist = name
-    place = match.start("name")
     return Found("artist", place, place + len(name), judgement, normal_name(name))
 
 
-def _known_part(subject: Subject, name: str) -> str:
-    """The longest beginning of a name that is a known artist's, for running text may go on with capitals; else all."""
-    words = name.split(" ")
-    own = artist_forms(subject.song.artist or "")
-    for number in range(len(words), 0, -1):
-        part = read_name(" ".join(words[:number]))
-        if normal_name(part) in own or subject.knowledge.by_artist(part):
-            return part
-    return name
+def _known_name(subject: Subject, sentence: str, place: int) -> str | None:
+    """The known artist's name at a place, which capitals do not bound ("Tyler, The Creator", "Men at Work")."""
+    own = artist_forms(subject.song.artist) if subject.song.artist else frozenset()
+    return subject.knowledge.find_artist_at_start(sentence[place:], own)
 
 
-_OF_WORK = re.compile(rf"{QUOTE},? (?:by|from|performed by|sung by)\W*(?:[a-z]+ ){{0,3}}$")
+_OF_WORK = re.compile(rf"{QUOTE},? (?:by|from|performed by|sung by)\W*(?:(?:[a-z]+|{_PEOPLE}) ){{0,4}}$")
 _WORK_OF = re.compile(rf"(?:'s|\u2019s|'|\u2019) (?:[a-z-]+ ){{0,3}}{QUOTE}")
 
 
@@ -157,7 +160,7 @@ def _bare_artist(subject: Subject, sentence: str) -> str | None:
 _WORK_RULES = (
     re.compile(
         rf"(?P<title>{QUOTE})(?:,)?(?: \([^()\n]{{1,30}}\))?,? (?:(?:performed|sung|recorded) )?(?:by|from) "
-        rf"(?:the )?(?:{_ROLE} )?(?P<name>{NAME})"
+        rf"(?:the )?(?:(?:(?:{_PEOPLE}) )?(?:[a-z-]+ )?{_ROLE} )?{_WHO}"
     ),
     re.compile(rf"(?P<name>{NAME})(?:'s|\u2019s|'|\u2019) (?:[a-z-]+ ){{0,3}}(?P<title>{QUOTE})"),
     re.compile(rf"(?P<title>{QUOTE}) (?:[-\u2013\u2014]|\() ?(?P<name>{NAME})"),
@@ -175,14 +178,15 @@ def work_claims(subject: Subject, sentence: str) -> Iterator[Found]:
             if place in seen or not is_stated(sentence, first):
                 continue
             seen.add(place)
-            name = _known_part(subject, read_name(match["name"]))
+            name = _known_name(subject, sentence, match.start("name")) or read_name(match["name"])
             is_other = _OTHERS.search(scope_before(sentence, first)) is not None
             yield from _work(subject, match, name, is_other=is_other)
 
 
 _OTHERS = re.compile(
     r"\b(?:similar|like|other|another|also|such as|remind\w*|recommend\w*|compar\w+|reminiscent|akin|close|near\w*|"
-    r"along with|inspired|check out|listen|try|relat\w+|include|works?|songs|suggest\w*)\b|^\W*\d*\W*$",
+    r"along with|inspired|check out|listen|try|relat\w+|include|works?|songs|suggest\w*|"
+    r"nods?|tribute|references?|variations?|associated)\b|^\W*\d*\W*$",
     re.IGNORECASE,
 )
 
@@ -192,9 +196,17 @@ _THIS = re.compile(
 )
 
 
+_OPENING = re.compile(
+    r"[^.;:\n]{0,60}?\b(?:is|was|has|tells?|explores?|describes?|speaks?|deals?|captures?)\b"
+)
+"""What follows a title that a sentence opens with, unlike one in a list."""
+
+
 def _work(subject: Subject, match: re.Match[str], name: str, *, is_other: bool) -> Iterator[Found]:
     song, title = subject.song, unquote(match["title"])
     is_own_title = song.title is not None and normal_name(title) == normal_name(song.title)
+    if is_own_title and _OPENING.match(match.string, match.end()):
+        is_other = is_other and match.string[: match.start("title")].strip(" *") != ""
     if not is_other:
         is_this = _THIS.search(match.string[: match.start()])
         if is_own_title or is_this:

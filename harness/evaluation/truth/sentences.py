@@ -33,10 +33,18 @@ MAX_SENTENCE_CHARS = 2000
 """Text that goes on for longer without an end is read in parts, for the time that reading takes."""
 
 
-def end_of_sentence(text: str, start: int) -> int:
-    """Where the sentence that begins at a place ends: at a line's end, or at a full stop that ends no abbreviation."""
+def end_of_sentence(text: str, start: int, name: str = "") -> int:
+    """Where the sentence that begins at a place ends: at a line's end, or at a full stop that ends no abbreviation.
+
+    Args:
+        text: The text.
+        start: The place.
+        name: One that may hold full stops, which end no sentence ("Panic! At The Disco").
+    """
     for match in _END.finditer(text, start, start + MAX_SENTENCE_CHARS):
-        if match[0] != "\n" and match[0] == ".":
+        if match[0] != "\n" and _is_inside(text, match.start(), name):
+            continue
+        if match[0] == ".":
             words = text[start : match.start()].split()
             last = words[-1].lstrip("\"'(\u201c").casefold() if words else ""
             is_initial = len(last) == 1 and last.isalpha() and last != "i"
@@ -44,6 +52,12 @@ def end_of_sentence(text: str, start: int) -> int:
                 continue
         return match.end()
     return min(len(text), start + MAX_SENTENCE_CHARS)
+
+
+def _is_inside(text: str, place: int, name: str) -> bool:
+    """Whether a place of a text lies within a name, before its last letter."""
+    found = text.find(name, max(0, place - len(name)), place + len(name)) if name else -1
+    return 0 <= found <= place < found + len(name) - 1
 
 
 _NEGATION = re.compile(
@@ -58,7 +72,7 @@ _CONTRAST = re.compile(
 )
 _SUPPOSED = re.compile(
     r"\b(?:would(?! (?:say|guess|classify|categori[sz]e|identify|place|describe|call|be)\b)|"
-    r"could|might|may|maybe|perhaps|possibly|if|whether|should|unclear|unknown|unsure|uncertain|"
+    r"could|might|(?-i:may)|maybe|either|perhaps|possibly|if|whether|should|unclear|unknown|unsure|uncertain|"
     r"(?:hard|difficult|impossible) to (?:say|tell)|wish|imagine|suppose)\b",
     re.IGNORECASE,
 )
@@ -82,15 +96,34 @@ def scope_before(sentence: str, place: int) -> str:
     return before[turns[-1].end() :] if turns else before
 
 
+_WRONG = re.compile(
+    r"[^,;:\n]{0,60}?\bwould be (?:clearly |simply )?(?:wrong|a mistake|incorrect|inaccurate|misleading|untrue)\b",
+    re.IGNORECASE,
+)
+
+
 def is_stated(sentence: str, place: int) -> bool:
     """Whether what stands at a place of a sentence is stated: not denied, not supposed, not what is set apart from."""
     before = scope_before(sentence, place)
     if _NEGATION.search(before) or _SUPPOSED.search(before):
         return False
+    if _WRONG.match(sentence, place):
+        return False
     contrast = list(_CONTRAST.finditer(before))
     if contrast and "," not in before[contrast[-1].end() :]:
         return False
     return re.match(r"[\w'\u2019 -]{0,30}?\b(?:is|are|was|were)(?:n't| not)\b", sentence[place:]) is None
+
+
+_DENIAL = re.compile(
+    r"[\w'\u2019 -]{0,30}?\b(?:(?:is|are|was|were|do|does|did)(?:n['\u2019]t| not| never)|cannot|can['\u2019]t|"
+    r"never|nowhere|absent|missing)\b"
+)
+
+
+def is_denied_after(sentence: str, place: int) -> bool:
+    """Whether what ends at a place of a sentence is denied behind it, as in '"love" does not appear'."""
+    return _DENIAL.match(sentence, place) is not None
 
 
 def is_likened(sentence: str, place: int) -> bool:

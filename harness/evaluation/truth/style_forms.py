@@ -107,7 +107,7 @@ def _style(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
 STYLE_RULES: tuple[tuple[re.Pattern[str], Rule], ...] = (
     (
         re.compile(
-            r"Among (?P<of_genre>[^,\n]+?) songs, those of (?P<artist>[^:\n]+?) stand out: "
+            r"Among (?P<of_genre>[^\n]{1,80}?) songs, those of (?P<artist>[^\n]{1,120}?) stand out: "
             r"(?P<traits>[^\n]+?)\.(?=\s|$)"
         ),
         _style,

@@ -20,6 +20,8 @@ Judgement = tuple[Verdict, str]
 """A verdict and what it rests on."""
 
 _ASIDE = re.compile(r"\([^()]*\)")
+_SPACELESS = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+"""Letters of scripts without spaces between words."""
 
 
 def so(why: str) -> Judgement:
@@ -118,6 +120,11 @@ class Subject:
         true = self.song.genre
         if true is None:
             return untold("the song's genre is not known")
+        if normal_name(name) == normal_name(true):
+            return so(f"the genre is {true}")
+        counted = set(map(normal_name, self.knowledge.corpus.genres))
+        if counted.issuperset({normal_name(name), normal_name(true)}):
+            return not_so(f"the genre is {true}")
         told = genre_of(name)
         if told is None:
             return untold(f"{name} is no genre that is told apart")
@@ -190,7 +197,7 @@ class Subject:
         if not words:
             return untold("no words are quoted")
         text = " ".join(self.lines)
-        found = f" {words} " in f" {text} " or (not words.isascii() and words in text)
+        found = f" {words} " in f" {text} " or (_SPACELESS.search(words) and words in text)
         return judge(found, f'the lyrics sing "{phrase}"' if found else f'the lyrics do not sing "{phrase}"')
 
     def sings_times(self, phrase: str, times: int) -> Judgement:

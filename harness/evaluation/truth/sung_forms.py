@@ -10,13 +10,14 @@ from harness.evaluation.truth.subject import Judgement, Subject, join_judgements
 from preprocess.measure.rhyme import words_rhyme
 from preprocess.measure.structure import PERSONS
 from preprocess.measure.sung import split_song
-from preprocess.tasks.structure import RETURNING
+from preprocess.tasks.structure import SECTIONS
 
 COUNT = r"once|twice|\d+ times"
 _QUOTED = r'"[^"\n]*"'
 _WORD = re.compile(r'"([^"\n]*)"')
-_SECTION_TEXT = rf"(?:an?|\d+) [a-z-]+(?: that comes (?:{COUNT}))?"
-_SECTION = re.compile(rf"(?:an?|(?P<count>\d+)) (?P<kind>[a-z-]+)(?: that comes (?P<times>{COUNT}))?")
+_KIND = rf"(?:{'|'.join(SECTIONS)})(?:es|s)?"
+_SECTION_TEXT = rf"(?:an?|\d+) {_KIND}(?: that comes (?:{COUNT}))?"
+_SECTION = re.compile(rf"(?:an?|(?P<count>\d+)) (?P<kind>{_KIND})(?: that comes (?P<times>{COUNT}))?")
 
 
 def number(times: str) -> int:
@@ -24,10 +25,10 @@ def number(times: str) -> int:
     return {"once": 1, "twice": 2}.get(times) or int(times.split()[0])
 
 
-def quoted_words(subject: Subject, text: str, start: int, end: int) -> Iterator[Found]:
-    """The words and phrases that a part of a text quotes as sung."""
+def quoted_words(subject: Subject, text: str, start: int, end: int, shown: str = "") -> Iterator[Found]:
+    """The words and phrases that a part of a text quotes as sung, and what they show: of a mood it is told apart."""
     for match in _WORD.finditer(text, start, end):
-        yield found("words", match, 0, subject.sings(match[1]), match[1])
+        yield found("words", match, 0, subject.sings(match[1]), f"{shown} {match[1]}")
 
 
 def _shown(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
@@ -116,8 +117,8 @@ def _sections(subject: Subject, match: re.Match[str]) -> Iterator[Found]:
         if part["count"] and count > 1:
             kind = re.sub(r"(?<=us)es$|s$", "", kind)
         true = counts.get(kind, 0)
-        # "A chorus" is one that may return; how often is told apart.
-        holds = true > 0 if kind in RETURNING and not part["count"] and not part["times"] else true == count
+        # "A chorus" is one at least; how often it returns is told apart.
+        holds = true == count if part["count"] or part["times"] else true > 0
         judgement = judge(holds, f"{kind}: {true}")
         if not counts:
             judgement = untold("the lyrics have no headings")
