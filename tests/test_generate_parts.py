@@ -34,6 +34,32 @@ def test_both_ways_through_a_part_of_the_keys_agree(dtype: torch.dtype) -> None:
         torch.testing.assert_close(found[1].double(), plain[1].double(), rtol=1e-2, atol=1e-2)
 
 
+def draw_parts(size: float, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A query with keys and values of width 128 whose entries are about so large."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(1, 2, length, 128, generator=generator, dtype=torch.float64) for length in (4, 300, 300)
+    )
+    return (query * size).to(dtype), (key * size).to(dtype), value.to(dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "tolerance"),
+    [(torch.bfloat16, 4.0, 0.01), (torch.float16, 4.0, 0.002), (torch.float16, 50.0, 0.002)],
+    ids=["bfloat16", "float16", "float16 with products above 65,504"],
+)
+def test_scores_of_half_precision_are_not_rounded_before_the_softmax(
+    dtype: torch.dtype, size: float, tolerance: float
+) -> None:
+    query, key, value = draw_parts(size, dtype)
+    out, lse = attend_part_plainly(query, key, value, None, 128**-0.5)
+    scores = (query.double() @ key.double().transpose(-1, -2)) * 128**-0.5
+    exact = scores.softmax(-1) @ value.double()
+    assert scores.abs().max() > 40
+    assert float((out.double() - exact).norm() / exact.norm()) < tolerance
+    torch.testing.assert_close(lse.double(), scores.logsumexp(-1), rtol=1e-5, atol=1e-4)
+
+
 SHAPE = Shape(num_layers=2, num_heads=1, head_dim=3, dtype=torch.float32, device=torch.device("cpu"))
 
 
