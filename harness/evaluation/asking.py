@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import nn
 
 from harness.evaluation.questions import Question
-from harness.evaluation.ranking import CandidateScorer, Ids, Scores, plan_forests
+from harness.evaluation.ranking import CandidateScorer, Ids, Scores, find_room, plan_forests
 from harness.evaluation.results import System
 from harness.generation.batch import MAX_SLOTS, Generated, Prompt, generate_batch
 from harness.progress import LINE_EVERY_S
@@ -69,7 +69,7 @@ def rank_names(
         model: The models.
         askings: What is asked; questions of tasks without candidates are passed over.
         candidates: Ids of each name, by task.
-        max_slots: Tokens of a forward pass; a prefix of examples comes on top.
+        max_slots: Tokens of a forward pass beside the longest prompt; see `find_room`.
         advance: Told how many questions are done, over all systems.
     """
     scorer = CandidateScorer(model.causal)
@@ -77,9 +77,7 @@ def rank_names(
     done = 0
     for asking in askings:
         questions = in_rows(asking, candidates)
-        room = max_slots + (
-            max(len(q.prefix) for q in questions) if asking.system == "few_shot" and questions else 0
-        )
+        room = find_room(questions, max_slots)
         scores: Scores = {}
         with model.as_version(asking.version):
             for forest in plan_forests(questions, candidates, room):

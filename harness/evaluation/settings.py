@@ -49,7 +49,7 @@ class EvaluationSettings(Settings):
     """Fit TF-IDF with logistic regression to the training lyrics."""
 
     rank_slots: int = Field(default=1024, ge=1)
-    """Tokens of one forward pass when names are ranked."""
+    """Tokens of one forward pass beside the longest prompt when names are ranked."""
 
     batch_slots: int | None = Field(default=None, ge=1)
     """Keys and values (of one token each) that are kept while answers are written: more means more answers at a time.
