@@ -28,6 +28,7 @@ from harness.evaluation.results import Result, in_order, result_from_json
 from harness.evaluation.settings import EvaluationSettings
 from harness.evaluation.sharing import ALONE, Ranks
 from harness.evaluation.truth import Knowledge, read_knowledge
+from harness.memory.limit import tell_out_of_memory
 from harness.tuned import TunedModel, load_tuned_model
 from preprocess.manifest import read_manifest
 from preprocess.shards import open_split
@@ -96,8 +97,9 @@ class Evaluator:
 
         Raises:
             DataError: The data set is missing, incomplete, damaged, or of another tokenizer than the model.
-            ConfigError: There is no such model, or a prompt is longer than the model's positions.
-            CheckpointError: There is no such adapter, or it changes nothing.
+            ConfigError: There is no such model, or a prompt is longer than the model reaches.
+            CheckpointError: There is no such adapter, or it changes nothing, or the logits are not finite.
+            OutOfMemoryError: See `answer`.
         """
         corpus: Corpus = self.ranks.together(self.read_corpus)
         records = [self.evaluate(split, corpus) for split in self.settings.splits]
@@ -130,10 +132,15 @@ class Evaluator:
         return Part(split, corpus, material, self.choose_shots(material))
 
     def answer(self, part: Part) -> list[Result]:
-        """This rank's part of the questions, asked and judged."""
-        model = self.load(part.material)
-        own = self.ranks.share(part.material.song_ids)
-        return [*self.rank(model, part, own), *self.generate(model, part, own)]
+        """This rank's part of the questions, asked and judged.
+
+        Raises:
+            OutOfMemoryError: The model, or what it computes, is too large.
+        """
+        with tell_out_of_memory("lower --batch-slots or --max-new-tokens, or take a smaller model"):
+            model = self.load(part.material)
+            own = self.ranks.share(part.material.song_ids)
+            return [*self.rank(model, part, own), *self.generate(model, part, own)]
 
     def say_of_leaks(self, material: Material) -> None:
         """Say which questions are left out since they give their answers away."""
@@ -246,6 +253,7 @@ def evaluate_model(settings: EvaluationSettings, console: Console, ranks: Ranks 
         DataError: See `Evaluator.go`.
         ConfigError: Likewise.
         CheckpointError: Likewise.
+        OutOfMemoryError: Likewise.
     """
     read_manifest(settings.data)  # a folder that is no data set is told of before anything else
     return Evaluator(settings, console, ranks).go()
