@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from harness.config import ModelSettings
+from harness.generation.prompts import MAX_SEED
 from preprocess.settings import Settings
 
 Method = Literal["rank", "generate"]
@@ -58,7 +59,7 @@ class EvaluationSettings(Settings):
     max_new_tokens: int = Field(default=160, ge=1)
     """Tokens of a written answer, its end included; the longest of the training answers fits."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Of the bootstrap, of the few-shot examples and of the baseline."""
 
     lm_eval_tasks: Path | None = None
