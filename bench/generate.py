@@ -88,7 +88,7 @@ class Work:
 
 
 SIZE = Size(6, "short", 2048, 256, 4, 5)
-SMALL = Size(2, "short", 1024, 64, 2, 3)
+SMALL = Size(2, "short", 2048, 64, 2, 3)
 FULL = Work(
     SIZE,
     Asked((4, 8), 4, 200, "full", 3),

@@ -14,9 +14,9 @@ from harness.evaluation.questions import Question
 from harness.evaluation.ranking import CandidateScorer, Ids, Scores, find_room, plan_forests
 from harness.evaluation.results import System
 from harness.generation.batch import MAX_SLOTS, Generated, Prompt, generate_batch
+from harness.generation.reach import check_length
 from harness.progress import LINE_EVERY_S
 from harness.tuned import TunedModel, Version
-from preprocess.errors import ConfigError
 from preprocess.terminal import make_progress
 
 
@@ -136,7 +136,7 @@ def write_answers(
 
 
 def check_lengths(causal: nn.Module, askings: Sequence[Asking], room: int) -> None:
-    """Refuse prompts that are longer than the model's positions.
+    """Refuse prompts that are longer than the model's attention window or its positions.
 
     Args:
         causal: A `transformers` causal model.
@@ -146,14 +146,7 @@ def check_lengths(causal: nn.Module, askings: Sequence[Asking], room: int) -> No
     Raises:
         ConfigError: A prompt with its answer is longer.
     """
-    limit = getattr(causal.config, "max_position_embeddings", None)
     for asking in askings:
         longest = max((len(question.prompt) for question in asking.questions), default=0) + room
-        if limit is not None and longest > limit:
-            what = (
-                "take fewer with --few-shot" if asking.system == "few_shot" else "build it with shorter rows"
-            )
-            raise ConfigError(
-                f"a prompt with its answer takes {longest:,} tokens ({asking.system}), the model has {limit:,} "
-                f"positions; {what}"
-            )
+        few_shot, others = "take fewer examples with --few-shot", "build the data set with shorter rows"
+        check_length(causal, longest, few_shot if asking.system == "few_shot" else others)
