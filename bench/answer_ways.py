@@ -1,4 +1,4 @@
-"""Four ways to the same greedy answers, and the check that they are the same."""
+"""Five ways to the same greedy answers, and the check that they are the same."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from harness.generation.batch import generate_batch
 from harness.generation.plain import generate_answer
 from harness.generation.prompts import Prompt
 
-ONE, PADDED = "transformers_one_at_a_time", "transformers_left_padding"
+ONE = "transformers_one_at_a_time"
+PADDED_SONG, PADDED_ALL = "transformers_left_padding_by_song", "transformers_left_padding_all"
 HARNESS_ONE, BATCH = "harness_one_at_a_time", "harness_batch"
 
 Answers = list[tuple[int, ...]]
 
+MIN_DIFFERENT_TOKENS = 8
+"""In all answers together: a model that says one token over and over gives the same whatever it attends to."""
+
 
 def answer_by_transformers(
-    model: torch.nn.Module, prompts: Sequence[Prompt], stop_id: int, at_a_time: int
+    model: torch.nn.Module, stop_id: int, at_a_time: int, prompts: Sequence[Prompt]
 ) -> Answers:
     """By transformers' `generate` with its cache, so many at a time, the shorter ones padded on the left.
 
@@ -47,7 +51,7 @@ def answer_by_transformers(
     return answers
 
 
-def answer_one_by_one(model: torch.nn.Module, prompts: Sequence[Prompt], stop_id: int) -> Answers:
+def answer_one_by_one(model: torch.nn.Module, stop_id: int, prompts: Sequence[Prompt]) -> Answers:
     """By the harness, prompt by prompt."""
     return [
         tuple(generate_answer(model, [*prompt.prefix, *prompt.ids], stop_id, prompt.max_new_tokens))
@@ -55,7 +59,7 @@ def answer_one_by_one(model: torch.nn.Module, prompts: Sequence[Prompt], stop_id
     ]
 
 
-def answer_in_batch(model: torch.nn.Module, prompts: Sequence[Prompt], stop_id: int) -> Answers:
+def answer_in_batch(model: torch.nn.Module, stop_id: int, prompts: Sequence[Prompt]) -> Answers:
     """By the harness, all at once."""
     return [answer.ids for answer in generate_batch(model, prompts, stop_id)]
 
@@ -64,7 +68,8 @@ def check_answers(answers: Mapping[str, Sequence[Sequence[int]]]) -> int:
     """Tokens of all answers, after every way was found to give the same.
 
     Raises:
-        WrongResultError: A way gives other answers than the first one, or all answers are empty.
+        WrongResultError: A way gives other answers than the first one, or the answers hold fewer than
+            `MIN_DIFFERENT_TOKENS`.
     """
     baseline, *_ = answers
     expected = answers[baseline]
@@ -74,6 +79,10 @@ def check_answers(answers: Mapping[str, Sequence[Sequence[int]]]) -> int:
             raise WrongResultError(
                 f"{way}: {differing} of {len(expected)} answers are not those of {baseline}"
             )
-    if not (total := sum(map(len, expected))):
-        raise WrongResultError("every answer is empty, so nothing is compared")
-    return total
+    different = {token for answer in expected for token in answer}
+    if len(different) < MIN_DIFFERENT_TOKENS:
+        raise WrongResultError(
+            f"all answers together hold {len(different)} different tokens, so nothing is compared; expected "
+            f"{MIN_DIFFERENT_TOKENS} or more"
+        )
+    return sum(map(len, expected))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness.config import ATTENTION_AND_MLP, LoraSettings
 from harness.generation.batch import Generated, Prompt
@@ -24,13 +23,28 @@ NEW_TOKENS = NewTokens((VOCAB_SIZE, VOCAB_SIZE + 1), ("[VERSE]", "[CHORUS]"), ((
 
 
 def make_causal(
-    family: str = "llama", *, dtype: torch.dtype = torch.float32, num_heads: int = 4, num_key_heads: int = 2
+    family: str = "llama",
+    *,
+    dtype: torch.dtype = torch.float32,
+    num_heads: int = 4,
+    num_key_heads: int = 2,
+    **others: object,
 ) -> nn.Module:
-    """A random base in evaluation mode, its projections made larger, so that its likeliest tokens vary."""
+    """A random base in evaluation mode, its projections made larger, so that its likeliest tokens vary.
+
+    Args:
+        family: Of `FAMILIES`.
+        dtype: Of its weights.
+        num_heads: Query heads.
+        num_key_heads: Key heads.
+        others: Settings of its configuration.
+    """
     make_config, make = FAMILIES[family]
     torch.manual_seed(0)
     heads = {"num_attention_heads": num_heads, "num_key_value_heads": num_key_heads}
-    config = make_config(**{**SHAPE, "vocab_size": VOCAB_SIZE, "max_position_embeddings": 512, **heads})
+    config = make_config(
+        **{**SHAPE, "vocab_size": VOCAB_SIZE, "max_position_embeddings": 512, **heads, **others}
+    )
     causal = cast("nn.Module", make(config).requires_grad_(requires_grad=False).eval().to(dtype))
     for name, parameter in causal.named_parameters():
         if "proj" in name:
@@ -86,15 +100,3 @@ def whole(prompt: Prompt) -> list[int]:
 def ids_of(answers: Sequence[Generated]) -> list[tuple[int, ...]]:
     """The ids of answers."""
     return [answer.ids for answer in answers]
-
-
-def make_dynamic(length: int) -> nn.Module:
-    """A model whose position embedding changes beyond a length."""
-    rope = {
-        "rope_type": "dynamic",
-        "rope_theta": 10000.0,
-        "factor": 2.0,
-        "original_max_position_embeddings": length,
-    }
-    config: Any = LlamaConfig(**{**SHAPE, "vocab_size": VOCAB_SIZE, "rope_parameters": rope})
-    return cast("nn.Module", LlamaForCausalLM(config).eval())

@@ -94,23 +94,27 @@ def test_recomputing_more_layers_keeps_less_and_gives_the_same(monkeypatch: pyte
 
 def test_answers_and_scores_are_the_same_by_every_way(monkeypatch: pytest.MonkeyPatch) -> None:
     size = replace(PREFIX_QUICK, num_songs=1, num_layers=1, num_turns=1)
-    asked = generate.Asked((2, 3), 1, 4, "short", 1, num_warmups=0)
+    asked = generate.Asked((2, 3), 1, 4, "short", 1)
     work = generate.Work(size, asked, None, rank_ways.Ranking(size, 1, 3))
     monkeypatch.setattr(generate, "QUICK", work)
     outcome = generate.measure(quick=True)
-    ways = (answer_ways.PADDED, answer_ways.HARNESS_ONE, answer_ways.BATCH)
+    padded = (answer_ways.PADDED_SONG, answer_ways.PADDED_ALL)
+    ways = (*padded, answer_ways.HARNESS_ONE, answer_ways.BATCH)
     check_outcome(outcome, {f"toy, {count} questions a song: {way}" for count in (2, 3) for way in ways})
-    assert "harness_forest / one name at a time" in outcome.figures
+    for way in (rank_ways.ONE_BY_ONE, rank_ways.CACHED):
+        assert f"harness_forest / {way}" in outcome.figures
     assert outcome.facts["toy, 3 questions a song: prompts"] == 3
+    assert outcome.facts["questions_ranked"] == 3  # artist, genre and decade
+    assert "SmolLM2" not in str(outcome.facts["model"])
 
 
 def test_another_answer_and_another_score_are_noticed() -> None:
-    same = [[1, 2], [3]]
-    assert answer_ways.check_answers({"one": same, "other": same}) == 3
+    same = [list(range(7)), [8]]
+    assert answer_ways.check_answers({"one": same, "other": same}) == 8
     with pytest.raises(WrongResultError, match="other: 1 of 2 answers are not those of one"):
-        answer_ways.check_answers({"one": same, "other": [[1, 2], [4]]})
-    with pytest.raises(WrongResultError, match="empty"):
-        answer_ways.check_answers({"one": [[], []]})
+        answer_ways.check_answers({"one": same, "other": [same[0], [4]]})
+    with pytest.raises(WrongResultError, match="hold 1 different tokens"):
+        answer_ways.check_answers({"one": [[5] * 30, []]})
     assert rank_ways.check_scores([[-1.0]], [[-1.0]]) == 0
     for wrong in (-1.1, math.nan):
         with pytest.raises(WrongResultError, match="name's score"):

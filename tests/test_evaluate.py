@@ -31,9 +31,11 @@ from harness.evaluation.accuracy import (
     summarize_task,
     wilson_interval,
 )
+from harness.evaluation.asking import Asking, rank_names
 from harness.evaluation.judging import check_answers
 from harness.evaluation.questions import Question, TaskLabels, open_held_out, read_labels, read_questions
 from harness.evaluation.ranking import (
+    CandidateForest,
     CandidateScorer,
     Ids,
     PreciseHead,
@@ -49,6 +51,7 @@ from harness.generation.batch import Generated
 from harness.json_lines import read_json_lines
 from harness.lora import add_lora, trainable_parameters
 from harness.report.records import read_run
+from harness.tuned import TunedModel
 from preprocess.errors import CheckpointError, DataError
 from preprocess.forest import PackedRow
 from preprocess.prompt import encode_pieces, find_format
@@ -235,6 +238,24 @@ def test_more_candidates_than_a_row_holds_are_spread_over_rows(
     ]
     assert len(forests) > 1
     assert ranked == candidates[questions[0].task]
+
+
+@pytest.mark.parametrize("num_times", [1, 40])
+def test_long_lyrics_take_no_more_passes_than_short_ones(
+    questions: list[Question],
+    candidates: dict[str, list[Ids]],
+    exact_model: nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
+    num_times: int,
+) -> None:
+    forests: list[CandidateForest] = []
+    monkeypatch.setattr(CandidateScorer, "score", lambda _self, forest, _scores: forests.append(forest))
+    song = [q for q in questions if q.song_id == questions[0].song_id]
+    asked = tuple(replace(question, prefix=question.prefix * num_times) for question in song)
+    needed = sum(len(q.ids) + sum(map(len, candidates[q.task])) for q in song)
+    rank_names(TunedModel(exact_model, None), [Asking("before", "before", asked)], candidates, needed, print)
+    assert len(forests) == 1
+    assert len(forests[0].leaves) == len(song) == 2
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 import harness.evaluation.command
-import harness.evaluation.run
 from harness.evaluation.command import evaluate_on_hosts
+from harness.evaluation.judging import judge_ranking
 from harness.evaluation.lm_eval.results import remove_results
 from harness.evaluation.record import EVALUATION_FILE, SAMPLES_FILE
 from harness.evaluation.run import evaluate_model
@@ -98,16 +98,15 @@ def test_a_folder_that_cannot_be_written_to_is_told_of_first(
 def test_a_split_that_is_done_is_written_though_the_next_one_fails(
     made: Path, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = harness.evaluation.run.judge_ranking
     seen: list[int] = []
 
     def fail_the_second_time(*args: Any) -> Any:
         seen.append(1)
         if len(seen) == 2:
             raise DataError("the second split")
-        return judge(*args)
+        return judge_ranking(*args)
 
-    monkeypatch.setattr(harness.evaluation.run, "judge_ranking", fail_the_second_time)
+    monkeypatch.setattr("harness.evaluation.run.judge_ranking", fail_the_second_time)
     settings = make_settings(
         made, splits=("eval", "eval_unseen"), methods=("rank",), output=tmp_path, songs=2, baselines=False
     )

@@ -7,17 +7,19 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal, cast
 
 import pytest
 import torch
 from rich.console import Console
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 import harness.evaluation.material
 import harness.evaluation.run
 from harness.evaluation.accuracy import NO_ANSWER, wilson_interval
-from harness.evaluation.asking import Asking, rank_names
+from harness.evaluation.asking import Asking, check_lengths, rank_names
 from harness.evaluation.command import evaluate_on_hosts, make_absolute
 from harness.evaluation.command import make_settings as settings_of_options
 from harness.evaluation.few_shot import choose_shots, put_in_front, turn_opening
@@ -41,7 +43,7 @@ from harness.evaluation.sharing import ALONE, Ranks
 from harness.evaluation.truth import read_knowledge
 from harness.generation.batch import Generated
 from harness.tuned import load_tuned_model
-from preprocess.errors import ConfigError
+from preprocess.errors import ConfigError, OutOfMemoryError
 from preprocess.prompt import find_format
 from preprocess.settings import dump_settings
 from preprocess.shards import open_split
@@ -247,7 +249,7 @@ def test_a_task_with_too_few_examples_is_told_of_and_one_without_is_not_asked(
 
 
 def test_a_prompt_longer_than_the_models_positions_is_refused(made: Path, console: Console) -> None:
-    with pytest.raises(ConfigError, match="positions; take fewer with --few-shot"):
+    with pytest.raises(ConfigError, match="has positions for 2,048; take fewer examples with --few-shot"):
         evaluate_model(make_settings(made, few_shot=30, songs=1), console)
 
 
@@ -271,6 +273,28 @@ def test_answers_that_were_cut_are_counted_and_told_of(made: Path, console: Cons
     }
     print_summary(summary, Console(width=140, file=shown))
     assert "after: answers that were cut at 8 tokens: themes 50%\n" in shown.getvalue()
+
+
+def test_a_prompt_longer_than_the_attention_s_window_is_refused(made: Path) -> None:
+    model = SimpleNamespace(config=SimpleNamespace(sliding_window=64, max_position_embeddings=2048))
+    question = Question("song", "artist", (1,) * 40, (2,) * 15, (3,))
+    askings = [Asking("before", "before", (question,))]
+    check_lengths(cast("nn.Module", model), askings, 10)  # the last token of 65 sees no other
+    with pytest.raises(ConfigError, match="66 tokens, but the model attends to 64; build the data set"):
+        check_lengths(cast("nn.Module", model), askings, 11)
+
+
+@pytest.mark.parametrize("method", ["rank", "generate"])
+def test_memory_that_runs_out_is_told_with_what_to_lower(
+    made: Path, console: Console, monkeypatch: pytest.MonkeyPatch, method: Literal["rank", "generate"]
+) -> None:
+    def run_out(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    name = {"rank": "rank_names", "generate": "write_answers"}[method]
+    monkeypatch.setattr(f"harness.evaluation.run.{name}", run_out)
+    with pytest.raises(OutOfMemoryError, match=r"2\.00 GiB\); lower --batch-slots or --max-new-tokens"):
+        evaluate_model(make_settings(made, methods=(method,), songs=1, baselines=False), console)
 
 
 # What counts

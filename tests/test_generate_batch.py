@@ -81,6 +81,25 @@ def test_key_heads_may_be_shared_by_any_number_of_query_heads(
     assert ids_of(generate_batch(model, prompts, STOP)) == answer_alone(model, prompts)
 
 
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def test_a_tied_head_and_the_positions_of_llama_3_give_the_same() -> None:
+    model = make_causal(tie_word_embeddings=True, rope_parameters=LLAMA3)
+    expected = answer_alone(model, PROMPTS)
+    assert ids_of(generate_batch(model, PROMPTS, STOP)) == expected
+    assert len({token for answer in expected for token in answer}) > 20
+    plain = make_causal(tie_word_embeddings=True)
+    assert answer_alone(plain, PROMPTS) != expected  # the scaling matters
+
+
 @pytest.mark.parametrize("lean", [False, True])
 @pytest.mark.parametrize("new_tokens", [False, True])
 def test_an_adapter_takes_part_when_it_is_on_and_not_when_it_is_off(*, lean: bool, new_tokens: bool) -> None:
@@ -215,8 +234,11 @@ def test_what_a_gpu_computes_with_is_the_same(
     assert ids_of(generate_batch(causal, PROMPTS, STOP)) == expected
 
 
-def test_in_half_precision_the_likeliest_token_is_near_the_exact_one_s_probability() -> None:
-    model, exact = make_causal(dtype=torch.bfloat16), make_causal(dtype=torch.float64)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_the_likeliest_token_is_near_the_exact_one_s_probability(
+    dtype: torch.dtype,
+) -> None:
+    model, exact = make_causal(dtype=dtype), make_causal(dtype=torch.float64)
     answers = generate_batch(model, PROMPTS, STOP)
     for prompt, generated in zip(PROMPTS, answers, strict=True):
         reference = log_probabilities(exact, prompt, generated)

@@ -20,7 +20,6 @@ from tests.answering import (
     answer_alone,
     ids_of,
     make_causal,
-    make_dynamic,
     make_prompts,
     whole,
 )
@@ -67,7 +66,7 @@ def test_no_more_keys_and_values_are_kept_than_allowed(
         through = options["answering"].through
         if isinstance(through, Decode):
             prefixes = sum(sharing.prefix.store.shape[3] for sharing in through.sharings)
-            held.append(prefixes + len(through.places) * through.num_slots)
+            held.append(prefixes + through.own.num_rows * through.own.row_slots)
         return forward(**options)
 
     monkeypatch.setattr(causal, "forward", watch)
@@ -151,33 +150,27 @@ def test_nothing_to_continue_or_nothing_asked_for_is_refused(causal: nn.Module, 
         stream_answer(causal, prompt.ids, STOP, prompt.max_new_tokens)  # before a token is asked for
 
 
-def test_a_prompt_longer_than_the_attention_s_window_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("limit", "verb"), [("sliding_window", "attends to"), ("max_position_embeddings", "has positions for")]
+)
+def test_a_prompt_longer_than_the_model_reaches_is_refused(limit: str, verb: str) -> None:
     model = make_causal("mistral")
-    prompts = [Prompt((1,) * 20, (2, 3), 9), Prompt((1,) * 20, (2, 3), 10)]
-    cast("Any", model).config.sliding_window = 32
+    prompts = [
+        Prompt((1,) * 20, (2, 3), 9),
+        Prompt((1,) * 20, (2, 3), 11),
+    ]  # the last token of 33 sees no other
+    setattr(cast("Any", model).config, limit, 32)
     expected = answer_alone(model, prompts)
     assert ids_of(generate_batch(model, prompts, STOP)) == expected
-    with pytest.raises(ConfigError, match="33 tokens, but the model attends to 32"):
-        generate_batch(model, [replace(prompts[0], max_new_tokens=11)], STOP)
-    with pytest.raises(ConfigError, match="attends to 32"):
-        stream_answer(model, [1] * 30, STOP, 3)
-
-
-def test_positions_that_change_with_the_longest_neighbour_are_refused() -> None:
-    model = make_dynamic(40)
-    prompts = [Prompt((1,) * 20, (2, 3), 9), Prompt((3, 4), (2, 3), 12)]
-    assert ids_of(generate_batch(model, prompts, STOP)) == answer_alone(model, prompts)
-    with pytest.raises(ConfigError, match="dynamic position embedding for up to 40"):
-        generate_batch(model, [*prompts, Prompt((), (1,) * 40, 1)], STOP)
+    with pytest.raises(ConfigError, match=f"34 tokens, but the model {verb} 32"):
+        generate_batch(model, [replace(prompts[0], max_new_tokens=12)], STOP)
+    with pytest.raises(ConfigError, match=f"{verb} 32"):
+        stream_answer(model, [1] * 30, STOP, 4)
 
 
 def test_a_model_whose_attention_goes_its_own_way_is_refused(
     causal: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        cast("Any", causal).config, "num_hidden_layers", 1
-    )  # one layer's attention is not asked
-    cast("Any", causal).config.num_hidden_layers = 2
     layer = cast("Any", causal).model.layers[1].self_attn
     monkeypatch.setattr(layer, "forward", lambda hidden_states, **_: (hidden_states, None))
     with pytest.raises(ConfigError, match="1 of 2 layers attend"):

@@ -28,7 +28,7 @@ MAX_NEW_TOKENS = 160
 """Room for the longest of the training answers, the full analysis."""
 
 MAX_SLOTS = 1024
-"""Slots of one forward pass when names are ranked."""
+"""Slots of one forward pass beside the prompt when names are ranked."""
 
 TURN = 4
 """Tokens that a version says before the other's turn: switching the adapter costs nearly as much as a token."""
@@ -181,7 +181,7 @@ class Speaker:
         question = Question(prompt.song.id, prompt.task, (), tuple(prompt.ids), ())
         scores: Scores = {}
         with self.model.as_version(version):
-            for forest in plan_forests([question], self._candidates, MAX_SLOTS):
+            for forest in plan_forests([question], self._candidates, MAX_SLOTS + len(prompt.ids)):
                 self._scorer.score(forest, scores)
         return find_likeliest(list(labels.train_counts), scores[question])
 

@@ -11,12 +11,12 @@ from rich.console import Console
 from torch import nn
 
 from harness.evaluation.questions import Question
-from harness.evaluation.ranking import CandidateScorer, Ids, Scores, plan_forests
+from harness.evaluation.ranking import CandidateScorer, Ids, Scores, find_room, plan_forests
 from harness.evaluation.results import System
 from harness.generation.batch import MAX_SLOTS, Generated, Prompt, generate_batch
+from harness.generation.reach import check_length
 from harness.progress import LINE_EVERY_S
 from harness.tuned import TunedModel, Version
-from preprocess.errors import ConfigError
 from preprocess.terminal import make_progress
 
 
@@ -69,7 +69,7 @@ def rank_names(
         model: The models.
         askings: What is asked; questions of tasks without candidates are passed over.
         candidates: Ids of each name, by task.
-        max_slots: Tokens of a forward pass; a prefix of examples comes on top.
+        max_slots: Tokens of a forward pass beside the longest prompt; see `find_room`.
         advance: Told how many questions are done, over all systems.
     """
     scorer = CandidateScorer(model.causal)
@@ -77,9 +77,7 @@ def rank_names(
     done = 0
     for asking in askings:
         questions = in_rows(asking, candidates)
-        room = max_slots + (
-            max(len(q.prefix) for q in questions) if asking.system == "few_shot" and questions else 0
-        )
+        room = find_room(questions, max_slots)
         scores: Scores = {}
         with model.as_version(asking.version):
             for forest in plan_forests(questions, candidates, room):
@@ -143,7 +141,7 @@ def count_questions(askings: Iterable[Asking]) -> int:
 
 
 def check_lengths(causal: nn.Module, askings: Sequence[Asking], room: int) -> None:
-    """Refuse prompts that are longer than the model's positions.
+    """Refuse prompts that are longer than the model's attention window or its positions.
 
     Args:
         causal: A `transformers` causal model.
@@ -153,14 +151,7 @@ def check_lengths(causal: nn.Module, askings: Sequence[Asking], room: int) -> No
     Raises:
         ConfigError: A prompt with its answer is longer.
     """
-    limit = getattr(causal.config, "max_position_embeddings", None)
     for asking in askings:
         longest = max((len(question.prompt) for question in asking.questions), default=0) + room
-        if limit is not None and longest > limit:
-            what = (
-                "take fewer with --few-shot" if asking.system == "few_shot" else "build it with shorter rows"
-            )
-            raise ConfigError(
-                f"a prompt with its answer takes {longest:,} tokens ({asking.system}), the model has {limit:,} "
-                f"positions; {what}"
-            )
+        few_shot, others = "take fewer examples with --few-shot", "build the data set with shorter rows"
+        check_length(causal, longest, few_shot if asking.system == "few_shot" else others)

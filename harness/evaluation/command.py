@@ -11,6 +11,7 @@ from rich.console import Console
 
 from harness.cluster.launch import launch
 from harness.evaluation.settings import METHODS, SPLITS, EvaluationSettings
+from harness.generation.prompts import MAX_SEED
 from harness.subject import Adapter, Data, Json, Model, Output, RunFolder, find_subject
 from preprocess.durable import make_folder, write_text_durably
 from preprocess.errors import ConfigError, DataError, PreflightError
@@ -67,7 +68,9 @@ def evaluate(
             min=1, help="Tokens whose keys and values are kept while answers are written; more is faster."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of intervals, examples and the baseline.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Of intervals, examples and the baseline.")
+    ] = 0,
     hostfile: Annotated[
         Path | None, typer.Option(help="One `host slots=N` a line: its ranks share the songs.")
     ] = None,

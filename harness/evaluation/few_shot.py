@@ -1,6 +1,6 @@
 """Training examples in front of a question: what a base model does when it is shown how answers look.
 
-The same examples stand in front of all songs, so they are computed once::
+The same examples stand in front of all songs, so they are computed once for as many as a pass takes::
 
     example 1 · example 2 ─┬─ lyrics of song a, question
                            └─ lyrics of song b, question

@@ -27,12 +27,14 @@ class Corpus:
     """What is known of the training songs.
 
     Attributes:
-        lyrics: Their lyrics and labels.
+        lyrics: Their lyrics and labels, of those whose lyrics are asked about.
+        seen: (song id, lyrics) of every one whose lyrics training sees, be it as an answer.
         knowledge: Their facts.
         overlap: Their lyrics, ready to be looked for in; None where nothing is written.
     """
 
     lyrics: list[LabelledLyrics]
+    seen: list[tuple[str, str]]
     knowledge: Knowledge
     overlap: TrainingLyrics | None
 

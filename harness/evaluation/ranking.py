@@ -1,6 +1,7 @@
-"""How likely a model finds each of a closed set of answers, all of a song's questions in one forward pass.
+"""How likely a model finds each of a closed set of answers, a song's questions together in a forward pass.
 
-A song's lyrics are computed once, each question once, and only what tells the candidates apart once a candidate::
+In a pass a song's lyrics are computed once, each question once, and only what tells the candidates apart once a
+candidate; what does not fit into one pass takes more of them, each with the lyrics again::
 
     lyrics ─┬─ question "artist" + "The artist is" ─┬─ " Ada Vale."
             │                                       └─ " Nine Roads."
@@ -150,6 +151,11 @@ def previous_slots(row: PackedRow) -> Int64Array:
     previous = np.arange(len(row.input_ids), dtype=np.int64) - 1
     previous[starts] = np.where(row.parents == ROOT, -1, ends[row.parents])
     return previous
+
+
+def find_room(questions: Iterable[Question], max_slots: int) -> int:
+    """Slots of a row with so many beside the longest prompt: however long the lyrics, names have the same room."""
+    return max_slots + max((len(question.prompt) for question in questions), default=0)
 
 
 def plan_forests(

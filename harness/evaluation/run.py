@@ -26,9 +26,9 @@ from harness.evaluation.asking import (
     rank_names,
     write_answers,
 )
-from harness.evaluation.baselines import read_labelled_lyrics, read_training_lyrics
 from harness.evaluation.few_shot import MAX_SHOT_TOKENS, choose_shots, put_in_front
 from harness.evaluation.judging import judge_answers, judge_ranking
+from harness.evaluation.labelled_lyrics import read_labelled_lyrics, read_seen_lyrics, read_training_lyrics
 from harness.evaluation.material import Asked, Material, limit_answers, open_material
 from harness.evaluation.output import open_folders, write_results
 from harness.evaluation.overlap import TrainingLyrics
@@ -41,9 +41,13 @@ from harness.evaluation.results import Key, Result, System, check_complete, in_o
 from harness.evaluation.settings import EvaluationSettings, Method
 from harness.evaluation.sharing import ALONE, Ranks
 from harness.evaluation.truth import read_knowledge
+from harness.memory.limit import tell_out_of_memory
 from harness.tuned import TunedModel, load_tuned_model
 from preprocess.manifest import read_manifest
 from preprocess.shards import open_split
+
+LESS_MEMORY = "lower --batch-slots or --max-new-tokens, or take a smaller model"
+"""What helps where memory runs out."""
 
 
 @dataclass(slots=True)
@@ -67,8 +71,9 @@ class Evaluator:
         Raises:
             DataError: The data set is missing, incomplete, damaged, or of another tokenizer than the model; or a
                 folder cannot be written to.
-            ConfigError: There is no such model, or a prompt is longer than the model's positions.
-            CheckpointError: There is no such adapter, or it changes nothing.
+            ConfigError: There is no such model, or a prompt is longer than the model reaches.
+            CheckpointError: There is no such adapter, or it changes nothing, or the logits are not finite.
+            OutOfMemoryError: See `answer`.
             NoSpaceError: The disk is full.
         """
         self.ranks.together(self.open_folders)
@@ -86,14 +91,18 @@ class Evaluator:
     def read_corpus(self) -> Corpus:
         """What the audit, the baselines and the checks know of the training songs."""
         data = self.settings.data
-        lyrics = read_training_lyrics(data)
-        pairs = ((song.song_id, song.lyrics) for song in lyrics)
-        overlap = TrainingLyrics(pairs) if "generate" in self.settings.methods else None
-        return Corpus(lyrics, read_knowledge(data), overlap)
+        seen = read_seen_lyrics(data)
+        overlap = TrainingLyrics(seen) if "generate" in self.settings.methods else None
+        return Corpus(read_training_lyrics(data), seen, read_knowledge(data), overlap)
 
     def check(self, parts: Sequence[Part]) -> None:
-        """Load the model and see that it takes every prompt of this rank, before anything is computed."""
-        model = self.load(parts[0].material)
+        """Load the model and see that it takes every prompt of this rank, before anything is computed.
+
+        Raises:
+            OutOfMemoryError: The model is too large.
+        """
+        with tell_out_of_memory(LESS_MEMORY):
+            model = self.load(parts[0].material)
         for part in parts:
             longest = max((len(ids) for names in part.candidates.values() for ids in names), default=0)
             limit = limit_answers(self.settings, part.material)
@@ -126,8 +135,7 @@ class Evaluator:
 
     def open(self, split: str, corpus: Corpus) -> Part:
         """The split, audited, with the examples to show."""
-        pairs = ((song.song_id, song.lyrics) for song in corpus.lyrics)
-        material = open_material(self.settings.data, split, pairs, max_songs=self.settings.songs)
+        material = open_material(self.settings.data, split, corpus.seen, max_songs=self.settings.songs)
         tokenizer, prompt = material.held_out.tokenizer, material.held_out.prompt
         candidates = {
             task: encode_candidates(tokenizer, prompt, labels.stem, labels.train_counts)
@@ -136,9 +144,14 @@ class Evaluator:
         return Part(split, corpus, material, candidates, self.choose_shots(material))
 
     def answer(self, part: Part) -> list[Result]:
-        """This rank's part of the questions, asked and judged."""
-        model = self.load(part.material)
-        return [*self.rank(model, part), *self.generate(model, part)]
+        """This rank's part of the questions, asked and judged.
+
+        Raises:
+            OutOfMemoryError: The model, or what it computes, is too large.
+        """
+        with tell_out_of_memory(LESS_MEMORY):
+            model = self.load(part.material)
+            return [*self.rank(model, part), *self.generate(model, part)]
 
     def to_ask(self, part: Part, method: Method, song_ids: Sequence[str]) -> list[Asked]:
         """The questions about some songs that are asked by a method."""
@@ -280,6 +293,7 @@ def evaluate_model(settings: EvaluationSettings, console: Console, ranks: Ranks 
         ConfigError: Likewise.
         CheckpointError: Likewise.
         NoSpaceError: Likewise.
+        OutOfMemoryError: Likewise.
     """
     read_manifest(settings.data)  # a folder that is no data set is told of before anything else
     return Evaluator(settings, console, ranks).go()

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from harness.config import ModelSettings
+from harness.generation.prompts import MAX_SEED
 from preprocess.settings import Settings
 
 Method = Literal["rank", "generate"]
@@ -49,7 +50,7 @@ class EvaluationSettings(Settings):
     """Fit TF-IDF with logistic regression to the training lyrics."""
 
     rank_slots: int = Field(default=1024, ge=1)
-    """Tokens of one forward pass when names are ranked."""
+    """Tokens of one forward pass beside the longest prompt when names are ranked."""
 
     batch_slots: int | None = Field(default=None, ge=1)
     """Keys and values (of one token each) that are kept while answers are written: more means more answers at a time.
@@ -59,7 +60,7 @@ class EvaluationSettings(Settings):
     """Tokens of a written answer at most, its end included; without it so many that the longest answer that the split
     expects fits. How many answers were cut is counted."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Of the bootstrap, of the few-shot examples and of the baseline."""
 
     lm_eval_tasks: Path | None = None

@@ -2,5 +2,5 @@
 
 `batch` is put together from `schedule` (which prompts at a time), `active` (the answers that are being generated),
 `key_values` (what is kept of lyrics and of answers), `attention` (what a new token sees of both), `sampling` (how it is
-chosen) and `reach` (for which models that is exact); `prompts` has what goes in and comes out.
+chosen) and `reach` (how long a text may be for that to be exact); `prompts` has what goes in and comes out.
 """

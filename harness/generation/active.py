@@ -71,15 +71,22 @@ class ActiveAnswers:
         prompts: All prompts, which trees name by index.
         stop_id: Id of the token that ends an answer.
         sampling: None takes the likeliest token each time.
+        max_slots: No more keys and values than these are kept, unless what is active needs more.
     """
 
     def __init__(
-        self, causal: nn.Module, prompts: Sequence[Prompt], stop_id: int, sampling: Sampling | None
+        self,
+        causal: nn.Module,
+        prompts: Sequence[Prompt],
+        stop_id: int,
+        sampling: Sampling | None,
+        max_slots: int,
     ) -> None:
         self.causal = causal
         self.prompts = prompts
         self.stop_id = stop_id
         self.sampling = sampling
+        self.max_slots = max_slots
         self.shape = read_shape(causal)
         self.answers: list[Answer] = []
         with torch.inference_mode():
@@ -104,7 +111,7 @@ class ActiveAnswers:
         for tree, prefix in zip(trees, prefixes, strict=True):
             self.answers += [self._open(index, prefix) for index in tree.prompts]
         need = self.need
-        self.own.reserve(need.num_rows, need.row_slots, first)
+        self.own.reserve(need.num_rows, need.row_slots, first, most=self.max_slots - need.prefix_slots)
         row, questions = lay_out(trees, self.prompts)
         batch = collate([row]).to(self.shape.device)
         spans = spans_of(row)

@@ -52,6 +52,7 @@ def generate_batch(
         stop_id: Id of the token that ends an answer.
         max_slots: Keys and values (of one token each, in every layer) that are kept at a time, room for answers yet to
             be generated among them. More means more answers at once; a prompt that needs more than this runs alone.
+            While rows grow or shrink, the old ones and the new ones exist for a moment.
         sampling: How tokens are drawn; None takes the likeliest.
         on_done: Called with a prompt's index and its answer as soon as it is there, in the order they end.
 
@@ -60,15 +61,16 @@ def generate_batch(
 
     Raises:
         ValueError: A prompt has no ids of its own, or asks for no token.
-        ConfigError: The model's attention does not reach over a prompt and its answer, or is of a kind that these
-            kernels do not compute.
+        ConfigError: The model's attention or its positions do not reach over a prompt and its answer, or its attention
+            is of a kind that these kernels do not compute.
+        CheckpointError: The model's logits are not finite.
     """
     check_prompts(prompts)
     if not prompts:
         return []
     check_reach(causal, prompts)
     waiting = deque(plan_trees(prompts, max_slots))
-    active = ActiveAnswers(causal, prompts, stop_id, sampling)
+    active = ActiveAnswers(causal, prompts, stop_id, sampling, max_slots)
     answers: dict[int, Generated] = {}
 
     def finish(done: Done) -> None:
@@ -128,7 +130,7 @@ def stream_answer(
     prompts = [Prompt((), tuple(ids), max_new_tokens)]
     check_prompts(prompts)
     check_reach(causal, prompts)
-    return _stream(ActiveAnswers(causal, prompts, stop_id, sampling), next(plan_trees(prompts, len(ids))))
+    return _stream(ActiveAnswers(causal, prompts, stop_id, sampling, 0), next(plan_trees(prompts, len(ids))))
 
 
 def _stream(active: ActiveAnswers, tree: Tree) -> Iterator[tuple[int, float]]:

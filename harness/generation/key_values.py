@@ -107,13 +107,21 @@ class OwnKeyValues:
         """C."""
         return self.store.shape[3]
 
-    def reserve(self, num_rows: int, row_slots: int, num_active: int) -> None:
+    def reserve(self, num_rows: int, row_slots: int, num_active: int, *, most: int) -> None:
         """Have room for so many rows of so many slots; the first `num_active` rows keep what they hold.
 
-        It gives room back too, once there is more than twice as much as asked for.
+        It gives room back too, once there is more than twice as much as asked for, or more than `most` slots. A copy
+        needs the old room beside the new one for a moment.
+
+        Args:
+            num_rows: Rows.
+            row_slots: Slots of each.
+            num_active: Rows in use.
+            most: Slots that may be kept where fewer are asked for.
         """
         asked, held = num_rows * row_slots, self.num_rows * self.row_slots
-        if num_rows <= self.num_rows and row_slots <= self.row_slots and held <= 2 * asked:
+        enough = num_rows <= self.num_rows and row_slots <= self.row_slots
+        if enough and held <= max(asked, min(2 * asked, most)):
             return
         old, self.store = self.store, self._allocate(num_rows, row_slots)
         kept = min(row_slots, old.shape[3])

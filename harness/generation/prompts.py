@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MAX_SEED = 2**63 - 1
+"""Of draws: what a signed integer of 64 bits holds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:

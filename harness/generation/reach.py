@@ -1,4 +1,4 @@
-"""What a model must be for its answers to be exact: the same beside others as alone."""
+"""What a model must be for its answers to be exact: a token sees all before it, at a position that the model knows."""
 
 from __future__ import annotations
 
@@ -10,31 +10,39 @@ from torch import nn
 from harness.generation.prompts import Prompt
 from preprocess.errors import ConfigError
 
-ROPE_BY_LENGTH = ("dynamic", "longrope")
-"""Position embeddings of transformers that change all positions of a pass with the longest one in it."""
-
 
 def check_reach(causal: nn.Module, prompts: Sequence[Prompt]) -> None:
-    """Refuse prompts whose answers would see less of them than all, or depend on what is answered beside them.
+    """Refuse prompts whose answers would see less of them than all, or go on behind the model's positions.
 
     Args:
         causal: A causal model of transformers.
         prompts: What it is asked.
 
     Raises:
-        ConfigError: A prompt with its answer is longer than the model's attention window, or than what its position
-            embedding was trained for where that embedding changes with the length.
+        ConfigError: A prompt with its answer is longer than the model's attention window, or than its positions.
+    """
+    longest = max(len(prompt.prefix) + len(prompt.ids) + prompt.max_new_tokens for prompt in prompts)
+    check_length(causal, longest, "ask for fewer new tokens, or shorten the lyrics")
+
+
+def check_length(causal: nn.Module, num_tokens: int, advice: str) -> None:
+    """Refuse a prompt that is too long with its answer. The answer's last token may lie outside: nothing follows it.
+
+    Args:
+        causal: A causal model of transformers.
+        num_tokens: Of the prompt with its answer.
+        advice: What the user may do.
+
+    Raises:
+        ConfigError: It is longer than the model's attention window, or than its positions.
     """
     config = cast("Any", causal).config
-    longest = max(len(prompt.prefix) + len(prompt.ids) + prompt.max_new_tokens for prompt in prompts)
-    rope = getattr(config, "rope_parameters", None) or {}
-    limits = {"attends to": getattr(config, "sliding_window", None)}
-    if rope.get("rope_type") in ROPE_BY_LENGTH:
-        trained = rope.get("original_max_position_embeddings") or config.max_position_embeddings
-        limits[f"has one {rope['rope_type']} position embedding for up to"] = trained
+    limits = {
+        "attends to": getattr(config, "sliding_window", None),
+        "has positions for": getattr(config, "max_position_embeddings", None),
+    }
     for verb, limit in limits.items():
-        if limit is not None and longest > limit:
+        if limit is not None and num_tokens - 1 > limit:
             raise ConfigError(
-                f"a prompt with its answer takes up to {longest} tokens, but the model {verb} {limit}; ask for "
-                "fewer new tokens, or shorten the lyrics"
+                f"a prompt with its answer takes up to {num_tokens:,} tokens, but the model {verb} {limit:,}; {advice}"
             )

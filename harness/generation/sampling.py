@@ -9,19 +9,26 @@ from hashlib import blake2b
 import numpy as np
 import torch
 
+from harness.generation.prompts import MAX_SEED
+from preprocess.errors import CheckpointError
+
+MIN_TEMPERATURE = 1e-6
+"""A lower temperature counts as this one, which takes the likeliest token already; logits stay finite."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """Draw tokens instead of taking the likeliest one.
 
     What is drawn for a prompt depends on the seed, the prompt's ids and nothing else: not on what is answered beside
-    it, nor on the device. So the same prompt with the same seed gets the same answer (of the same model).
+    it, nor on the device. So the same prompt with the same seed gets the same draws, and of the same model the same
+    answer up to the rounding of its logits.
 
     Attributes:
         temperature: The logits are divided by it; above 0.
         top_p: Only the likeliest tokens that together reach this probability are drawn from (Holtzman et al. 2020,
             nucleus sampling); above 0, at most 1.
-        seed: Of the draws; at least 0.
+        seed: Of the draws; at least 0, at most `MAX_SEED`.
 
     Raises:
         ValueError: A value is out of its range.
@@ -32,10 +39,11 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (0 < self.temperature < float("inf") and 0 < self.top_p <= 1 and self.seed >= 0):
+        is_known = 0 < self.temperature < float("inf") and 0 < self.top_p <= 1 and 0 <= self.seed <= MAX_SEED
+        if not is_known:
             raise ValueError(
                 f"temperature {self.temperature}, top_p {self.top_p}, seed {self.seed}; expected a temperature "
-                "above 0, a top_p above 0 and up to 1, a seed of 0 or more"
+                "above 0, a top_p above 0 and up to 1, a seed from 0 to 2**63 - 1"
             )
 
 
@@ -53,7 +61,7 @@ def draw_tokens(logits: torch.Tensor, draws: Sequence[np.random.Generator], samp
         draws: The source of each row's draw.
         sampling: Temperature and nucleus.
     """
-    scaled = logits.cpu().double() / sampling.temperature
+    scaled = logits.cpu().double() / max(sampling.temperature, MIN_TEMPERATURE)
     sorted_, tokens = scaled.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
     reached = sorted_.cumsum(dim=-1)
     in_nucleus = reached - sorted_ < sampling.top_p
@@ -78,8 +86,17 @@ def choose_tokens(
 
     Returns:
         N tokens, and N log-probabilities in nats, in float32 at least.
+
+    Raises:
+        CheckpointError: A logit is NaN or positive infinity, or all of a row are negative infinity.
     """
-    tokens = logits.argmax(dim=-1).tolist() if sampling is None else draw_tokens(logits, draws, sampling)
     precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    total = precise.logsumexp(dim=-1)
+    if not bool(total.isfinite().all()):
+        raise CheckpointError(
+            "the model's logits are not finite, so no token can be chosen: its weights or its adapter's are damaged, "
+            "or their precision overflows (bf16 and fp32 reach further than fp16)"
+        )
+    tokens = logits.argmax(dim=-1).tolist() if sampling is None else draw_tokens(logits, draws, sampling)
     chosen = precise.gather(-1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0]
-    return tokens, (chosen - precise.logsumexp(dim=-1)).tolist()
+    return tokens, (chosen - total).tolist()

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from harness.generation.prompts import Prompt
 
 PREFILL_SLOTS = 2048
-"""Most tokens of one pass over prompts, unless one tree has more: what bounds the memory of its activations."""
+"""Most tokens of one pass over prompts, which bounds the memory of its activations. A tree may have more by
+`PREFIXES_BESIDE` times its prefix: each further pass would compute the prefix again."""
+
+PREFIXES_BESIDE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,11 @@ def slots_of(prompt: Prompt) -> int:
 def plan_trees(prompts: Sequence[Prompt], max_slots: int) -> Iterator[Tree]:
     """Gather the prompts of one prefix, in the order in which the prefixes come first.
 
+    A prefix with more prompts than fit into a tree stands in several trees, and is computed once for each.
+
     Args:
         prompts: In any order.
-        max_slots: Slots that a tree may need. One prompt may exceed it; more than one never do.
+        max_slots: Slots that a tree may need. One prompt may exceed it, and the tokens of a pass; more never do.
     """
     by_prefix: dict[tuple[int, ...], list[int]] = {}
     for index, prompt in enumerate(prompts):
@@ -88,11 +93,17 @@ def plan_trees(prompts: Sequence[Prompt], max_slots: int) -> Iterator[Tree]:
         taken: list[int] = []
         for index in indices:
             tree = _plant(prefix, [*taken, index], prompts)
-            if taken and (not prefix or Need().with_tree(tree).num_slots > max_slots):
+            if taken and (not prefix or is_too_large(tree, max_slots)):
                 yield _plant(prefix, taken, prompts)
                 taken = []
             taken.append(index)
         yield _plant(prefix, taken, prompts)
+
+
+def is_too_large(tree: Tree, max_slots: int) -> bool:
+    """Whether a tree needs more keys and values than there may be, or has more tokens than a pass may have."""
+    most = PREFILL_SLOTS + PREFIXES_BESIDE * len(tree.prefix)
+    return Need().with_tree(tree).num_slots > max_slots or tree.num_tokens > most
 
 
 def _plant(prefix: tuple[int, ...], indices: Sequence[int], prompts: Sequence[Prompt]) -> Tree:

@@ -15,6 +15,8 @@ import gc
 import os
 import resource
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError | OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS_OF_EXHAUSTION)
+
+
+@contextmanager
+def tell_out_of_memory(advice: str) -> Iterator[None]:
+    """Tell memory that runs out inside as the user's error, with what to do about it.
+
+    Raises:
+        OutOfMemoryError: Memory ran out.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
+            raise
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise OutOfMemoryError(f"out of memory ({text}); {advice}") from error
 
 
 class RankMemory(ABC):
