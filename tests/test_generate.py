@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -15,6 +16,7 @@ from harness.config import LoraSettings, ModelSettings
 from harness.generation.plain import generate_answer
 from harness.lora import add_lora, trainable_parameters
 from harness.model import load_base_model
+from preprocess.errors import ConfigError
 from tests.toys import make_model_dir, make_tokenizer
 
 VOCAB_SIZE = make_tokenizer().vocab_size
@@ -134,6 +136,15 @@ def test_an_adapter_inside_the_model_takes_part(model_dir: Path) -> None:
     assert after != before
     with adapted.disable_adapter():
         assert generate_answer(base, PROMPT, NEVER, 12) == before
+
+
+def test_a_model_whose_positions_change_with_the_longest_neighbour_is_not_loaded(tmp_path: Path) -> None:
+    model = make_model_dir(tmp_path, VOCAB_SIZE)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config["rope_parameters"] = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"\(dynamic\) depend on what else is in a batch"):
+        load(model, "sdpa")
 
 
 @pytest.mark.parametrize(("ids", "limit"), [([], 5), (PROMPT, 0)])
