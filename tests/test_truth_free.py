@@ -138,6 +138,16 @@ def test_figures_of_a_genre_with_commas_are_read() -> None:
     assert check(text, replace(COUNTRY, genre=genre), knowledge) == [("figures", "contradicted")]
 
 
+def test_what_sets_an_artist_apart_is_read_whatever_marks_the_names_have() -> None:
+    song = replace(COUNTRY, artist="Kid: Lantern", genre="Folk, World, & Country")
+    text = 'Among Folk, World, & Country songs, those of Kid: Lantern stand out: 9% (genre: 4%) sing "home".'
+    assert check(text, song) == [
+        ("genre", "supported"),
+        ("artist", "supported"),
+        ("figures", "not checkable"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "verdict"),
     [
