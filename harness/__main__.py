@@ -140,7 +140,7 @@ def demo(
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="Both models draw by it, above temperature 0.")
     ] = 0,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 160,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 200,
     html: Annotated[Path | None, typer.Option(help="Write a page to show, one self-contained file.")] = None,
     web: Annotated[bool, typer.Option("--web", help="Serve a page on this machine alone.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of --web; 0 for any free one.")] = 8765,

@@ -24,8 +24,8 @@ from preprocess.manifest import Manifest, read_manifest
 from preprocess.prompt import PromptFormat
 from preprocess.tokenizer import TextTokenizer
 
-MAX_NEW_TOKENS = 160
-"""Room for the longest of the training answers, the full analysis."""
+MAX_NEW_TOKENS = 200
+"""Room for the longest of the taught answers, the full analysis (172 tokens on made-up songs)."""
 
 MAX_SLOTS = 1024
 """Slots of one forward pass beside the prompt when names are ranked."""

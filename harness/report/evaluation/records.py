@@ -20,7 +20,8 @@ class Measurement:
         task: What was asked, as in "artist".
         metric: As in "acc".
         method: "rank" (the likeliest of all names), "generate" (the text that was written) or "baseline".
-        system: Whose answers: "before", "after", "few_shot", "chance", "majority" or "tfidf".
+        system: Whose answers: "before", "after", "few_shot", "chance", "majority", "tfidf", or
+            "expected" (the taught answer).
         value: The figure, 0 to 1; None where nothing could be counted.
         low: Lower end of its 95 % interval, or None.
         high: Upper end, or None.

@@ -14,6 +14,7 @@ SYSTEMS = {
     "before": ("before", "s7"),
     "few_shot": ("few-shot", "s4"),
     "after": ("after", "s1"),
+    "expected": ("the taught answer", "s6"),
 }
 """System to its name and colour, from the weakest expectation to the strongest."""
 
