@@ -173,6 +173,25 @@ CLAIMS = (
             fact("learn", "similar_precision_at_k_expected", 100),
         ),
     ),
+    Claim("Of {} real hymns,", (fact("hymns", "hymns"),)),
+    Claim(
+        "themes have F1 {} % [{}, {}] after training, {} % before, {} % by TF-IDF, {} % for the most frequent ones, "
+        "on {} held-out hymns; on {} by unseen authors {} % where TF-IDF has {} %",
+        (
+            *(fact("hymns", f"themes_f1_after_generate{end}", 100) for end in ("", "_low", "_high")),
+            fact("hymns", "themes_f1_before_generate", 100),
+            fact("hymns", "themes_f1_tfidf", 100),
+            fact("hymns", "themes_f1_majority", 100),
+            fact("hymns", "themes_f1_after_generate_songs"),
+            fact("hymns", "unseen_artists: themes_f1_after_generate_songs"),
+            fact("hymns", "unseen_artists: themes_f1_after_generate", 100),
+            fact("hymns", "unseen_artists: themes_f1_tfidf", 100),
+        ),
+    ),
+    Claim(
+        "The author is the most frequent one, {} % [{}, {}],",
+        tuple(fact("hymns", f"artist_acc_after_rank{end}", 100) for end in ("", "_low", "_high")),
+    ),
     trl_row("one", "one_task"),
     trl_row("five", "five_tasks"),
     trl_row("eight", "eight_tasks"),
