@@ -93,8 +93,30 @@ def tabulate_subject(evaluation: JsonObject) -> list[Table]:
         for name, value in (evaluation.get("hashes") or {}).items()
     ]
     tables = [Table("What was evaluated", [], rows)] if rows else []
-    speed = evaluation.get("generation") or {}
-    return tables + tabulate_nested("", {"writing the answers": speed} if speed else {})
+    speed = dict(evaluation.get("generation") or {})
+    cut = tabulate_cut_answers(speed.pop("unfinished", None))
+    return tables + tabulate_nested("", {"writing the answers": speed} if speed else {}) + cut
+
+
+def tabulate_cut_answers(unfinished: object) -> list[Table]:
+    """Tabulate which part of the written answers was cut before its end.
+
+    Args:
+        unfinished: System → task → part of its answers; nothing is shown of what is not of this shape.
+    """
+    given = unfinished if isinstance(unfinished, dict) else {}
+    shares = {system: of_task for system, of_task in given.items() if isinstance(of_task, dict)}
+    rows = [
+        [task, *(_write_share(of_task.get(task)) for of_task in shares.values())]
+        for task in dict.fromkeys(task for of_task in shares.values() for task in of_task)
+    ]
+    note = "Answers that reached the limit of tokens before they came to their end."
+    columns = ["task", *map(name_system, shares)]
+    return [Table("Answers cut short", columns, rows, note=note)] if rows else []
+
+
+def _write_share(share: object) -> str:
+    return format_percent(share if isinstance(share, (int, float)) else None)
 
 
 def find_best(metric: str, found: Sequence[Measurement | None]) -> list[int]:
