@@ -66,12 +66,13 @@ class Turn:
 def measure(*, quick: bool) -> Outcome:
     """Classify the genre of unseen artists' songs, turn by turn, each artist being unseen in one turn."""
     songs = list(generate_songs(NUM_QUICK if quick else NUM_SONGS, 0, length="short"))
-    features = read_hidden_states([clean_lyrics(song.lyrics) for song in songs])
+    labelled = label_songs(songs)
+    features = read_hidden_states([song.lyrics for song in labelled])
     artists = [[artist.name for artist in list_artists() if artist.genre == genre] for genre in GENRES]
     per_genre = len(artists[0])
     turns = [hold_out(songs, artists, number, per_genre - 1) for number in range(per_genre)]
     ways: dict[str, Callable[[Turn], float]] = {
-        TFIDF: partial(ask_tfidf, songs),
+        TFIDF: partial(ask_tfidf, labelled),
         **{f"probe_{depth:g}": partial(ask_probe, songs, rows) for depth, rows in features.items()},
     }
     figures = {f"{name}_unseen": _share([ask(turn) for turn in turns]) for name, ask in ways.items()}
@@ -167,13 +168,15 @@ def keep_some(songs: Sequence[Song], turn: Turn) -> Turn:
     return Turn(sorted(learned), sorted(asked))
 
 
-def ask_tfidf(songs: Sequence[Song], turn: Turn) -> float:
+def label_songs(songs: Sequence[Song]) -> list[LabelledLyrics]:
+    """Cleaned lyrics, whose headings name no artist, with their genre."""
+    return [LabelledLyrics(song.id, clean_lyrics(song.lyrics), {"genre": str(song.genre)}) for song in songs]
+
+
+def ask_tfidf(songs: Sequence[LabelledLyrics], turn: Turn) -> float:
     """Part of the songs whose genre TF-IDF tells."""
-    labelled = [
-        LabelledLyrics(song.id, clean_lyrics(song.lyrics), {"genre": str(song.genre)}) for song in songs
-    ]
-    found = tfidf_predictions([labelled[i] for i in turn.learned], [labelled[i] for i in turn.asked])["genre"]
-    right = [one.answers == (songs[i].genre,) for one, i in zip(found, turn.asked, strict=True)]
+    found = tfidf_predictions([songs[i] for i in turn.learned], [songs[i] for i in turn.asked])["genre"]
+    right = [one.answers == (songs[i].labels["genre"],) for one, i in zip(found, turn.asked, strict=True)]
     return float(np.mean(right))
 
 

@@ -16,6 +16,7 @@ from harness.cluster.launch import RestartPolicy
 from harness.cluster.launch import launch as launch_ranks
 from harness.config import gather_overrides, load_run_config
 from harness.evaluation.command import evaluate
+from harness.generation.prompts import MAX_SEED
 from harness.planning.command import plan
 from harness.profiling.stacks import stacks
 from harness.roofline.command import roofline
@@ -30,9 +31,6 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting.")
 ]
-
-MAX_SEED = 2**63 - 1
-"""The draws are made of 64 bits."""
 
 
 @app.command()

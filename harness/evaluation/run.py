@@ -45,6 +45,7 @@ from harness.memory.limit import tell_out_of_memory
 from harness.tuned import TunedModel, load_tuned_model
 from preprocess.manifest import read_manifest
 from preprocess.shards import open_split
+from preprocess.tasks import generation
 
 LESS_MEMORY = "lower --batch-slots or --max-new-tokens, or take a smaller model"
 """What helps where memory runs out."""
@@ -91,9 +92,13 @@ class Evaluator:
     def read_corpus(self) -> Corpus:
         """What the audit, the baselines and the checks know of the training songs."""
         data = self.settings.data
-        seen = read_seen_lyrics(data)
+        lyrics = read_training_lyrics(data)
+        writes = (
+            generation.TASK.name in read_manifest(data).tasks
+        )  # then some songs' lyrics are answers alone
+        seen = read_seen_lyrics(data) if writes else [(song.song_id, song.lyrics) for song in lyrics]
         overlap = TrainingLyrics(seen) if "generate" in self.settings.methods else None
-        return Corpus(read_training_lyrics(data), seen, read_knowledge(data), overlap)
+        return Corpus(lyrics, seen, read_knowledge(data), overlap)
 
     def check(self, parts: Sequence[Part]) -> None:
         """Load the model and see that it takes every prompt of this rank, before anything is computed.
